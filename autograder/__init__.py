@@ -1,0 +1,1 @@
+"""The instructors' tool: releases, grades and reports assignments; names none of them."""

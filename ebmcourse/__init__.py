@@ -1,0 +1,1 @@
+"""The students' library of the course: data sets, checks, a weighted-automata engine and dense lattices."""
