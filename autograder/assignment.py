@@ -1,0 +1,72 @@
+"""An assignment: one folder under ``solutions/`` with an ``assignment.toml`` that describes it."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+COURSE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What `assignment.toml` says, and where things are."""
+
+    name: str
+    folder: Path
+    title: str
+    files: tuple[str, ...]  # that students hand in
+    given: tuple[str, ...]  # that they get beside these, and the program needs
+    parts: dict[str, str]  # the exercises, in order, and their titles
+    modules: tuple[str, ...]  # imported once in the sandbox, before the first submission
+    seconds: float  # computing time that a submission gets for all checks together
+
+    @property
+    def checks(self) -> Path:
+        return self.folder / "checks"
+
+    @property
+    def quality(self) -> Path:
+        return self.folder / "quality"
+
+    def given_texts(self) -> dict[str, str]:
+        """The given files that a submission's program may import."""
+        return {name: (self.folder / name).read_text("utf-8") for name in self.given if name.endswith(".py")}
+
+    def checks_sha256(self) -> str:
+        """Changes with whatever a mark depends on: the checks, the reference, the given files, the description."""
+        digest = hashlib.sha256()
+        own = [self.folder / name for name in ("assignment.toml", *self.files, *self.given)]
+        for path in sorted([*own, *self.checks.glob("*.py")]):
+            digest.update(f"{path.relative_to(self.folder)}\0".encode() + path.read_bytes() + b"\0")
+        return digest.hexdigest()
+
+
+def load(name: str, course: Path = COURSE) -> Assignment:
+    """Read the assignment `name` of a course; raises ValueError where there is none or its description is wrong."""
+    folder = course / "solutions" / name
+    file = folder / "assignment.toml"
+    if not file.is_file():
+        known = ", ".join(names(course)) or "none"
+        raise ValueError(f"There is no assignment {name!r}; this course has: {known}.")
+    try:
+        about = tomllib.loads(file.read_text("utf-8"))
+        return Assignment(
+            name=name,
+            folder=folder,
+            title=about["title"],
+            files=tuple(about["files"]),
+            given=tuple(about.get("given", ())),
+            parts=about["parts"],
+            modules=tuple(about.get("modules", ())),
+            seconds=float(about["limits"]["seconds"]),
+        )
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        raise ValueError(f"{file} cannot be used: {error}.") from error
+
+
+def names(course: Path = COURSE) -> list[str]:
+    """The assignments of a course."""
+    return sorted(path.parent.name for path in (course / "solutions").glob("*/assignment.toml"))

@@ -1,0 +1,220 @@
+"""The instructors' commands. Exit codes: 0 success, 1 something was found wrong, 2 wrong use."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from autograder import assignment as assignments
+from autograder import seed as seeds
+from autograder.export import FORMATS
+
+console = Console(stderr=True, highlight=False)
+
+
+class Commands(click.Group):
+    """Turns a user's mistake into one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        from autograder.sandbox import Unavailable
+
+        try:
+            return super().invoke(ctx)
+        except Unavailable as error:
+            raise click.ClickException(str(error)) from error
+        except (ValueError, OSError) as error:
+            raise click.UsageError(_sentence(error)) from error
+        except KeyboardInterrupt:
+            console.print("Interrupted. Nothing is lost: the same command goes on where it stopped.")
+            sys.exit(130)
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr with the number of items done and the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Release, grade and report the assignments of the course."""
+
+
+@main.command()
+@click.argument("name")
+@click.argument("submitted", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the result files.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Worker processes on this machine (default: one per core)."
+)
+@click.option("--scheduler", help="Address of a running Dask scheduler, instead of workers on this machine.")
+@click.option("--student", help="Grade this student only.")
+@click.option(
+    "--seed", type=int, help="Draw the inputs from this known seed instead of the course's secret one."
+)
+@click.option("--unconfined", is_flag=True, help="Grade WITHOUT a sandbox; every result is marked.")
+def grade(
+    name: str,
+    submitted: Path,
+    out: Path,
+    workers: int | None,
+    scheduler: str | None,
+    student: str | None,
+    seed: int | None,
+    unconfined: bool,
+) -> None:
+    """Grade the submissions SUBMITTED/<student>/NAME/ of the assignment NAME."""
+    from autograder import grading, submissions
+    from autograder.report import class_table
+    from autograder.results import read_results
+    from autograder.sandbox.selftest import failures
+
+    assignment = assignments.load(name)
+    everyone = submissions.students(submitted, name)
+    if student is not None:
+        if student not in everyone:
+            raise ValueError(f"There is no folder {submitted / student / name}.")
+        everyone = [student]
+    if not everyone:
+        raise ValueError(f"No submissions found: expected are folders {submitted}/<student>/{name}/.")
+    if unconfined:
+        console.print(
+            "[bold red]Warning: grading without a sandbox. Every submission runs with your rights.[/]"
+        )
+    elif broken := failures():
+        raise click.ClickException(
+            f"The sandbox does not hold here ({broken[0]}); see `autograder selftest`."
+        )
+    job = grading.Job(
+        assignment,
+        assignment.checks_sha256(),
+        seeds.given(seed) if seed is not None else seeds.secret(),
+        not unconfined,
+    )
+    (out / name).mkdir(parents=True, exist_ok=True)
+    todo = [
+        who
+        for who in everyone
+        if not grading.is_graded(job, out, submissions.read(submitted / who / name, who, assignment))
+    ]
+    with progress_bar() as progress:
+        task = progress.add_task(f"Grading {name}", total=len(everyone), completed=len(everyone) - len(todo))
+        if todo:
+            grading.grade_class(
+                job,
+                submitted,
+                out,
+                todo,
+                workers=workers,
+                scheduler=scheduler,
+                done=lambda result: progress.advance(task),
+            )
+    results = [result for result in read_results(out, name) if result.student in everyone]
+    Console().print(class_table(results))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--only", default="", help="Grade only the cases whose kind/name contains this text.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one per core).")
+@click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
+def quality(name: str, only: str, workers: int | None, seed: int) -> None:
+    """Grade mutants, variants and attacks of the assignment NAME: the grader is graded."""
+    from autograder.quality.measure import measure
+    from autograder.quality.table import report
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"Cases of {name}", total=None)
+        verdicts = list(
+            measure(
+                assignments.load(name),
+                known_seed=seed,
+                only=only,
+                workers=workers,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        )
+    Console().print(report(verdicts))
+    sys.exit(1 if any(verdict.complaint for verdict in verdicts) else 0)
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--check", is_flag=True, help="Only compare with what is there; exit 1 on any difference.")
+def release(names: tuple[str, ...], check: bool) -> None:
+    """Build what students get, assignments/NAME/, for all assignments or those named."""
+    from autograder.gate import leaks, stub_complaints
+    from autograder.release import build, differing
+    from autograder.release import release as put
+
+    stale = False
+    for name in names or assignments.names():
+        assignment = assignments.load(name)
+        with TemporaryDirectory() as folder:
+            built = Path(folder) / name
+            build(assignment, built)
+            if found := [*leaks(assignment, built), *stub_complaints(assignment, built)]:
+                raise click.ClickException(f"{name} is not released: {found[0]}")
+            changed = differing(assignment, built)
+            if not check:
+                put(assignment, built)
+        stale |= bool(changed)
+        for path in changed:
+            click.echo(f"{'differs' if check else 'wrote'}: assignments/{name}/{path}")
+    if check and stale:
+        raise click.ClickException(
+            "assignments/ is not what solutions/ gives: run `autograder release` and commit."
+        )
+
+
+@main.command()
+@click.argument("results_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--submitted", type=click.Path(path_type=Path), help="Show the students' own figures from there."
+)
+def report(results_dir: Path, submitted: Path | None) -> None:
+    """Write the feedback of every student and the page of the class from the result files."""
+    from autograder.report import write_report
+
+    pages = write_report(results_dir, submitted)
+    click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
+
+
+@main.command()
+@click.argument("results_dir", type=click.Path(path_type=Path))
+@click.option("--to", "to", type=click.Choice(FORMATS), required=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to (default: RESULTS_DIR).")
+def export(results_dir: Path, to: str, out: Path | None) -> None:
+    """Write the marks in the form that another system imports."""
+    from autograder.export import export as write
+
+    for path in write(results_dir, to, out or results_dir):
+        click.echo(f"wrote {path}")
+
+
+@main.command()
+def selftest() -> None:
+    """Prove the confinement on this machine, one line per probe."""
+    from autograder.sandbox.selftest import run_all
+
+    broken = False
+    for title, complaint in run_all():
+        broken |= complaint is not None
+        mark = "[green]holds[/]" if complaint is None else "[bold red]BROKEN[/]"
+        Console(highlight=False).print(f"{mark}  {title}" + (f": {complaint}" if complaint else ""))
+    sys.exit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Gradescope: one results.json per student, as its autograder specification describes.
+
+https://gradescope-autograders.readthedocs.io/en/latest/specs/ ; all texts are of format "text", so that
+Gradescope interprets nothing in them. Hidden checks appear when the marks are published, public ones at once.
+The seed stays out: it may be the course's secret.
+"""
+
+from __future__ import annotations
+
+import json
+
+from autograder.report.text import STATUS_WORDS, number, on_one_line, visible, what_went_wrong
+from autograder.results import Result, Timings
+from ebmcourse.checking.outcome import Outcome
+
+
+def files(results: list[Result], timings: dict[str, Timings]) -> dict[str, bytes]:
+    """`<assignment>/<student>/results.json`."""
+    content = {}
+    for result in results:
+        data = _results_json(result, timings.get(result.student))
+        text = json.dumps(data, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+        content[f"{result.assignment}/{result.student}/results.json"] = text.encode("utf-8")
+    return content
+
+
+def _results_json(result: Result, timing: Timings | None) -> dict[str, object]:
+    summary = f"{number(result.score)} of {number(result.max_score)} points."
+    if result.confined is False:
+        summary += "\nGraded without the sandbox: this mark is provisional."
+    data: dict[str, object] = {
+        # The score overrides the sum of the tests, which knows no late policy.
+        "score": result.score,
+        "output": summary,
+        "output_format": "text",
+        "stdout_visibility": "hidden",
+        "tests": [_test(check) for check in result.checks],
+    }
+    if timing is not None:
+        data["execution_time"] = timing.seconds
+    return data
+
+
+def _test(check: Outcome) -> dict[str, object]:
+    output = "" if check.passed else f"{STATUS_WORDS[check.status]}. {what_went_wrong(check)}"
+    if not check.passed and check.hint:
+        output += f"\nHint: {check.hint}"
+    return {
+        "score": check.points,
+        "max_score": check.max_points,
+        "status": "passed" if check.passed else "failed",
+        "name": on_one_line(check.title),
+        "name_format": "text",
+        "number": on_one_line(check.part),
+        "output": visible(output),
+        "output_format": "text",
+        "visibility": "visible" if check.public else "after_published",
+    }

@@ -1,0 +1,38 @@
+"""Moodle: the CSV that Grades → Import → CSV file takes.
+
+On the page that follows the upload, “Username” identifies the user, the second column goes to the grade item
+and the third to its feedback. There is one file per assignment, because Moodle reads an empty cell as “no
+grade”. Moodle shows feedback as HTML, so the text is escaped and its lines end in <br>.
+"""
+
+from __future__ import annotations
+
+import html
+
+from autograder.export.sheets import Row, csv_bytes
+from autograder.report.advice import what_to_mend
+from autograder.report.text import STATUS_WORDS, number, on_one_line, what_went_wrong
+from autograder.results import Result, Timings
+
+
+def files(results: list[Result], timings: dict[str, Timings]) -> dict[str, bytes]:
+    """`<assignment>.moodle.csv`."""
+    name = results[0].assignment
+    rows: list[Row] = [["Username", name, f"{name} (feedback)"]]
+    rows += [(result.student, result.score, _feedback(result)) for result in results]
+    return {f"{name}.moodle.csv": csv_bytes(rows)}
+
+
+def _feedback(result: Result) -> str:
+    """One line of HTML: the total, then the lost checks in the order in which to mend them."""
+    lines = [f"{number(result.score)} of {number(result.max_score)} points."]
+    if result.confined is False:
+        lines.append("Graded without the sandbox: this mark is provisional.")
+    for entry in what_to_mend(result):
+        check = entry.check
+        lines.append(
+            f"Part {check.part}, {STATUS_WORDS[check.status].lower()}: {check.title}"
+            f" ({number(check.points)} of {number(check.max_points)})."
+            f" {what_went_wrong(check)}" + (f" Hint: {check.hint}" if check.hint else "")
+        )
+    return "<br>".join(html.escape(on_one_line(line), quote=False) for line in lines)

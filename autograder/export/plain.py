@@ -1,0 +1,59 @@
+"""Plain CSV: a table of marks, and a table of checks for a closer look with any statistics tool."""
+
+from __future__ import annotations
+
+from autograder.export.sheets import Row, csv_bytes
+from autograder.results import Result, Timings
+
+
+def files(results: list[Result], timings: dict[str, Timings]) -> dict[str, bytes]:
+    """`<assignment>.marks.csv` (a row per student, a column per part) and `.checks.csv` (a row per check)."""
+    name = results[0].assignment
+    return {
+        f"{name}.marks.csv": csv_bytes(_marks(results)),
+        f"{name}.checks.csv": csv_bytes(_checks(results, timings)),
+    }
+
+
+def _marks(results: list[Result]) -> list[Row]:
+    parts = list(dict.fromkeys(check.part for result in results for check in result.checks))
+    rows: list[Row] = [["student", "score", "max_score", *parts, "confined", "flags"]]
+    for result in results:
+        points: dict[str, float] = {}
+        for check in result.checks:
+            points[check.part] = points.get(check.part, 0.0) + check.points
+        confined = None if result.confined is None else "yes" if result.confined else "no"
+        rows.append(
+            [
+                result.student,
+                result.score,
+                result.max_score,
+                *(points.get(part) for part in parts),
+                confined,
+                " | ".join(result.flags),
+            ]
+        )
+    return rows
+
+
+def _checks(results: list[Result], timings: dict[str, Timings]) -> list[Row]:
+    header = "student part check title visibility status points max_points seconds diagnosis"
+    rows: list[Row] = [header.split()]
+    for result in results:
+        took = timings[result.student].checks if result.student in timings else {}
+        rows.extend(
+            [
+                result.student,
+                check.part,
+                check.id,
+                check.title,
+                "public" if check.public else "hidden",
+                check.status,
+                check.points,
+                check.max_points,
+                f"{took[check.id]:.3f}" if check.id in took else None,
+                check.diagnosis,
+            ]
+            for check in result.checks
+        )
+    return rows

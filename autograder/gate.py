@@ -1,0 +1,88 @@
+"""The release gate: proves that a release leaks nothing, and that its stubs are stubs."""
+
+from __future__ import annotations
+
+import io
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+from autograder.assignment import Assignment
+from autograder.judge import Judge
+from autograder.release import BEGIN_HIDDEN, BEGIN_SOLUTION, END_HIDDEN, END_SOLUTION, RECORDING
+from ebmcourse.checking.answers import Recorded
+from ebmcourse.checking.local import LocalRoom
+from ebmcourse.checking.observer import Observer
+
+# A line with fewer tokens, such as `return loss` or `x, y = batch`, tells nothing.
+TRIVIAL_TOKENS = 7
+_SILENT = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
+
+
+def leaks(assignment: Assignment, released: Path) -> list[str]:
+    """Sentences on every line of a solution or hidden test that stands in a file of the release."""
+    secrets: dict[tuple[str, ...], str] = {}
+    open_lines: set[tuple[str, ...]] = set()
+    for path in [
+        *(assignment.folder / name for name in assignment.files),
+        *sorted(assignment.checks.glob("*.py")),
+    ]:
+        for tokens, secret in _lines(path.read_text("utf-8")):
+            if secret:
+                secrets.setdefault(tokens, path.name)
+            else:
+                open_lines.add(tokens)
+    found = []
+    secrets = {
+        line: name for line, name in secrets.items() if len(line) >= TRIVIAL_TOKENS and line not in open_lines
+    }
+    for path in sorted(path for path in released.rglob("*") if path.is_file()):
+        text = path.read_bytes().decode("utf-8", errors="replace")
+        squeezed = "".join(text.replace("\\n", " ").replace('\\"', '"').split())
+        for line, name in secrets.items():
+            if "".join("".join(line).split()) in squeezed:
+                found.append(
+                    f"{path.name} holds a line of the solution or a hidden test of {name}: {' '.join(line)}"
+                )
+    return found
+
+
+def _lines(source: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Every logical line as its tokens, and whether it lies in a solution or a hidden test."""
+    secret, line = False, []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            if token.string.startswith((BEGIN_SOLUTION, BEGIN_HIDDEN)):
+                secret = True
+            elif token.string.startswith((END_SOLUTION, END_HIDDEN)):
+                secret = False
+        elif token.type == tokenize.NEWLINE:
+            yield tuple(line), secret
+            line = []
+        elif token.type not in _SILENT:
+            line.append(token.string)
+
+
+def stub_complaints(assignment: Assignment, released: Path) -> list[str]:
+    """Sentences on public checks that do anything else on the stub than say “not implemented yet”."""
+    room = LocalRoom(released)
+    observer = Observer(room, {}, {}, messages=True, budget=600)
+    judge = Judge(released / "checks", Recorded(released / "checks" / RECORDING))
+    try:
+        outcomes = judge.outcomes(observer)
+    finally:
+        judge.close()
+        room.close()
+    return [
+        f"on the stub, {outcome.id} says: {outcome.status}, {outcome.diagnosis}"
+        for outcome in outcomes
+        if outcome.diagnosis != "Not implemented yet."
+    ]

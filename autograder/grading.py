@@ -1,0 +1,172 @@
+"""Grading: a folder of submissions in, result files out.
+
+Each worker process holds a warm sandbox and an open judge, and grades one submission after another. What a
+submission gets depends on itself, the checks and the seed only: not on the worker, the order, or the time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from autograder import submissions
+from autograder.assignment import Assignment
+from autograder.judge import Judge
+from autograder.results import Result, Timings, read_result, result_path, write_result, write_timings
+from autograder.sandbox.sandbox import Sandbox, SandboxRoom
+from autograder.seed import Seed
+from autograder.submissions import Submission
+from ebmcourse.checking.answers import Live
+from ebmcourse.checking.local import LocalRoom
+from ebmcourse.checking.observer import Observer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stays the same for all submissions of one run."""
+
+    assignment: Assignment
+    checks_sha256: str
+    seed: Seed
+    confined: bool
+
+
+class Grader:
+    """Grades submissions one by one, with a judge and a sandbox that stay warm."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._given = job.assignment.given_texts()
+        self._judge = Judge(job.assignment.checks, Live(job.seed.value, job.assignment.folder))
+        self._sandbox = Sandbox(job.assignment.modules)
+        if job.confined:
+            self._sandbox.start()
+
+    def grade(self, submission: Submission) -> tuple[Result, Timings]:
+        """Judge one submission."""
+        begin = time.perf_counter()
+        with self._room(submission.files | self._given) as room:
+            observer = Observer(
+                room,
+                submission.files,
+                submission.problems,
+                messages=False,
+                budget=self._job.assignment.seconds,
+            )
+            checks = self._judge.outcomes(observer)
+        result = Result(
+            assignment=self._job.assignment.name,
+            student=submission.student,
+            score=round(sum(check.points for check in checks), 6),
+            max_score=round(sum(check.max_points for check in checks), 6),
+            submission_sha256=submission.sha256,
+            checks_sha256=self._job.checks_sha256,
+            seed=self._job.seed.label,
+            flags=sorted({*submission.flags, *observer.flags}),
+            checks=checks,
+            confined=self._job.confined,
+        )
+        return result, Timings(time.perf_counter() - begin, observer.seconds)
+
+    def close(self) -> None:
+        """End the judge and the sandbox."""
+        self._judge.close()
+        self._sandbox.close()
+
+    @contextmanager
+    def _room(self, files: dict[str, str]) -> Iterator[Any]:
+        with TemporaryDirectory() as folder:
+            if self._job.confined:
+                room: Any = SandboxRoom(self._sandbox, files)
+            else:
+                for name, text in files.items():
+                    (Path(folder) / name).write_text(text, "utf-8")
+                room = LocalRoom(Path(folder))
+            try:
+                yield room
+            finally:
+                room.close()
+
+
+class _Warm:
+    """The grader that this process keeps between tasks, and the job that it was made for."""
+
+    job: Job | None = None
+    grader: Grader | None = None
+
+
+def _grader(job: Job) -> Grader:
+    if _Warm.grader is None or _Warm.job != job:
+        if _Warm.grader is not None:
+            _Warm.grader.close()
+        _Warm.job, _Warm.grader = job, Grader(job)
+    return _Warm.grader
+
+
+def grade_folder(job: Job, folder: Path, student: str) -> tuple[Result, Timings]:
+    """The task of a worker: grade what lies in `folder`, with this process's warm grader for `job`."""
+    return _grader(job).grade(submissions.read(folder, student, job.assignment))
+
+
+def is_graded(job: Job, results_dir: Path, submission: Submission) -> bool:
+    """Whether the results folder holds what grading this submission now would give."""
+    path = result_path(results_dir, job.assignment.name, submission.student)
+    if not path.exists():
+        return False
+    try:
+        result = read_result(path)
+    except ValueError:
+        return False  # damaged: grade again
+    return (result.submission_sha256, result.checks_sha256, result.seed, result.confined) == (
+        submission.sha256,
+        job.checks_sha256,
+        job.seed.label,
+        job.confined,
+    )
+
+
+def grade_class(
+    job: Job,
+    submitted: Path,
+    results_dir: Path,
+    students: list[str],
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    done: Callable[[Result], None] = lambda result: None,
+) -> None:
+    """Grade `students` on Dask workers and write each result as it comes; `done` is called with every new one.
+
+    `scheduler` is the address of a running Dask scheduler whose workers share this file system; without one, `workers`
+    processes (as many as cores) are started here. May be interrupted at any time: what is written stays valid.
+    """
+    from dask.distributed import Client, LocalCluster, as_completed
+
+    folders = {student: (submitted / student / job.assignment.name).absolute() for student in students}
+    if scheduler:
+        client = Client(scheduler)
+    else:
+        count = min(workers or os.cpu_count() or 1, max(len(students), 1))
+        client = Client(
+            LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+        )
+    with client:
+        futures = [
+            client.submit(grade_folder, job, folder, student, pure=False)
+            for student, folder in folders.items()
+        ]
+        try:
+            for _, (result, timings) in as_completed(futures, with_results=True):
+                write_timings(results_dir, result.assignment, result.student, timings)
+                write_result(results_dir, result)
+                done(result)
+        finally:
+            client.cancel(futures)
+            if not scheduler and client.cluster:
+                client.cluster.close()

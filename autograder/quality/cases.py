@@ -1,0 +1,104 @@
+"""Cases: submissions whose grading is known in advance, each written as one small TOML file.
+
+A case takes the reference solution (or the stub that students get) and edits it::
+
+    title = "The contrastive term has the wrong sign"
+    part = "3.4a"                            # mutants: the exercise that loses points, and no other does
+    fails = ["3.4a/loss-of-the-images"]      # mutants: these checks must fail, and
+    diagnosis = "wrong sign"                 # the first one's diagnosis must contain this
+
+    [[edit]]
+    file = "ex_main.py"
+    find = "f_chains.mean() - f_data.mean()" # stands there exactly once
+    replace = "f_data.mean() - f_chains.mean()"
+
+An edit may also `prepend` or `append` text, give the file a new `text`, or make something odd of it: `delete`,
+`rename`, `link` (to a path), `fifo`, `size` (a file of so many bytes), `hex` (these bytes). `file = "*"` edits every
+file that is handed in; a name that is not handed in makes a file beside them.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from autograder.assignment import Assignment
+from autograder.release import student_version
+
+Kind = Literal["mutants", "variants", "attacks", "class"]
+COMMON_ATTACKS = Path(__file__).with_name("attacks")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case; `score` is the share of the full mark that an attack may reach (by default what its base gives)."""
+
+    kind: Kind
+    name: str
+    title: str
+    base: Literal["reference", "stub", "empty"]
+    edits: tuple[dict[str, Any], ...]
+    part: str = ""
+    fails: tuple[str, ...] = ()
+    diagnosis: str = ""
+    flagged: str = ""  # attacks: one of the flags must contain this
+    score: float | None = None
+    harmless: bool = True  # may also run where there is no sandbox
+
+    def write(self, assignment: Assignment, folder: Path) -> None:
+        """Make the submission of this case in the new folder `folder`."""
+        folder.mkdir(parents=True)
+        for name in assignment.files if self.base != "empty" else ():
+            source = (assignment.folder / name).read_text("utf-8")
+            text = source if self.base == "reference" else student_version(source, name)
+            (folder / name).write_text(text, "utf-8")
+        for edit in self.edits:
+            names = assignment.files if edit["file"] == "*" else (edit["file"],)
+            for name in names:
+                _apply(edit, folder / name, f"{self.kind}/{self.name}")
+
+
+def load(assignment: Assignment, kind: Kind) -> list[Case]:
+    """The cases of one kind: the assignment's own and, for attacks, those common to all."""
+    folders = [assignment.quality / kind, *([COMMON_ATTACKS] if kind == "attacks" else [])]
+    return [_read(kind, path) for folder in folders for path in sorted(folder.glob("*.toml"))]
+
+
+def _read(kind: Kind, path: Path) -> Case:
+    try:
+        about = tomllib.loads(path.read_text("utf-8"))
+        edits = tuple(about.pop("edit", ()))
+        about["fails"] = tuple(about.get("fails", ()))
+        default = "stub" if kind == "attacks" else "reference"
+        return Case(kind=kind, name=path.stem, base=about.pop("base", default), edits=edits, **about)
+    except (tomllib.TOMLDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is not a case: {error}.") from error
+
+
+def _apply(edit: dict[str, Any], path: Path, case: str) -> None:
+    if "find" in edit:
+        text = path.read_text("utf-8")
+        if text.count(edit["find"]) != 1:
+            raise ValueError(f"{case}: {edit['find']!r} stands {text.count(edit['find'])} times in {path.name}.")
+        path.write_text(text.replace(edit["find"], edit["replace"]), "utf-8")
+    elif "prepend" in edit or "append" in edit:
+        text = path.read_text("utf-8")
+        path.write_text(edit.get("prepend", "") + text + edit.get("append", ""), "utf-8")
+    elif "rename" in edit:
+        path.rename(path.with_name(edit["rename"]))
+    else:
+        path.unlink(missing_ok=True)
+        if "text" in edit:
+            path.write_text(edit["text"], "utf-8")
+        elif "hex" in edit:
+            path.write_bytes(bytes.fromhex(edit["hex"]))
+        elif "link" in edit:
+            path.symlink_to(edit["link"])
+        elif "fifo" in edit:
+            os.mkfifo(path)
+        elif "size" in edit:
+            with open(path, "wb") as file:
+                file.truncate(edit["size"])  # sparse: takes no room on the disk

@@ -1,0 +1,94 @@
+"""Grade all cases and compare with what must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from autograder import seed
+from autograder.assignment import Assignment
+from autograder.grading import Job, grade_class
+from autograder.quality.cases import Case, Kind, load
+from autograder.results import Result, read_results
+
+KINDS: tuple[Kind, ...] = ("mutants", "variants", "attacks")
+CONTROL = Case("variants", "control", "The reference itself, graded last", "reference", ())
+STUB = Case("attacks", "stub", "The untouched stub", "stub", ())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A graded case, and what is wrong with its grading (nothing: None)."""
+
+    case: Case
+    result: Result
+    complaint: str | None
+
+
+def measure(
+    assignment: Assignment,
+    *,
+    known_seed: int = 0,
+    only: str = "",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[Verdict]:
+    """Grade the cases of an assignment in the sandbox, and judge the grading of each.
+
+    `only` picks the cases whose kind/name contains it. The stub and the reference are always among them: they set the
+    scale, and the reference is graded after all attacks, which must not have hurt anybody.
+    """
+    cases = [case for kind in KINDS for case in load(assignment, kind) if only in f"{case.kind}/{case.name}"]
+    cases = [STUB, *cases, CONTROL]
+    ids = {f"{case.kind}-{case.name}": case for case in cases}
+    with TemporaryDirectory() as folder:
+        submitted, results_dir = Path(folder) / "submitted", Path(folder) / "results"
+        for student, case in ids.items():
+            case.write(assignment, submitted / student / assignment.name)
+        job = Job(assignment, assignment.checks_sha256(), seed.given(known_seed), confined=True)
+        done = 0
+
+        def count(_: Result) -> None:
+            nonlocal done
+            done += 1
+            progress(done, len(cases))
+
+        grade_class(job, submitted, results_dir, list(ids), workers=workers, done=count)
+        results = {result.student: result for result in read_results(results_dir, assignment.name)}
+    stub_score = results[f"{STUB.kind}-{STUB.name}"].score
+    for student, case in ids.items():
+        yield Verdict(case, results[student], complaint(case, results[student], stub_score))
+
+
+def complaint(case: Case, result: Result, stub_score: float) -> str | None:
+    """What is wrong with the grading of a case; None where it is as it must be."""
+    if case.kind == "mutants":
+        return _mutant_complaint(case, result)
+    if case.kind == "variants":
+        lost = [f"{check.id} ({check.diagnosis})" for check in result.checks if check.lost]
+        return f"a right solution loses {', '.join(lost)}" if lost else None
+    base = result.max_score if case.base == "reference" else stub_score
+    allowed = base if case.score is None else case.score * result.max_score
+    if result.score > allowed:
+        gained = [check.id for check in result.checks if check.points]
+        return f"gains: {result.score:g} instead of at most {allowed:g} ({', '.join(gained)})"
+    if case.flagged and not any(case.flagged in flag for flag in result.flags):
+        return f"is not flagged with “{case.flagged}” but with {list(result.flags)}"
+    return None
+
+
+def _mutant_complaint(case: Case, result: Result) -> str | None:
+    lost = {check.id: check for check in result.checks if check.lost}
+    if not lost:
+        return "survives"
+    elsewhere = [check for check in lost.values() if check.part != case.part]
+    if elsewhere:
+        return f"costs points outside of {case.part}: {elsewhere[0].id} ({elsewhere[0].diagnosis})"
+    missed = [name for name in case.fails if name not in lost]
+    if missed:
+        return f"passes {', '.join(missed)}; it fails {', '.join(lost)}"
+    if not any(case.diagnosis in (check.diagnosis or "") for check in lost.values()):
+        return f"is diagnosed otherwise: {[check.diagnosis for check in lost.values()]}"
+    return None

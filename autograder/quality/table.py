@@ -1,0 +1,29 @@
+"""The table of `autograder quality`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from autograder.quality.measure import KINDS, Verdict
+
+GOALS = {"mutants": "killed, in their own part", "variants": "at full marks", "attacks": "without gain"}
+
+
+def report(verdicts: Sequence[Verdict]) -> Group:
+    """One row per case, then the scores and the list of what is not as it must be."""
+    table = Table("kind", "case", "mark", "verdict", box=None, header_style="bold")
+    for verdict in verdicts:
+        case, result = verdict.case, verdict.result
+        good = verdict.complaint is None
+        word = Text("as it must be", "green") if good else Text(verdict.complaint or "", "bold red")
+        table.add_row(case.kind, case.title, f"{result.score:g}/{result.max_score:g}", word)
+    lines = [Text()]
+    for kind in KINDS:
+        mine = [verdict for verdict in verdicts if verdict.case.kind == kind]
+        good = sum(verdict.complaint is None for verdict in mine)
+        lines.append(Text(f"{kind}: {good} of {len(mine)} {GOALS[kind]}", "green" if good == len(mine) else "red"))
+    return Group(table, *lines)

@@ -1,0 +1,6 @@
+"""HTML for students and instructors, and a table for the terminal: all from the result files alone."""
+
+from autograder.report.pages import write_report
+from autograder.report.table import class_table
+
+__all__ = ["class_table", "write_report"]

@@ -1,0 +1,118 @@
+"""Geometry of the pictures on the class page; the templates draw it as SVG.
+
+A strip is one row of cells, one per student, best mark first. Height carries the meaning as well as colour: a
+pass fills the row, a loss half of it, a check that was not run is a line at the foot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autograder.report.statistics import CheckStatistics
+from autograder.results import Result
+from ebmcourse.checking.outcome import Outcome
+
+STRIP_WIDTH = 480
+STRIP_HEIGHT = 20
+MARKS_HEIGHT = 44
+HISTOGRAM_WIDTH = 400
+HISTOGRAM_HEIGHT = 130
+
+_CELL_HEIGHT = {
+    "passed": STRIP_HEIGHT,
+    "failed": STRIP_HEIGHT / 2,
+    "error": STRIP_HEIGHT / 2,
+    "timeout": STRIP_HEIGHT / 2,
+    "memory": STRIP_HEIGHT / 2,
+    "skipped": 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A rectangle of a strip, and what it stands for. `anchor` is the check's place on the feedback page."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    result: Result
+    check: Outcome | None = None
+    anchor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Passed cells are drawn as one shape, `passed` (SVG path data); the others are links."""
+
+    width: float
+    height: float
+    passed: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the histogram and the share of the mark, in per cent, at which it begins."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    count: int
+    begins: int
+
+
+def class_strips(
+    ranking: Sequence[Result],
+    statistics: Sequence[CheckStatistics],
+    anchors: Mapping[str, Mapping[str, str]],
+) -> dict[str, Strip]:
+    """One strip per check id. `ranking` is the order of the cells; `anchors` is by student, then check id."""
+    pitch, width = _pitch(len(ranking))
+    found = [{check.id: check for check in result.checks} for result in ranking]
+    strips: dict[str, Strip] = {}
+    for entry in statistics:
+        passed: list[str] = []
+        cells: list[Cell] = []
+        for n, (result, checks) in enumerate(zip(ranking, found, strict=True)):
+            check = checks.get(entry.id)
+            if check is None:
+                continue
+            if check.passed:
+                passed.append(f"M{n * pitch} 0h{width}v{STRIP_HEIGHT}h{-width}z")
+                continue
+            height = _CELL_HEIGHT[check.status]
+            anchor = anchors[result.student][check.id]
+            cells.append(Cell(n * pitch, STRIP_HEIGHT - height, width, height, result, check, anchor))
+        strips[entry.id] = Strip(len(ranking) * pitch, STRIP_HEIGHT, "".join(passed), tuple(cells))
+    return strips
+
+
+def mark_strip(ranking: Sequence[Result]) -> Strip:
+    """Each student's mark as a column, in the order of the strips below it."""
+    pitch, width = _pitch(len(ranking))
+    cells = []
+    for n, result in enumerate(ranking):
+        height = max(1.0, round(MARKS_HEIGHT * result.fraction, 1))
+        cells.append(Cell(n * pitch, round(MARKS_HEIGHT - height, 1), width, height, result))
+    return Strip(len(ranking) * pitch, MARKS_HEIGHT, "", tuple(cells))
+
+
+def histogram_columns(counts: Sequence[int]) -> list[Column]:
+    """Columns side by side over HISTOGRAM_WIDTH; the fullest has HISTOGRAM_HEIGHT."""
+    pitch = HISTOGRAM_WIDTH / len(counts)
+    highest = max(1, *counts)
+    columns = []
+    for n, count in enumerate(counts):
+        height = round(HISTOGRAM_HEIGHT * count / highest, 1)
+        x, y = round(n * pitch + 1, 1), round(HISTOGRAM_HEIGHT - height, 1)
+        columns.append(Column(x, y, pitch - 2, height, count, begins=round(100 * n / len(counts))))
+    return columns
+
+
+def _pitch(students: int) -> tuple[int, int]:
+    """From cell to cell, and the width of a cell: with a gap only where the cells are wide enough for one."""
+    pitch = max(4, min(24, STRIP_WIDTH // max(1, students)))
+    return pitch, pitch - 1 if pitch >= 8 else pitch

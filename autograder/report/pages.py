@@ -1,0 +1,177 @@
+"""Writes the pages: feedback for each student, one page for each class, and a list of the assignments.
+
+Every page is one file that needs nothing else: no script, no network, no font. Its content security policy
+allows one style sheet, by its hash, and inlined images, so that even markup that had slipped through the
+escaping could neither run nor restyle anything. The same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections import Counter
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from statistics import fmean, median
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup, escape
+
+from autograder.report import text
+from autograder.report.advice import what_to_mend
+from autograder.report.charts import class_strips, histogram_columns, mark_strip
+from autograder.report.figures import figures_of
+from autograder.report.statistics import check_statistics, common_mistakes, histogram
+from autograder.results import (
+    Outcome,
+    Result,
+    Timings,
+    assignments_in,
+    read_results,
+    read_timings,
+    write_atomically,
+)
+
+MISTAKES_SHOWN = 15
+SLOWEST_SHOWN = 5
+
+
+def write_report(results_dir: Path, submitted: Path | None = None) -> list[Path]:
+    """Write all pages of a results folder, and return their paths.
+
+    Written are `<assignment>/feedback/<student>.html` and `<assignment>/index.html` for each assignment, and
+    `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the
+    student's own figures. Raises ValueError where there are no results, or a result file is damaged.
+    """
+    assignments = assignments_in(results_dir)
+    if not assignments:
+        raise ValueError(
+            f"no results in {results_dir}: “autograder grade” writes <assignment>/<student>.json there"
+        )
+    written: list[Path] = []
+    classes: list[dict[str, object]] = []
+    for assignment in assignments:
+        results = read_results(results_dir, assignment)
+        timings = {
+            result.student: found
+            for result in results
+            if (found := read_timings(results_dir, assignment, result.student)) is not None
+        }
+        folder = results_dir / assignment
+        for result in results:
+            own = submitted / result.student / assignment if submitted is not None else None
+            page = folder / "feedback" / f"{result.student}.html"
+            written.append(_write(page, feedback_page(result, own)))
+        written.append(_write(folder / "index.html", class_page(results, timings)))
+        classes.append(_class_summary(results))
+    written.append(_write(results_dir / "index.html", _render("index.html", classes=classes)))
+    return written
+
+
+def feedback_page(result: Result, submission: Path | None = None) -> str:
+    """The page that a student gets; `submission` is the folder of what the student handed in."""
+    parts: dict[str, list[Outcome]] = {}
+    for check in result.checks:
+        parts.setdefault(check.part, []).append(check)
+    return _render(
+        "feedback.html",
+        result=result,
+        parts=parts,
+        advice=what_to_mend(result),
+        anchors=_anchors(result),
+        adjusted=abs(result.score - sum(check.points for check in result.checks)) > 1e-6,
+        figures=figures_of(submission) if submission is not None else [],
+    )
+
+
+def class_page(results: list[Result], timings: dict[str, Timings]) -> str:
+    """The page of one class, for instructors. `timings` is by student and need not be complete."""
+    statistics = check_statistics(results)
+    ranking = sorted(results, key=lambda result: (-result.fraction, result.student))
+    versions = Counter(result.checks_sha256 for result in results)
+    seconds_of_check: dict[str, list[float]] = {}
+    for timing in timings.values():
+        for id_, seconds in timing.checks.items():
+            seconds_of_check.setdefault(id_, []).append(seconds)
+    known = [entry for entry in statistics if entry.id in seconds_of_check]
+    slowest_checks = sorted(known, key=lambda entry: -median(seconds_of_check[entry.id]))[:SLOWEST_SHOWN]
+    slowest_students = sorted(timings, key=lambda student: -timings[student].seconds)[:SLOWEST_SHOWN]
+    return _render(
+        "class.html",
+        summary=_class_summary(results),
+        results=results,
+        statistics=statistics,
+        strips=class_strips(ranking, statistics, {result.student: _anchors(result) for result in results}),
+        mark_strip=mark_strip(ranking),
+        columns=histogram_columns(histogram(results)),
+        mistakes=common_mistakes(results)[:MISTAKES_SHOWN],
+        lost_parts={
+            result.student: list(dict.fromkeys(check.part for check in result.checks if not check.passed))
+            for result in results
+        },
+        other_checks=len(results) - versions.most_common(1)[0][1],
+        timings=timings,
+        median_seconds=median(timing.seconds for timing in timings.values()) if timings else None,
+        slowest_checks=[(entry, median(seconds_of_check[entry.id])) for entry in slowest_checks],
+        slowest_students=[(student, timings[student].seconds) for student in slowest_students],
+    )
+
+
+def _class_summary(results: list[Result]) -> dict[str, object]:
+    fractions = [result.fraction for result in results]
+    return {
+        "assignment": results[0].assignment,
+        "students": len(results),
+        "mean": fmean(fractions),
+        "median": median(fractions),
+        "max_score": max(result.max_score for result in results),
+        "full": sum(fraction == 1 for fraction in fractions),
+        "flagged": sum(bool(result.flags) for result in results),
+        "unconfined": sum(result.confined is False for result in results),
+    }
+
+
+def _anchors(result: Result) -> dict[str, str]:
+    """A fragment for each check id: by position, since an id may hold anything."""
+    return {check.id: f"check-{n}" for n, check in enumerate(result.checks, start=1)}
+
+
+def _write(path: Path, page: str) -> Path:
+    write_atomically(path, page.encode("utf-8"))
+    return path
+
+
+def _render(template: str, **values: object) -> str:
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("autograder.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # Whatever a template prints goes through `visible`, so that none can forget it.
+        finalize=lambda value: text.visible(value) if type(value) is str else value,
+    )
+    style = (resources.files("autograder.report") / "templates" / "style.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    environment.globals.update(style=Markup(style), style_hash=Markup(digest), status_words=text.STATUS_WORDS)
+    environment.filters.update(
+        line=lambda value: escape(text.on_one_line(value)),
+        label=lambda value: escape(text.on_one_line(value, limit=80)),
+        prose=text.prose,
+        number=text.number,
+        what_went_wrong=text.what_went_wrong,
+        percent=text.percent,
+        seconds=text.seconds,
+        part_of_url=lambda name: Markup(quote(os.fsencode(name), safe="")),
+        inlined=Markup,
+    )
+    return environment

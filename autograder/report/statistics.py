@@ -1,0 +1,116 @@
+"""What a class's results say about the checks: how hard, how telling, and which mistakes are common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import correlation
+
+from autograder.results import Result
+from ebmcourse.checking.outcome import Outcome
+
+# Below three students a correlation is ±1 or undefined, whatever the check is like.
+_FEWEST_FOR_CORRELATION = 3
+# Of n students, r varies by about 1/√n from class to class.
+_FEWEST_FOR_REMARK = 15
+
+
+@dataclass(frozen=True, slots=True)
+class CheckStatistics:
+    """One check over the class.
+
+    `passed` of `taken` students passed it. `discrimination` is the item-rest correlation: Pearson's r, over
+    the students, between the points of this check and the points of all the other checks; near 0 or negative,
+    the check does not measure what the others do. None where r is undefined: fewer than three students, or
+    everybody alike.
+    """
+
+    id: str
+    part: str
+    title: str
+    public: bool
+    max_points: float
+    taken: int
+    passed: int
+    discrimination: float | None
+
+    @property
+    def share_passed(self) -> float:
+        return self.passed / self.taken
+
+    @property
+    def remark(self) -> str:
+        """A word on a low discrimination, once the class is large enough to say so."""
+        if self.discrimination is None or self.taken < _FEWEST_FOR_REMARK:
+            return ""
+        return "reversed" if self.discrimination < -0.1 else "weak" if self.discrimination < 0.15 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One diagnosis and who made it. Without a diagnosis (`named` is False), `text` is the check's title."""
+
+    text: str
+    named: bool
+    parts: tuple[str, ...]
+    students: tuple[str, ...]
+
+
+def check_statistics(results: Sequence[Result]) -> list[CheckStatistics]:
+    """One entry per check id, in the order of first appearance."""
+    taken: dict[str, list[tuple[Outcome, float]]] = {}
+    for result in results:
+        total = sum(check.points for check in result.checks)
+        for check in result.checks:
+            taken.setdefault(check.id, []).append((check, total - check.points))
+    return [
+        CheckStatistics(
+            id=id_,
+            part=entries[0][0].part,
+            title=entries[0][0].title,
+            public=entries[0][0].public,
+            max_points=entries[0][0].max_points,
+            taken=len(entries),
+            passed=sum(check.passed for check, _ in entries),
+            discrimination=_correlation(
+                [check.points for check, _ in entries], [rest for _, rest in entries]
+            ),
+        )
+        for id_, entries in taken.items()
+    ]
+
+
+def common_mistakes(results: Iterable[Result]) -> list[Mistake]:
+    """The mistakes of a class, most common first, a student counted once for each.
+
+    Equal diagnoses of several checks are one mistake. A lost check without a diagnosis counts under its
+    title. Skipped checks are no mistakes of their own.
+    """
+    students: dict[tuple[bool, str], dict[str, None]] = {}
+    parts: dict[tuple[bool, str], dict[str, None]] = {}
+    for result in results:
+        for check in result.checks:
+            if check.status in ("passed", "skipped"):
+                continue
+            key = (True, check.diagnosis) if check.diagnosis else (False, check.title)
+            students.setdefault(key, {})[result.student] = None
+            parts.setdefault(key, {})[check.part] = None
+    mistakes = [
+        Mistake(text, named, tuple(parts[named, text]), tuple(who)) for (named, text), who in students.items()
+    ]
+    return sorted(mistakes, key=lambda mistake: (-len(mistake.students), not mistake.named, mistake.text))
+
+
+def histogram(results: Iterable[Result], bins: int = 10) -> list[int]:
+    """How many students scored in each of `bins` equal shares of the mark; the last includes full marks."""
+    counts = [0] * bins
+    for result in results:
+        # The tiny push keeps 0.7 of the mark in the bin that begins at 70 %: 0.7 * 10 may be 6.999….
+        counts[min(bins - 1, int(result.fraction * bins + 1e-9))] += 1
+    return counts
+
+
+def _correlation(points: list[float], rest: list[float]) -> float | None:
+    if len(points) < _FEWEST_FOR_CORRELATION or len(set(points)) == 1 or len(set(rest)) == 1:
+        return None
+    return correlation(points, rest)

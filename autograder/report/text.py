@@ -1,0 +1,100 @@
+"""Text that students may have shaped, made safe and honest to look at.
+
+Everything that a page shows passes through `visible`: what a browser would not show as itself (control
+characters, direction overrides, zero-width letters, towers of accents) is written out as ⟨U+202E⟩, so that no
+name can pose as another and no text can reorder or paint over its line. Escaping markup is left to jinja.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from markupsafe import Markup, escape
+
+from ebmcourse.checking.outcome import Outcome
+
+STATUS_WORDS = {
+    "passed": "Passed",
+    "failed": "Failed",
+    "error": "Crashed",
+    "timeout": "Ran out of time",
+    "memory": "Ran out of memory",
+    "skipped": "Not run",
+}
+# Said where a lost check has no diagnosis of its own.
+STATUS_MEANS = {
+    "failed": "The result is not the one that the exercise asks for.",
+    "error": "The code stopped with an exception, or ended its process.",
+    "timeout": "The code was still running when the time of this check was over.",
+    "memory": "The code needed more memory than this check allows.",
+    "skipped": "It builds on another check, which has to pass first.",
+}
+MAX_CHARACTERS = 2000
+
+# Controls, format characters, surrogates, private use, unassigned; line and paragraph separators.
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_COMBINING = {"Mn", "Me"}
+_MAX_COMBINING = 3
+_CODE = re.compile(r"`([^`\n]+)`")
+
+
+def visible(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """`text` with unseen characters spelt out, and cut after `limit` characters. Keeps newlines and tabs."""
+    text = text.replace("\r\n", "\n")
+    cut = len(text) - limit
+    if cut > 0:
+        text = text[:limit]
+    shown = []
+    combining = 0
+    for character in text:
+        category = unicodedata.category(character)
+        combining = combining + 1 if category in _COMBINING else 0
+        unseen = category in _UNSEEN and character not in "\n\t"
+        shown.append(f"⟨U+{ord(character):04X}⟩" if unseen or combining > _MAX_COMBINING else character)
+    whole = "".join(shown)
+    return f"{whole} … ({cut} more characters)" if cut > 0 else whole
+
+
+def on_one_line(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """`visible`, with every run of white space as one blank."""
+    return " ".join(visible(text, limit).split())
+
+
+def prose(text: str) -> Markup:
+    """HTML of plain text whose `backticks` mark code; newlines stay, empty lines at most one at a time."""
+    shown = re.sub(r"\n\s*\n", "\n\n", visible(text).strip())
+    pieces = _CODE.split(shown)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if n % 2 else escape(piece) for n, piece in enumerate(pieces)
+    )
+
+
+def what_went_wrong(check: Outcome) -> str:
+    """The diagnosis of a lost check, or what its status says."""
+    return check.diagnosis or STATUS_MEANS[check.status]
+
+
+def number(value: float) -> str:
+    """Points or a score with at most two decimals: 2, 1.5, 0.33."""
+    return f"{round(value, 2) + 0.0:.12g}"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as whole per cent. 100 % and 0 % are said only of all and none."""
+    whole = round(100 * share)
+    if whole == 100 and share < 1:
+        whole = 99
+    if whole == 0 and share > 0:
+        whole = 1
+    return f"{whole} %"
+
+
+def seconds(value: float) -> str:
+    """A wall time that a person can read: 40 ms, 1.3 s, 2 min 5 s."""
+    if value < 0.9995:
+        return f"{1000 * value:.0f} ms"
+    if value < 59.95:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"

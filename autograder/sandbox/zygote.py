@@ -1,0 +1,156 @@
+"""Runs inside the sandbox: imports torch once, then forks a confined child for every submission.
+
+Standing alone, `python -I zygote.py CONTROL_FD MODULE…` waits on a control socket. ``start`` comes with a socket on
+which one submission's child then answers questions; ``stop`` kills everything that this child has started. The
+zygote itself never runs a line of a submission, so whatever a submission breaks is gone with its child.
+
+Each child lives in namespaces of its own (users, processes, mounts, shared memory), as a user without any
+capability, with a private empty /tmp, under the limits of `limits.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
+PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
+CAPABILITY_VERSION_3 = 0x20080522
+FOLDER = Path("/tmp/submission")
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int) -> None:
+    """Raise the C library's last error unless a call succeeded."""
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def mount_tmpfs(target: str, options: str) -> None:
+    """Put an empty file system of limited size over `target`."""
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    check(libc.mount(b"tmpfs", target.encode(), b"tmpfs", flags, options.encode()))
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, also those that a later exec could bring."""
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    for capability in range(64):
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails beyond the kernel's last one
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    check(libc.capset(header, (ctypes.c_uint32 * 6)()))
+
+
+def confine(limits: dict[str, int], user: int) -> None:
+    """Enter new namespaces (in the caller) and set the limits; the caller's next child is process 1 of its own world."""
+    if user != os.getuid():  # started by root: every submission is a nobody, for whom process limits count
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or /proc/self/uid_map is root's
+    uid, gid = os.getuid(), os.getgid()
+    check(libc.unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC))
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
+    mount_tmpfs("/tmp", f"size={limits['tmp_bytes']},nr_inodes={limits['tmp_files']},mode=0700")
+    mount_tmpfs("/dev/shm", "size=4k,nr_inodes=2")
+    virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    mount_tmpfs("/proc", "size=4k,nr_inodes=2,mode=0555")  # the sandbox's own /proc shows the zygote
+    for name, value in {
+        "RLIMIT_AS": virtual + limits["memory_bytes"],
+        "RLIMIT_CPU": limits["cpu_seconds"],
+        "RLIMIT_NPROC": limits["processes"],
+        "RLIMIT_FSIZE": limits["file_bytes"],
+        "RLIMIT_NOFILE": limits["open_files"],
+        "RLIMIT_CORE": 0,
+    }.items():
+        resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def run_submission(channel: socket.socket, limits: dict[str, int], user: int) -> None:
+    """Make a world for a submission, serve in its first process, and hold it until that ends or must end."""
+    confine(limits, user)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    first = os.fork()
+    if (
+        first
+    ):  # hold the world; told to stop, end it: when its first process has been waited for, all are gone
+        if signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM:
+            os.kill(first, signal.SIGKILL)
+        os.waitpid(first, 0)
+        os._exit(0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    drop_capabilities()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.closerange(3, channel.fileno())
+    os.closerange(channel.fileno() + 1, limits["open_files"])
+    gc.enable()
+
+    from ebmcourse.checking.observation import decode
+    from ebmcourse.checking.runner import read_frame, serve
+
+    with channel.makefile("rb") as reader, channel.makefile("wb") as writer:
+        files = decode(read_frame(reader) or b"")
+        FOLDER.mkdir()
+        for name, text in files.items():
+            (FOLDER / name).write_text(text, encoding="utf-8")
+            (FOLDER / name).chmod(0o444)
+        os.chdir(FOLDER)
+        serve(reader, writer, FOLDER)
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
+
+    import torch
+
+    from ebmcourse.checking.probe import reset_world
+
+    reset_world(0)  # torch imports a good deal more at its first use
+    torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3), padding=1)
+    gc.collect()
+    gc.freeze()  # children share these pages as long as nobody counts references in them
+    gc.disable()
+    control.send(b"ready")
+    holder = 0
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+        if holder:
+            os.kill(holder, signal.SIGTERM)
+            os.waitpid(holder, 0)
+            holder = 0
+        if not message:
+            return
+        request = json.loads(message)
+        if request["do"] == "stop":
+            continue
+        channel = socket.socket(fileno=descriptors[0])
+        holder = os.fork()
+        if holder == 0:
+            try:
+                control.close()
+                run_submission(channel, request["limits"], request["user"])
+            finally:
+                os._exit(1)  # an exception must not climb into the zygote's loop
+        channel.close()
+
+
+if __name__ == "__main__":
+    main()

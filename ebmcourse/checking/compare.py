@@ -1,0 +1,164 @@
+"""Comparison of a student's observation with the reference's, and the words for what differs.
+
+What a judgement says may reach the student, and the student's values may have been chosen to carry hidden inputs
+out. So a reason is made of fixed sentences and never repeats a value of either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Mismatch(AssertionError):
+    """The student's observation is not the expected one.
+
+    `reason` says in what way; `diagnosis`, where a known mistake gives exactly the student's value, names it.
+    """
+
+    def __init__(self, reason: str, diagnosis: str | None = None) -> None:
+        super().__init__(diagnosis or reason)
+        self.reason = reason
+        self.diagnosis = diagnosis
+
+
+def fail(diagnosis: str) -> None:
+    """Fail the check with the name of the mistake."""
+    raise Mismatch(diagnosis, diagnosis)
+
+
+def assert_close(
+    got: Any, want: Any, *, rtol: float = 1e-4, atol: float = 1e-5, mistakes: dict[str, Any] | None = None
+) -> None:
+    """Raise `Mismatch` unless `got` has the structure, the shapes and, up to the tolerance, the numbers of `want`.
+
+    `mistakes` maps the description of a wrong answer to its value: the first that equals `got` is the diagnosis.
+    The defaults are about ten times what float32 and another order of summation change in these assignments.
+    """
+    reason = difference(got, want, rtol, atol)
+    if reason is None:
+        return
+    usual = {f"{name}.": change(want) for name, change in _USUAL_MISTAKES.items() if _is_numbers(want)}
+    for name, wrong in {**(mistakes or {}), **usual}.items():
+        if difference(got, wrong, rtol, atol) is None and difference(wrong, want, rtol, atol) is not None:
+            raise Mismatch(reason, name)
+    raise Mismatch(reason)
+
+
+def assert_either_way(got: Any, want: Any, judge: Callable[[Any, Any], None]) -> None:
+    """Pass where `judge` accepts one of several ways to the same observation: dicts of way -> observation or None.
+
+    This is how one mistake costs once: a program is observed as a whole and, beside that, with stand-ins in the place
+    of what other exercises ask for. The mismatch of the last way that was observed counts.
+    """
+    mismatch = Mismatch("Nothing could be observed.")
+    for way in want:
+        try:
+            if got[way] is not None:
+                judge(got[way], want[way])
+                return
+        except Mismatch as found:
+            mismatch = found
+    raise mismatch
+
+
+def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
+    """What is different between two observations, in one sentence; None where they agree up to the tolerance."""
+    if isinstance(want, torch.Tensor):
+        return _tensor_difference(got, want, rtol, atol)
+    if isinstance(want, dict):
+        if not isinstance(got, dict) or got.keys() != want.keys():
+            return "The value has another structure than expected."
+        return _first(difference(got[key], want[key], rtol, atol) for key in want)
+    if isinstance(want, list):
+        if not isinstance(got, list):
+            return "The value has another structure than expected."
+        if len(got) != len(want):
+            return f"There are too {'few' if len(got) < len(want) else 'many'} items."
+        return _first(difference(a, b, rtol, atol) for a, b in zip(got, want, strict=True))
+    if isinstance(want, float) and not isinstance(want, bool):
+        if isinstance(got, torch.Tensor) and got.numel() == 1:
+            got = got.item()
+        if not isinstance(got, int | float):
+            return f"A number is expected, not {_kind(got)}."
+        return _tensor_difference(torch.tensor(float(got)), torch.tensor(want), rtol, atol)
+    return None if type(got) is type(want) and got == want else "The value is another one than expected."
+
+
+def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -> str | None:
+    if not isinstance(got, torch.Tensor):
+        return f"A tensor is expected, not {_kind(got)}."
+    if got.dim() != want.dim():
+        return f"The shape is wrong: {_dimensions(got)} instead of {_dimensions(want)}."
+    if got.shape != want.shape:
+        wrong = [str(axis) for axis in range(want.dim()) if got.shape[axis] != want.shape[axis]]
+        return f"The shape is wrong: the size of axis {', '.join(wrong)} (counted from 0) differs."
+    got, want = got.double(), want.double()
+    if not got.isfinite().all() and want.isfinite().all():
+        return "There are infinite or undefined (NaN) values."
+    if not torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
+        return "The numbers are different from those of a correct solution."
+    return None
+
+
+def _first(differences: Any) -> str | None:
+    return next((found for found in differences if found), None)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing (None): is a `return` missing?"
+    kinds = {
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "a list or tuple",
+    }
+    return kinds.get(type(value), "a dictionary" if isinstance(value, dict) else "some other object")
+
+
+def _dimensions(value: torch.Tensor) -> str:
+    return (
+        "a scalar"
+        if value.dim() == 0
+        else f"{value.dim()} axis"
+        if value.dim() == 1
+        else f"{value.dim()} axes"
+    )
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+_USUAL_MISTAKES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "The sign is wrong: these are the negated values": lambda want: -want,
+    "There is an axis of size 1 too many at the end: squeeze it": lambda want: want.unsqueeze(-1),
+    "The axes are transposed": lambda want: want.mT if want.dim() >= 2 else want,
+    "These are the exponentials of the values": torch.exp,
+    "These are the mean over the batch; one value per item is expected": lambda want: want.mean(),
+    "These are the sum over the batch; one value per item is expected": lambda want: want.sum(),
+}
+
+
+def require_structure(got: Any, want: Any) -> None:
+    """Raise `Mismatch` unless `got` has dicts, lists and tensors where `want` has them (any shape, any value).
+
+    One of several ways to the same observation may be missing: None may stand for a dict inside a dict.
+    """
+    if isinstance(want, dict):
+        if not isinstance(got, dict) or got.keys() != want.keys():
+            raise Mismatch("The value has another structure than expected.")
+        for key in want:
+            if not (isinstance(want[key], dict) and got[key] is None):
+                require_structure(got[key], want[key])
+    elif isinstance(want, list):
+        if not isinstance(got, list):
+            raise Mismatch("The value has another structure than expected.")
+        for a, b in zip(got, want, strict=False):
+            require_structure(a, b)
+    elif isinstance(want, torch.Tensor) and not isinstance(got, torch.Tensor):
+        raise Mismatch(f"A tensor is expected, not {_kind(got)}.")

@@ -1,0 +1,120 @@
+"""The pytest plugin that runs checks: gives them `run` and their inputs, and turns what happens into outcomes."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebmcourse.checking.answers import Answers, derive
+from ebmcourse.checking.compare import Mismatch, require_structure
+from ebmcourse.checking.exercise import Exercise
+from ebmcourse.checking.observer import Call, Lost, Observer
+from ebmcourse.checking.outcome import Outcome, Status
+
+_CHECKS = pytest.StashKey["Checks"]()
+
+
+@pytest.fixture(scope="session")
+def draw(pytestconfig: pytest.Config) -> Callable[..., Any]:
+    """Where the fixtures made by `inputs` get their values."""
+    return pytestconfig.stash[_CHECKS].answers.draw
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Callable[..., tuple[Any, Any]]:
+    """``got, want = run(probe, *inputs)``: the observations that the probe makes of student and reference."""
+    checks = request.config.stash[_CHECKS]
+    check = _exercise(request.node)
+    calls = itertools.count()
+
+    def run(probe: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+        key = f"{check.id}#{next(calls)}"
+        seed = derive(checks.answers.seed, key)
+        call = Call(check.id, Path(inspect.getfile(probe)), probe.__name__, arguments, seed, check.seconds)
+        want = checks.answers.want(key, call)
+        got = checks.observer.observe(call) if checks.observer else want
+        require_structure(got, want)
+        return got, want
+
+    return run
+
+
+class Checks:
+    """Runs the checks of one assignment on the submission that `observer` looks at (none: on the reference itself).
+
+    After the session (or after each round of items) `outcomes` holds one `Outcome` for every check, by its id, and
+    `surprises` the tracebacks of judgements that failed in a way their author did not foresee.
+    """
+
+    def __init__(self, answers: Answers, observer: Observer | None = None) -> None:
+        self.answers = answers
+        self.observer = observer
+        self.outcomes: dict[str, Outcome] = {}
+        self.surprises: dict[str, str] = {}
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Make the fixtures of this module find this object."""
+        config.stash[_CHECKS] = self
+        config.pluginmanager.register(sys.modules[__name__])
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep the pytest functions that are checks, and refuse two with one id."""
+        items[:] = [item for item in items if hasattr(getattr(item, "function", None), "exercise")]
+        ids = [_exercise(item).id for item in items]
+        if twice := {name for name in ids if ids.count(name) > 1}:
+            raise pytest.UsageError(f"two checks have the same name: {', '.join(sorted(twice))}")
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Skip a check that needs another one which has not passed."""
+        for needed in _exercise(item).needs:
+            other = self.outcomes.get(needed)
+            if other is not None and other.status != "passed":
+                raise Lost("skipped", f"Skipped until `{needed}` passes.")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn what happened into an outcome."""
+        report = yield
+        if call.when == "call" or call.excinfo is not None:
+            status, diagnosis = judge(call.excinfo.value if call.excinfo else None)
+            check = _exercise(item)
+            if call.excinfo and not isinstance(call.excinfo.value, Lost | AssertionError):
+                self.surprises[check.id] = "".join(traceback.format_exception(call.excinfo.value))
+            self.outcomes[check.id] = Outcome(
+                id=check.id,
+                part=check.part,
+                title=check.title,
+                status=status,
+                points=check.points if status == "passed" else 0.0,
+                max_points=check.points,
+                public=check.public,
+                hint=check.hint,
+                diagnosis=diagnosis,
+            )
+        return report
+
+
+def judge(error: BaseException | None) -> tuple[Status, str | None]:
+    """The status and the diagnosis that an exception in a check stands for."""
+    if error is None:
+        return "passed", None
+    if isinstance(error, Lost):
+        return error.status, error.reason
+    if isinstance(error, Mismatch):
+        return "failed", error.diagnosis or error.reason
+    if isinstance(error, AssertionError):
+        return "failed", None
+    return "error", "Your value has a form that this check cannot judge."
+
+
+def _exercise(item: pytest.Item) -> Exercise:
+    return item.function.exercise  # type: ignore[attr-defined]

@@ -1,0 +1,104 @@
+"""Probes: the half of a check that runs beside the student's code.
+
+A check's file holds probes and judgements together. Only the probes may meet the student's code, so `probe_source`
+cuts them out: the functions and classes marked `@probe`, and the imports and constants that these mention.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import random
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+Marked = TypeVar("Marked", bound=Callable[..., Any])
+
+
+def probe(item: Marked) -> Marked:
+    """Mark a function or class as one that runs beside the student's code.
+
+    A probe is called as ``probe(student, *inputs)`` and returns an observation. It sees nothing of its file but the
+    imports, the other probes, and the constants that they mention.
+    """
+    item.is_probe = True  # type: ignore[attr-defined]
+    return item
+
+
+@cache
+def probe_source(path: Path) -> str:
+    """The part of the check file `path` that runs beside the student's code.
+
+    ``from stand_ins import …``, where ``stand_ins.py`` lies beside `path`, brings the probes of that file along.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    probes = [node for node in tree.body if _is_probe(node)]
+    mentioned = {name.id for node in probes for name in ast.walk(node) if isinstance(name, ast.Name)}
+    parts = []
+    for node in tree.body:
+        neighbour = path.parent / f"{node.module}.py" if isinstance(node, ast.ImportFrom) else None
+        if neighbour and neighbour.is_file():
+            parts.append(probe_source(neighbour))
+        elif node in probes or _names(node) & mentioned:
+            parts.append(ast.unparse(node))
+    return "\n".join(parts) + "\n"
+
+
+def _is_probe(node: ast.stmt) -> bool:
+    decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+    return any(isinstance(decorator, ast.Name) and decorator.id == "probe" for decorator in decorators)
+
+
+def _names(node: ast.stmt) -> set[str]:
+    """The names that an import or an assignment at the top of a file binds."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+class Missing(Exception):
+    """A file of the assignment is not there."""
+
+
+class Student:
+    """The modules of one submission: ``student.ex_model`` imports ``ex_model.py`` from its folder at first use."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getattr__(self, name: str) -> ModuleType:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if not (self._folder / f"{name}.py").is_file():
+            raise Missing(f"{name}.py")
+        if not self._is_own(sys.modules.get(name)):
+            for path in self._folder.glob("*.py"):  # another program's modules of these names
+                if not self._is_own(sys.modules.get(path.stem)):
+                    sys.modules.pop(path.stem, None)
+            sys.path[:] = [str(self._folder), *(entry for entry in sys.path if entry != str(self._folder))]
+        return importlib.import_module(name)
+
+    def _is_own(self, module: ModuleType | None) -> bool:
+        return module is not None and Path(getattr(module, "__file__", None) or "/").parent == self._folder
+
+
+def reset_world(seed: int) -> None:
+    """Give a probe the state of a fresh process: random seeds, default dtype, grad mode, working mode of torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    torch.use_deterministic_algorithms(False)
+    if torch.get_num_threads() != 1:  # one thread: the same sums in the same order on every machine
+        torch.set_num_threads(1)
+    os.environ.pop("PYTEST_CURRENT_TEST", None)  # nothing says that this is a grader

@@ -1,0 +1,107 @@
+"""The loop that answers one probe after another beside the student's code, in the sandbox or on a student's machine.
+
+It holds no answers: a student's program that tampers with it can only change what is said about itself.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ebmcourse.checking.observation import MAX_BYTES, decode, encode
+from ebmcourse.checking.probe import Missing, Student, reset_world
+
+_LENGTH = struct.Struct("<Q")
+
+
+def write_frame(stream: BinaryIO, payload: bytes) -> None:
+    """Send one message: its length in eight bytes, then itself."""
+    stream.write(_LENGTH.pack(len(payload)) + payload)
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """Receive one message; None at the end of the stream. Raises ValueError for one that is too large or cut off."""
+    head = stream.read(_LENGTH.size)
+    if not head:
+        return None
+    if len(head) < _LENGTH.size or (size := _LENGTH.unpack(head)[0]) > MAX_BYTES:
+        raise ValueError("a message is malformed or too large")
+    payload = stream.read(size)
+    if len(payload) < size:
+        raise ValueError("a message was cut off")
+    return payload
+
+
+def serve(reader: BinaryIO, writer: BinaryIO, folder: Path) -> None:
+    """Answer requests about the submission in `folder` until the stream ends.
+
+    A request is the observation ``{"source", "probe", "inputs", "seed"}``; the reply is ``{"value", "seconds"}`` or
+    ``{"error", "seconds"}``, where an error says what kind, and in which line of the submission.
+    """
+    student = Student(folder)
+    namespaces: dict[str, dict[str, Any]] = {}
+    while (frame := read_frame(reader)) is not None:
+        request = decode(frame)
+        reset_world(request["seed"])
+        begin = time.perf_counter()
+        try:
+            source = request["source"]
+            if source not in namespaces:
+                namespaces[source] = {"__name__": "probes"}
+                exec(compile(source, "<probe>", "exec"), namespaces[source])
+            reply = {"value": namespaces[source][request["probe"]](student, *request["inputs"])}
+        except BaseException as error:  # SystemExit, pytest's outcomes and whatever else a submission raises
+            reply = {"error": describe(error, folder)}
+        reply["seconds"] = time.perf_counter() - begin
+        write_frame(writer, encode(reply))
+
+
+def describe(error: BaseException, folder: Path) -> dict[str, Any]:
+    """Say what went wrong: kind, name of the builtin exception, message, and the last place in the submission."""
+    places = [
+        (Path(frame.filename).name, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent == folder
+    ]
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).parent == folder:
+        places.append((Path(error.filename).name, error.lineno))
+    file, line = places[-1] if places else ("", 0)
+    return {
+        "kind": _kind(error),
+        "type": next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "builtins"),
+        "message": str(error)[:500],
+        "file": file,
+        "line": int(line or 0),
+    }
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, NotImplementedError):
+        return "todo"
+    if isinstance(error, Missing):
+        return "missing"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return "memory"
+    return "error"
+
+
+def main() -> None:
+    """``python -m ebmcourse.checking.runner FOLDER``: serve on standard input and output.
+
+    The submission's own prints go to standard error, so that they cannot mix with the replies.
+    """
+    import os
+
+    reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    serve(reader, writer, Path(sys.argv[1]).resolve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""The files for other systems, read back as those systems read them."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from autograder.export import FORMATS, export
+from autograder.results import Result, Timings, write_result, write_timings
+from ebmcourse.checking.outcome import Outcome
+
+HOSTILE = '<img src=x onerror=alert(1)> a < b & \u202egnp.\x1b[2J\r\nsecond line, "quoted"; `code`'
+
+
+def check(id_: str, status: str, most: float, public: bool = True, **more: object) -> Outcome:
+    values = {"hint": f"hint of {id_}", "diagnosis": None} | more
+    return Outcome(
+        id_,
+        id_.split("/")[0],
+        f"title of {id_}",
+        status,
+        most if status == "passed" else 0.0,
+        most,
+        public,
+        **values,
+    )
+
+
+def result(student: str, *checks: Outcome, assignment: str = "jem") -> Result:
+    score = sum(check.points for check in checks)
+    return Result(
+        assignment, student, score, sum(c.max_points for c in checks), "ab", "cd", 4711, [], [*checks], True
+    )
+
+
+RESULTS = [
+    result(
+        "s001",
+        check("1/a", "passed", 2),
+        check("1/b", "passed", 1.5, public=False),
+        check("2/c", "passed", 1),
+    ),
+    result(
+        "s002",
+        check("1/a", "failed", 2, diagnosis=HOSTILE),
+        check("1/b", "skipped", 1.5, public=False, diagnosis="Runs once `1/a` passes."),
+        check("2/c", "timeout", 1),
+    ),
+    result(
+        "s003", check("1/a", "passed", 2), check("1/b", "error", 1.5, public=False), check("2/c", "passed", 1)
+    ),
+]
+
+
+@pytest.fixture
+def results_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    for given in RESULTS:
+        write_result(folder, given)
+    write_result(folder, replace(RESULTS[0], assignment="deep"))
+    write_timings(folder, "jem", "s001", Timings(1.25, {"1/a": 0.5}))
+    return folder
+
+
+def rows(path: Path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(path.read_text("utf-8"), newline="")))
+
+
+def test_plain_csv_holds_marks_and_checks(results_dir: Path, tmp_path: Path) -> None:
+    written = export(results_dir, "csv", tmp_path / "out")
+    assert [path.name for path in written] == [
+        *("deep.marks.csv", "deep.checks.csv", "jem.marks.csv", "jem.checks.csv"),
+    ]
+    marks = list(csv.DictReader(io.StringIO((tmp_path / "out" / "jem.marks.csv").read_text("utf-8"))))
+    assert [(row["student"], row["score"], row["1"], row["2"]) for row in marks] == [
+        *(("s001", "4.5", "3.5", "1"), ("s002", "0", "0", "0"), ("s003", "3", "2", "1")),
+    ]
+    with open(tmp_path / "out" / "jem.checks.csv", encoding="utf-8", newline="") as file:
+        checks = list(csv.DictReader(file))
+    assert len(checks) == 9
+    assert checks[0]["seconds"] == "0.500" and checks[1]["seconds"] == ""
+    assert checks[3]["diagnosis"] == HOSTILE
+    assert {row["visibility"] for row in checks} == {"public", "hidden"}
+
+
+def test_canvas_finds_its_columns_points_and_students(results_dir: Path, tmp_path: Path) -> None:
+    export(results_dir, "canvas", tmp_path)
+    header, possible, *students = rows(tmp_path / "jem.canvas.csv")
+    assert header == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "jem"]
+    # Canvas takes the row for the points if its first cell holds these words, and a student's row otherwise.
+    assert "Points Possible" in possible[0] and possible[1:] == ["", "", "", "", "4.5"]
+    assert [(row[0], row[3], row[5]) for row in students] == [
+        *(("s001", "s001", "4.5"), ("s002", "s002", "0"), ("s003", "s003", "3")),
+    ]
+    assert all(len(row) == len(header) for row in students)
+    # An ID would be looked up before the login.
+    assert all(row[1] == row[2] == "" for row in students)
+
+
+def test_no_mark_is_given_to_students_without_a_result(results_dir: Path, tmp_path: Path) -> None:
+    for to in ("canvas", "moodle"):
+        export(results_dir, to, tmp_path)
+        assert "s002" not in (tmp_path / f"deep.{to}.csv").read_text("utf-8")
+
+
+def test_moodle_gets_username_grade_and_feedback(results_dir: Path, tmp_path: Path) -> None:
+    export(results_dir, "moodle", tmp_path)
+    header, *students = rows(tmp_path / "jem.moodle.csv")
+    assert header == ["Username", "jem", "jem (feedback)"]
+    assert [(row[0], float(row[1])) for row in students] == [("s001", 4.5), ("s002", 0.0), ("s003", 3.0)]
+    assert students[0][2] == "4.5 of 4.5 points."
+    assert students[2][2].split("<br>")[1] == (
+        "Part 1, crashed: title of 1/b (0 of 1.5)."
+        " The code stopped with an exception, or ended its process. Hint: hint of 1/b"
+    )
+
+
+def test_moodle_feedback_is_inert_html_on_one_line(results_dir: Path, tmp_path: Path) -> None:
+    export(results_dir, "moodle", tmp_path)
+    feedback = rows(tmp_path / "jem.moodle.csv")[2][2]
+    assert re.findall(r"<[^>]*>", feedback) == ["<br>"] * feedback.count("<br>")
+    assert "<img src=x onerror=alert(1)> a < b &" in html.unescape(feedback)
+    assert "\n" not in feedback and not set(feedback) & set("\u202e\x1b\r")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
+@pytest.mark.parametrize("to", ["csv", "canvas", "moodle"])
+def test_no_cell_is_a_formula(tmp_path: Path, to: str, name: str) -> None:
+    write_result(tmp_path / "results", replace(RESULTS[1], student=name, flags=[name]))
+    for path in export(tmp_path / "results", to, tmp_path / "out"):
+        cells = [cell for row in rows(path) for cell in row]
+        assert any(name in cell for cell in cells)
+        assert not [cell for cell in cells if cell.startswith(tuple("=+-@"))]
+
+
+# After https://gradescope-autograders.readthedocs.io/en/latest/specs/
+VISIBILITY = {"enum": ["hidden", "after_due_date", "after_published", "visible"]}
+FORMAT = {"enum": ["text", "html", "simple_format", "md", "ansi"]}
+GRADESCOPE = {
+    "type": "object",
+    "required": ["tests"],
+    "additionalProperties": False,
+    "properties": {
+        "score": {"type": "number"},
+        "execution_time": {"type": "number"},
+        "output": {"type": "string"},
+        "output_format": FORMAT,
+        "test_output_format": FORMAT,
+        "test_name_format": FORMAT,
+        "visibility": VISIBILITY,
+        "stdout_visibility": VISIBILITY,
+        "extra_data": {"type": "object"},
+        "leaderboard": {"type": "array"},
+        "tests": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "score": {"type": "number"},
+                    "max_score": {"type": "number"},
+                    "status": {"enum": ["passed", "failed"]},
+                    "name": {"type": "string"},
+                    "name_format": FORMAT,
+                    "number": {"type": "string"},
+                    "output": {"type": "string"},
+                    "output_format": FORMAT,
+                    "tags": {"type": "array", "items": {"type": "string"}},
+                    "visibility": VISIBILITY,
+                    "extra_data": {"type": "object"},
+                },
+            },
+        },
+    },
+}
+
+
+def test_gradescope_gets_valid_results_json(results_dir: Path, tmp_path: Path) -> None:
+    written = export(results_dir, "gradescope", tmp_path / "out")
+    assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
+        "deep/s001/results.json",
+        *(f"jem/{given.student}/results.json" for given in RESULTS),
+    ]
+    for path, given in zip(written[1:], RESULTS, strict=True):
+        data = json.loads(path.read_bytes())
+        jsonschema.validate(data, GRADESCOPE)
+        assert data["score"] == given.score == sum(test["score"] for test in data["tests"])
+        assert sum(test["max_score"] for test in data["tests"]) == given.max_score
+        assert [test["status"] == "passed" for test in data["tests"]] == [c.passed for c in given.checks]
+        assert "4711" not in path.read_text("utf-8")
+    assert json.loads(written[1].read_bytes())["execution_time"] == 1.25
+
+
+def test_gradescope_keeps_hidden_checks_until_publication(results_dir: Path, tmp_path: Path) -> None:
+    export(results_dir, "gradescope", tmp_path)
+    tests = json.loads((tmp_path / "jem/s002/results.json").read_bytes())["tests"]
+    assert [test["visibility"] for test in tests] == ["visible", "after_published", "visible"]
+    assert tests[0]["output"].startswith("Failed. <img") and tests[0]["output"].endswith("Hint: hint of 1/a")
+    assert all(test["output_format"] == test["name_format"] == "text" for test in tests)
+
+
+def test_a_late_mark_is_the_mark_everywhere(tmp_path: Path) -> None:
+    write_result(tmp_path / "results", replace(RESULTS[0], score=3.15))
+    for to in ("csv", "canvas", "moodle", "gradescope"):
+        export(tmp_path / "results", to, tmp_path / "out")
+    assert rows(tmp_path / "out/jem.marks.csv")[1][1] == "3.15"
+    assert rows(tmp_path / "out/jem.canvas.csv")[2][5] == "3.15"
+    assert rows(tmp_path / "out/jem.moodle.csv")[1][1] == "3.15"
+    assert json.loads((tmp_path / "out/jem/s001/results.json").read_bytes())["score"] == 3.15
+
+
+@pytest.mark.parametrize("to", [name for name in FORMATS if name != "nbgrader"])
+def test_the_same_results_give_the_same_bytes(results_dir: Path, tmp_path: Path, to: str) -> None:
+    first = {path: path.read_bytes() for path in export(results_dir, to, tmp_path / "out")}
+    assert {path: path.read_bytes() for path in export(results_dir, to, tmp_path / "out")} == first
+
+
+def test_mistakes_in_the_call_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="choose one of csv, canvas, moodle, gradescope, nbgrader"):
+        export(tmp_path, "excel", tmp_path)
+    with pytest.raises(ValueError, match="autograder grade"):
+        export(tmp_path / "nowhere", "csv", tmp_path)

@@ -1,0 +1,78 @@
+"""What to mend first."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from report_sample import sample_class
+
+from autograder.report.advice import what_to_mend
+from autograder.results import Result
+from ebmcourse.checking.outcome import Outcome
+
+
+def result(*checks: tuple[str, str, float, str | None]) -> Result:
+    made = [
+        Outcome(id_, "1", id_, status, most if status == "passed" else 0.0, most, True, "", why)
+        for id_, status, most, why in checks
+    ]
+    return Result("demo", "s001", 0.0, 1.0, "", "", 0, [], made)
+
+
+def order(given: Result) -> list[tuple[str, list[str]]]:
+    return [(entry.check.id, [other.id for other in entry.opens]) for entry in what_to_mend(given)]
+
+
+def test_most_points_first_and_ties_in_the_order_of_the_assignment() -> None:
+    lost = result(
+        ("a", "failed", 1, None), ("b", "passed", 5, None), ("c", "error", 2, None), ("d", "timeout", 1, None)
+    )
+    assert order(lost) == [("c", []), ("a", []), ("d", [])]
+
+
+def test_a_check_that_others_wait_for_comes_before_its_own_points() -> None:
+    lost = result(
+        ("1/root", "failed", 1, None),
+        ("1/big", "failed", 2, None),
+        ("1/next", "skipped", 1, "Runs once `1/root` passes."),
+        ("1/last", "skipped", 1, "Runs once 1/next passes."),
+    )
+    assert order(lost) == [("1/root", ["1/next", "1/last"]), ("1/big", [])]
+
+
+def test_an_id_is_named_only_as_a_whole() -> None:
+    lost = result(
+        ("1/shape", "failed", 1, None),
+        ("1/shape-of-y", "failed", 1, None),
+        ("1/z", "skipped", 1, "Needs 1/shape-of-y."),
+    )
+    assert order(lost) == [("1/shape-of-y", ["1/z"]), ("1/shape", [])]
+
+
+def test_a_skipped_check_without_a_known_reason_stands_for_itself() -> None:
+    assert order(result(("a", "skipped", 1, None), ("b", "skipped", 1, "No data."))) == [("a", []), ("b", [])]
+
+
+def test_two_skipped_checks_that_name_each_other_both_stay() -> None:
+    assert order(result(("a", "skipped", 1, "waits for b"), ("b", "skipped", 1, "waits for a"))) == [
+        ("a", []),
+        ("b", []),
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["failed", "skipped"]), st.sets(st.integers(0, 7))), max_size=8))
+def test_every_lost_check_is_shown_whatever_waits_for_what(entries: list[tuple[str, set[int]]]) -> None:
+    lost = result(
+        *(
+            (f"c{n}", status, 1.0, " ".join(f"c{m}" for m in sorted(named)))
+            for n, (status, named) in enumerate(entries)
+        )
+    )
+    shown = {id_ for first, opens in order(lost) for id_ in (first, *opens)}
+    assert shown == {check.id for check in lost.checks}
+
+
+def test_the_sample_class_loses_exactly_what_it_is_told() -> None:
+    for given_ in sample_class()[0]:
+        told = {id_ for first, opens in order(given_) for id_ in (first, *opens)}
+        assert told == {check.id for check in given_.checks if not check.passed}

@@ -1,0 +1,353 @@
+"""The pages: complete, the same every time, self-contained, accessible, and inert whatever students write."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from report_sample import sample_class, write_class
+
+from autograder.report import write_report
+from autograder.results import Result, write_result
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+RUNS = "document.documentElement.setAttribute('data-ran', 'yes')"
+RAN = 'data-ran="yes"'
+HOSTILE = (
+    f'</p></style></title></code>"\'><script>{RUNS}</script><img src=x onerror="{RUNS}">'
+    f'<svg onload="{RUNS}"><style>*{{display:none}}</style><iframe srcdoc="<script>parent.{RUNS}</script>">'
+    f'<a href="javascript:{RUNS}">{{{{ 7 * 7 }}}} {{% if %}} `<b>{RUNS}</b>` \u202egnp.\u202c \x1b[2J \x00 '
+    f"<!-- ]]> --> {'W' * 300} {'e' + chr(0x301) * 40}"
+)
+
+ELEMENTS = {
+    *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "aside"),
+    *(
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "p",
+        "ul",
+        "ol",
+        "li",
+        "dl",
+        "dt",
+        "dd",
+        "div",
+        "span",
+        "a",
+        "b",
+        "strong",
+        "bdi",
+    ),
+    *("code", "figure", "figcaption", "img", "table", "thead", "tbody", "tr", "th", "td"),
+    *("svg", "symbol", "use", "circle", "rect", "path", "text"),
+}
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """A page as a browser would read it: its elements, attributes and text, and whether they nest."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.style = ""
+        self.feed(content)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "style":
+            self.style += data
+        else:
+            self.text += data
+
+    def all(self, attribute: str) -> list[str]:
+        return [attrs[attribute] for _, attrs in self.elements if attribute in attrs]
+
+
+def hostile_results() -> list[Result]:
+    """A class of three in which everything that may hold text of a student holds an attack."""
+    results = sample_class(3)[0]
+    attacked = []
+    for result in results[:2]:
+        checks = [
+            replace(
+                check,
+                status=status,
+                points=0.0,
+                diagnosis=HOSTILE,
+                **({"title": HOSTILE, "hint": HOSTILE, "part": HOSTILE, "id": HOSTILE} if n == 3 else {}),
+            )
+            for n, (check, status) in enumerate(
+                zip(result.checks, ["failed", "error", "timeout", "memory", "skipped"] * 5, strict=True)
+            )
+        ]
+        attacked.append(replace(result, flags=[HOSTILE], checks=checks, submission_sha256=HOSTILE))
+    name = f'"><script>{RUNS}<\\script> \u202egnp&lt;'
+    return [attacked[0], replace(attacked[1], student=name), results[2]]
+
+
+def report_on(folder: Path, results: list[Result]) -> dict[str, Page]:
+    for result in results:
+        write_result(folder, result)
+    return {str(path.relative_to(folder)): Page(path.read_text("utf-8")) for path in write_report(folder)}
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_class(tmp_path_factory.mktemp("results"), *sample_class())
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(sample: Path) -> dict[str, Page]:
+    return {str(path.relative_to(sample)): Page(path.read_text("utf-8")) for path in sample.rglob("*.html")}
+
+
+def test_there_is_a_page_for_each_student_each_class_and_all(sample: Path, pages: dict[str, Page]) -> None:
+    students = {f"jem/feedback/{result.student}.html" for result in sample_class()[0]}
+    assert set(pages) == {"index.html", "jem/index.html"} | students
+    assert {str(path.relative_to(sample)) for path in write_report(sample)} == set(pages)
+
+
+def test_the_same_results_give_the_same_bytes(sample: Path) -> None:
+    before = {path: path.read_bytes() for path in write_report(sample)}
+    assert {path: path.read_bytes() for path in write_report(sample)} == before
+
+
+def test_every_link_leads_somewhere(sample: Path, pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        for href in page.all("href"):
+            file, _, fragment = unquote(href).partition("#")
+            target = (sample / name).parent / file if file else sample / name
+            assert target.is_file(), f"{name} links to {href}"
+            if fragment:
+                assert fragment in Page(target.read_text("utf-8")).all("id"), f"{name} links to {href}"
+
+
+def test_pages_need_nothing_but_themselves(pages: dict[str, Page]) -> None:
+    for page in pages.values():
+        assert not [src for src in page.all("src") if not src.startswith("data:image/png;base64,")]
+        assert not re.search(r"url\(|@import|https?:", page.style)
+        assert all(not href.startswith(("http", "//")) for href in page.all("href"))
+
+
+def test_the_policy_allows_the_one_style_sheet_and_no_script(pages: dict[str, Page]) -> None:
+    for page in pages.values():
+        (policy,) = [
+            attrs["content"]
+            for _, attrs in page.elements
+            if attrs.get("http-equiv") == "Content-Security-Policy"
+        ]
+        digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
+        assert f"style-src 'sha256-{digest}'" in policy
+        assert "default-src 'none'" in policy and "script" not in policy and "unsafe" not in policy
+
+
+def test_headings_do_not_skip_a_level_and_ids_are_unique(pages: dict[str, Page]) -> None:
+    for page in pages.values():
+        levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(after <= before + 1 for before, after in pairwise(levels))
+        assert max(Counter(page.all("id")).values()) == 1
+
+
+def test_feedback_teaches_the_diagnosis_and_hint_of_each_mistake(pages: dict[str, Page]) -> None:
+    for result in sample_class()[0]:
+        text = pages[f"jem/feedback/{result.student}.html"].text
+        for check in result.checks:
+            assert check.title.replace("`", "") in text
+            if check.status not in ("passed", "skipped"):
+                assert check.hint.replace("`", "") in text
+                assert (check.diagnosis or "").replace("`", "") in text
+
+
+def test_feedback_tells_nothing_of_others_nor_of_the_seed(tmp_path: Path) -> None:
+    results = [replace(result, seed=918273645) for result in sample_class()[0]]
+    for name, page in report_on(tmp_path, results).items():
+        assert "918273645" not in page.text + str(page.elements)
+        if "feedback" in name:
+            assert not re.search(r"s\d\d\d", page.text.replace(Path(name).stem, ""))
+
+
+def test_status_is_said_in_words(pages: dict[str, Page]) -> None:
+    text = pages["jem/feedback/s005.html"].text
+    for word in ("Passed", "Failed", "Not run", "public", "hidden"):
+        assert word in text
+
+
+def test_unconfined_grading_is_said_on_every_page(tmp_path: Path) -> None:
+    results = [replace(result, confined=False) for result in sample_class(3)[0]]
+    assert all("without the sandbox" in page.text for page in report_on(tmp_path, results).values())
+
+
+def test_confined_grading_says_nothing(pages: dict[str, Page]) -> None:
+    assert not any("without the sandbox" in page.text for page in pages.values())
+
+
+def test_a_total_that_is_not_the_sum_is_explained(tmp_path: Path) -> None:
+    result = sample_class(1)[0][0]
+    page = report_on(tmp_path, [replace(result, score=result.score - 3)])[
+        f"jem/feedback/{result.student}.html"
+    ]
+    assert f"add up to {result.score:g}; the total was adjusted" in page.text
+
+
+def test_results_of_several_versions_of_the_checks_are_noticed(tmp_path: Path) -> None:
+    results = sample_class(3)[0]
+    page = report_on(tmp_path, [*results[:2], replace(results[2], checks_sha256="0" * 64)])["jem/index.html"]
+    assert "1 result comes from another version of the checks" in page.text
+
+
+def test_nothing_passed_and_nothing_to_pass(tmp_path: Path) -> None:
+    empty = Result("jem", "s001", 0.0, 0.0, "", "", 0)
+    pages = report_on(tmp_path, [empty])
+    assert "No check was run" in pages["jem/feedback/s001.html"].text
+
+
+def test_full_marks_are_a_good_page_too(pages: dict[str, Page]) -> None:
+    full = next(result for result in sample_class()[0] if result.fraction == 1)
+    text = pages[f"jem/feedback/{full.student}.html"].text
+    assert "All 25 checks passed" in text and "What to fix" not in text
+
+
+def test_own_figures_are_shown(sample: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "s001" / "jem"
+    folder.mkdir(parents=True)
+    content = base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
+    )
+    (folder / "histogram.png").write_bytes(content)
+    copy = tmp_path / "results"
+    shutil.copytree(sample, copy)
+    write_report(copy, tmp_path)
+    page = Page((copy / "jem/feedback/s001.html").read_text("utf-8"))
+    assert page.all("src") == ["data:image/png;base64," + base64.b64encode(content).decode()]
+    assert "histogram.png" in page.text
+
+
+def test_no_results_and_damaged_results_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="autograder grade"):
+        write_report(tmp_path)
+    (tmp_path / "jem").mkdir()
+    (tmp_path / "jem" / "s001.json").write_text("{")
+    with pytest.raises(ValueError, match=r"s001\.json"):
+        write_report(tmp_path)
+
+
+def test_hostile_text_adds_no_element_and_no_attribute(tmp_path: Path) -> None:
+    pages = report_on(tmp_path / "hostile", hostile_results())
+    harmless = report_on(tmp_path / "harmless", sample_class()[0])
+    known = {attribute for page in harmless.values() for _, attrs in page.elements for attribute in attrs}
+    for page in pages.values():
+        assert {tag for tag, _ in page.elements} <= ELEMENTS
+        assert {attribute for _, attrs in page.elements for attribute in attrs} <= known
+        assert not any(href.lower().startswith("javascript:") for href in page.all("href"))
+        assert not set(page.text) & set("\u202e\u202c\x1b\x00")
+        assert "49" not in page.text
+    feedback = pages["jem/feedback/s001.html"]
+    assert RUNS in feedback.text and "⟨U+202E⟩" in feedback.text
+
+
+def test_hostile_names_stay_in_their_folder_and_are_linked(tmp_path: Path) -> None:
+    pages = report_on(tmp_path, hostile_results())
+    name = hostile_results()[1].student
+    assert f"jem/feedback/{name}.html" in pages
+    assert f"feedback/{name}.html" in [unquote(href) for href in pages["jem/index.html"].all("href")]
+
+
+def dom(page: Path, profile: Path) -> str:
+    """The document after a browser has loaded the page and run whatever runs."""
+    assert CHROMIUM is not None
+    options = (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+        " --disable-component-update --disable-sync --dump-dom"
+    )
+    command = [CHROMIUM, *options.split(), f"--user-data-dir={profile}", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine to open the pages with"
+)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_no_script_of_a_student_runs_in_a_browser(tmp_path: Path) -> None:
+    control = tmp_path / "control.html"
+    control.write_text(f"<p>{HOSTILE}".replace("\x00", ""), encoding="utf-8")
+    assert RAN in dom(control, tmp_path / "profile"), "the attack must work where nothing stops it"
+
+    folder = tmp_path / "results"
+    report_on(folder, hostile_results())
+    for path in sorted(folder.rglob("*.html")):
+        loaded = dom(path, tmp_path / "profile")
+        assert RAN not in loaded and "</main>" in loaded
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_policy_alone_stops_a_script_that_slipped_through(sample: Path, tmp_path: Path) -> None:
+    path = tmp_path / "slipped.html"
+    content = (sample / "jem/feedback/s001.html").read_text("utf-8")
+    path.write_text(content.replace("<main>", f"<main><p>{HOSTILE}".replace("\x00", "")), encoding="utf-8")
+    loaded = dom(path, tmp_path / "profile")
+    assert "<script>" in loaded and RAN not in loaded
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2: https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio"""
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_are_readable(pages: dict[str, Page], scheme: int) -> None:
+    block = re.findall(r":root \{([^}]*--paper[^}]*)\}", pages["index.html"].style)[scheme]
+    colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    for ground in ("paper", "surface", "sunken"):
+        for ink in ("ink", "muted", "accent"):
+            assert contrast(colour[ink], colour[ground]) >= 4.5, (ink, ground)
+    for ground in ("paper", "surface"):
+        for ink in ("pass", "fail", "warn", "skip"):
+            assert contrast(colour[ink], colour[ground]) >= 4.5, (ink, ground)
+    for tint, inks in {"tint-fail": ("ink", "muted"), "tint-warn": ("ink", "muted", "warn")}.items():
+        for ink in inks:
+            assert contrast(colour[ink], colour[tint]) >= 4.5, (ink, tint)
+    for area in ("area-pass", "area-fail", "area-mark"):
+        assert contrast(colour[area], colour["paper"]) >= 3, area
