@@ -23,13 +23,10 @@ from ebmcourse.checking.plugin import Checks
 
 _END: Any = object()
 
-PYTEST_OPTIONS = [
-    "-c",
-    os.devnull,
-    "-s",
-    "--assert=plain",
-    *(f"-pno:{name}" for name in ("terminal", "cacheprovider", "faulthandler")),
-]
+# Plugins that checks have no use for; those for logging and warnings would cost more than the judging.
+_UNUSED = "terminal cacheprovider faulthandler logging warnings unraisableexception threadexception debugging doctest"
+_UNUSED += " unittest junitxml pastebin setuponly setupplan stepwise tmpdir recwarn legacypath"
+PYTEST_OPTIONS = ["-c", os.devnull, "-s", "--assert=plain", *(f"-pno:{name}" for name in _UNUSED.split())]
 
 
 class BrokenChecks(Exception):

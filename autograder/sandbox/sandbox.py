@@ -28,7 +28,7 @@ class Unavailable(Exception):
     """This machine cannot confine submissions; the message says what to do."""
 
 
-def bubblewrap_command(control: int, modules: tuple[str, ...]) -> list[str]:
+def bubblewrap_command(zygote_arguments: list[str]) -> list[str]:
     """The command that starts the zygote in a sandbox which sees Python, the students' library and nothing else."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
@@ -64,7 +64,7 @@ def bubblewrap_command(control: int, modules: tuple[str, ...]) -> list[str]:
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
     for name, value in environment.items():
         command += ["--setenv", name, value]
-    return [*command, sys.executable, "-I", "/zygote.py", str(control), *modules]
+    return [*command, sys.executable, "-I", "/zygote.py", *zygote_arguments]
 
 
 class Sandbox:
@@ -91,9 +91,11 @@ class Sandbox:
         if self._process is not None:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        user = NOBODY if os.getuid() == 0 else os.getuid()
         with theirs:
+            arguments = [str(theirs.fileno()), json.dumps(self.limits), str(user), *self._modules]
             self._process = subprocess.Popen(
-                bubblewrap_command(theirs.fileno(), self._modules),
+                bubblewrap_command(arguments),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -122,13 +124,11 @@ class Sandbox:
 
         The zygote obeys in order: the next submission starts after all that the last one left behind is gone.
         """
-        user = NOBODY if os.getuid() == 0 else os.getuid()
-        message = json.dumps({"do": what, "limits": self.limits, "user": user}).encode()
         for _ in range(2):
             self.start()
             assert self._control
             try:
-                socket.send_fds(self._control, [message], [channel.fileno()] if channel else [])
+                socket.send_fds(self._control, [what.encode()], [channel.fileno()] if channel else [])
                 return
             except OSError:
                 self.close()  # the machine may have run out of memory; with a new sandbox nothing is lost

@@ -1,6 +1,6 @@
 """Runs inside the sandbox: imports torch once, then forks a confined child for every submission.
 
-Standing alone, `python -I zygote.py CONTROL_FD MODULE…` waits on a control socket. ``start`` comes with a socket on
+Standing alone, it waits on a control socket. ``start`` comes with a socket on
 which one submission's child then answers questions; ``stop`` kills everything that this child has started. The
 zygote itself never runs a line of a submission, so whatever a submission breaks is gone with its child.
 
@@ -80,25 +80,32 @@ def confine(limits: dict[str, int], user: int) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def run_submission(channel: socket.socket, limits: dict[str, int], user: int) -> None:
-    """Make a world for a submission, serve in its first process, and hold it until that ends or must end."""
+def hold_world(door: socket.socket, limits: dict[str, int], user: int) -> None:
+    """Make a world for a submission, and hold it until its first process ends or must end."""
     confine(limits, user)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     first = os.fork()
-    if (
-        first
-    ):  # hold the world; told to stop, end it: when its first process has been waited for, all are gone
-        if signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM:
-            os.kill(first, signal.SIGKILL)
-        os.waitpid(first, 0)
-        os._exit(0)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    if first == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
+        serve_submission(door, limits)
+    elif signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM:
+        os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)  # when the first process of a world has been waited for, all of it are gone
+
+
+def serve_submission(door: socket.socket, limits: dict[str, int]) -> None:
+    """Wait at the door for the channel of a submission, take its files, and answer questions about it."""
     drop_capabilities()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    os.closerange(3, channel.fileno())
-    os.closerange(channel.fileno() + 1, limits["open_files"])
+    os.closerange(3, door.fileno())
+    os.closerange(door.fileno() + 1, limits["open_files"])
+    _, descriptors, _, _ = socket.recv_fds(door, 1, 1)
+    if not descriptors:
+        return
+    door.close()
+    channel = socket.socket(fileno=descriptors[0])
     gc.enable()
 
     from ebmcourse.checking.observation import decode
@@ -114,9 +121,38 @@ def run_submission(channel: socket.socket, limits: dict[str, int], user: int) ->
         serve(reader, writer, FOLDER)
 
 
+class World:
+    """A confined world that is ready before its submission comes: making one takes longer than most checks."""
+
+    def __init__(self, control: socket.socket, limits: dict[str, int], user: int) -> None:
+        self.door, inside = socket.socketpair()
+        self.holder = os.fork()
+        if self.holder == 0:
+            try:
+                control.close()
+                self.door.close()
+                hold_world(inside, limits, user)
+            finally:
+                os._exit(0)  # an exception must not climb into the zygote's loop
+        inside.close()
+
+    def enter(self, channel: int) -> None:
+        """Let the submission in that speaks on `channel`."""
+        socket.send_fds(self.door, [b"x"], [channel])
+        self.door.close()
+        os.close(channel)
+
+    def end(self) -> None:
+        """Kill everything that lives in this world, and wait until it is gone."""
+        os.kill(self.holder, signal.SIGTERM)
+        os.waitpid(self.holder, 0)
+
+
 def main() -> None:
+    """``zygote.py CONTROL_FD LIMITS USER MODULE…``"""
     control = socket.socket(fileno=int(sys.argv[1]))
-    for module in sys.argv[2:]:
+    limits, user = json.loads(sys.argv[2]), int(sys.argv[3])
+    for module in sys.argv[4:]:
         importlib.import_module(module)
 
     import torch
@@ -129,27 +165,17 @@ def main() -> None:
     gc.freeze()  # children share these pages as long as nobody counts references in them
     gc.disable()
     control.send(b"ready")
-    holder = 0
+    ready, living = World(control, limits, user), None
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
-        if holder:
-            os.kill(holder, signal.SIGTERM)
-            os.waitpid(holder, 0)
-            holder = 0
-        if not message:
+        message, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+        if living is not None:
+            living.end()
+            living = None
+        if message == b"start":
+            ready.enter(descriptors[0])
+            ready, living = World(control, limits, user), ready
+        elif message != b"stop":
             return
-        request = json.loads(message)
-        if request["do"] == "stop":
-            continue
-        channel = socket.socket(fileno=descriptors[0])
-        holder = os.fork()
-        if holder == 0:
-            try:
-                control.close()
-                run_submission(channel, request["limits"], request["user"])
-            finally:
-                os._exit(1)  # an exception must not climb into the zygote's loop
-        channel.close()
 
 
 if __name__ == "__main__":

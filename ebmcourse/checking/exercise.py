@@ -31,7 +31,7 @@ def exercise(
     points: float,
     hint: str,
     public: bool = False,
-    seconds: float = 20.0,
+    seconds: float = 10.0,
     needs: tuple[Callable[..., None], ...] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a pytest function a check of the exercise `part`, worth `points`.

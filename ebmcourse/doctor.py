@@ -1,0 +1,69 @@
+"""What a machine needs for the course, and how to get what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `remedy` is the command or advice that mends it, None where all is well."""
+
+    what: str
+    remedy: str | None = None
+
+
+def examine() -> Iterator[Finding]:
+    """Look at Python, the packages, the processor or GPU, memory and disk."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    old = sys.version_info < (3, 11)
+    yield Finding(f"Python {version}", "Install Python 3.11 or newer." if old else None)
+    yield from _packages()
+    yield _torch()
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield Finding(f"{free:.0f} GiB free on this disk", None if free > 2 else "Make room: 2 GiB are needed for a course.")
+
+
+def _packages() -> Iterator[Finding]:
+    try:
+        requirements = importlib.metadata.requires("ebmcourse") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("the package ebmcourse", "pip install ebmcourse")
+        return
+    for requirement in requirements:
+        if "extra ==" in requirement:
+            continue
+        name, minimum = re.match(r"([\w.-]+)(?:>=([\w.]+))?", requirement).groups()  # type: ignore[union-attr]
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(f"{name} is missing", f'pip install "{requirement}"')
+            continue
+        if minimum and _numbers(found) < _numbers(minimum):
+            yield Finding(f"{name} {found} is too old", f'pip install --upgrade "{requirement}"')
+        else:
+            yield Finding(f"{name} {found}")
+
+
+def _torch() -> Finding:
+    """torch and torchvision must be built for each other: a wrong pair fails only when both are imported."""
+    try:
+        import torch
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        remedy = "pip install --force-reinstall torch torchvision, both from the same source"
+        return Finding(f"torch and torchvision do not work together ({error})", remedy)
+    if torch.cuda.is_available():
+        return Finding(f"GPU: {torch.cuda.get_device_name(0)}")
+    return Finding(f"no GPU, {os.cpu_count()} CPU cores: use the presets `smoke` and `cpu`")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
