@@ -47,24 +47,30 @@ def _sentence(error: Exception) -> str:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.option(
+    "--course",
+    type=click.Path(path_type=Path),
+    default=assignments.COURSE,
+    help="Folder with solutions/ and assignments/ (default: this checkout).",
+)
+@click.pass_context
+def main(ctx: click.Context, course: Path) -> None:
     """Release, grade and report the assignments of the course."""
+    ctx.obj = course
 
 
 @main.command()
 @click.argument("name")
 @click.argument("submitted", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the result files.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), help="Worker processes on this machine (default: one per core)."
-)
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes on this machine (default: one per core).")
 @click.option("--scheduler", help="Address of a running Dask scheduler, instead of workers on this machine.")
 @click.option("--student", help="Grade this student only.")
-@click.option(
-    "--seed", type=int, help="Draw the inputs from this known seed instead of the course's secret one."
-)
+@click.option("--seed", type=int, help="Draw the inputs from this known seed instead of the course's secret one.")
 @click.option("--unconfined", is_flag=True, help="Grade WITHOUT a sandbox; every result is marked.")
+@click.pass_obj
 def grade(
+    course: Path,
     name: str,
     submitted: Path,
     out: Path,
@@ -80,7 +86,7 @@ def grade(
     from autograder.results import read_results
     from autograder.sandbox.selftest import failures
 
-    assignment = assignments.load(name)
+    assignment = assignments.load(name, course)
     everyone = submissions.students(submitted, name)
     if student is not None:
         if student not in everyone:
@@ -89,13 +95,9 @@ def grade(
     if not everyone:
         raise ValueError(f"No submissions found: expected are folders {submitted}/<student>/{name}/.")
     if unconfined:
-        console.print(
-            "[bold red]Warning: grading without a sandbox. Every submission runs with your rights.[/]"
-        )
+        console.print("[bold red]Warning: grading without a sandbox. Every submission runs with your rights.[/]")
     elif broken := failures():
-        raise click.ClickException(
-            f"The sandbox does not hold here ({broken[0]}); see `autograder selftest`."
-        )
+        raise click.ClickException(f"The sandbox does not hold here ({broken[0]}); see `autograder selftest`.")
     job = grading.Job(
         assignment,
         assignment.checks_sha256(),
@@ -129,7 +131,8 @@ def grade(
 @click.option("--only", default="", help="Grade only the cases whose kind/name contains this text.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one per core).")
 @click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
-def quality(name: str, only: str, workers: int | None, seed: int) -> None:
+@click.pass_obj
+def quality(course: Path, name: str, only: str, workers: int | None, seed: int) -> None:
     """Grade mutants, variants and attacks of the assignment NAME: the grader is graded."""
     from autograder.quality.measure import measure
     from autograder.quality.table import report
@@ -138,7 +141,7 @@ def quality(name: str, only: str, workers: int | None, seed: int) -> None:
         task = bar.add_task(f"Cases of {name}", total=None)
         verdicts = list(
             measure(
-                assignments.load(name),
+                assignments.load(name, course),
                 known_seed=seed,
                 only=only,
                 workers=workers,
@@ -152,37 +155,34 @@ def quality(name: str, only: str, workers: int | None, seed: int) -> None:
 @main.command()
 @click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Only compare with what is there; exit 1 on any difference.")
-def release(names: tuple[str, ...], check: bool) -> None:
+@click.pass_obj
+def release(course: Path, names: tuple[str, ...], check: bool) -> None:
     """Build what students get, assignments/NAME/, for all assignments or those named."""
     from autograder.gate import leaks, stub_complaints
     from autograder.release import build, differing
     from autograder.release import release as put
 
     stale = False
-    for name in names or assignments.names():
-        assignment = assignments.load(name)
+    for name in names or assignments.names(course):
+        assignment = assignments.load(name, course)
         with TemporaryDirectory() as folder:
             built = Path(folder) / name
             build(assignment, built)
             if found := [*leaks(assignment, built), *stub_complaints(assignment, built)]:
                 raise click.ClickException(f"{name} is not released: {found[0]}")
-            changed = differing(assignment, built)
+            changed = differing(assignment, built, course)
             if not check:
-                put(assignment, built)
+                put(assignment, built, course)
         stale |= bool(changed)
         for path in changed:
             click.echo(f"{'differs' if check else 'wrote'}: assignments/{name}/{path}")
     if check and stale:
-        raise click.ClickException(
-            "assignments/ is not what solutions/ gives: run `autograder release` and commit."
-        )
+        raise click.ClickException("assignments/ is not what solutions/ gives: run `autograder release` and commit.")
 
 
 @main.command()
 @click.argument("results_dir", type=click.Path(path_type=Path))
-@click.option(
-    "--submitted", type=click.Path(path_type=Path), help="Show the students' own figures from there."
-)
+@click.option("--submitted", type=click.Path(path_type=Path), help="Show the students' own figures from there.")
 def report(results_dir: Path, submitted: Path | None) -> None:
     """Write the feedback of every student and the page of the class from the result files."""
     from autograder.report import write_report

@@ -41,23 +41,20 @@ def leaks(assignment: Assignment, released: Path) -> list[str]:
             else:
                 open_lines.add(tokens)
     found = []
-    secrets = {
-        line: name for line, name in secrets.items() if len(line) >= TRIVIAL_TOKENS and line not in open_lines
-    }
+    secrets = {line: name for line, name in secrets.items() if len(line) >= TRIVIAL_TOKENS and line not in open_lines}
     for path in sorted(path for path in released.rglob("*") if path.is_file()):
         text = path.read_bytes().decode("utf-8", errors="replace")
         squeezed = "".join(text.replace("\\n", " ").replace('\\"', '"').split())
         for line, name in secrets.items():
             if "".join("".join(line).split()) in squeezed:
-                found.append(
-                    f"{path.name} holds a line of the solution or a hidden test of {name}: {' '.join(line)}"
-                )
+                found.append(f"{path.name} holds a line of the solution or a hidden test of {name}: {' '.join(line)}")
     return found
 
 
 def _lines(source: str) -> Iterator[tuple[tuple[str, ...], bool]]:
     """Every logical line as its tokens, and whether it lies in a solution or a hidden test."""
-    secret, line = False, []
+    secret = False
+    line: list[str] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             if token.string.startswith((BEGIN_SOLUTION, BEGIN_HIDDEN)):

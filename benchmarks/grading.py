@@ -41,7 +41,7 @@ def measure(name: str, repeats: int) -> list[dict]:
     cold = 1000 * (time.perf_counter() - begin)
     return [
         {
-            "case": f"overhead per submission of {name} (its own computing: {1000 * statistics.median(own[2:]):.0f} ms)",
+            "case": f"overhead per submission of {name}, which itself takes {1000 * statistics.median(own[2:]):.0f} ms",
             "ours_ms": statistics.median(overhead),
             "peer": "starting Python and importing",
             "peer_ms": cold,

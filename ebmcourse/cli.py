@@ -42,7 +42,8 @@ def check(directory: Path, part: str | None, everything: bool) -> None:
         out.print(f"  {mark} {escape(outcome.title)}  [dim]{outcome.points:g}/{outcome.max_points:g}[/]")
         if not outcome.passed and (everything or not shown):
             shown = True
-            out.print(f"    [red]{escape(outcome.diagnosis or 'The answer is not the expected one.')}[/]", soft_wrap=True)
+            reason = outcome.diagnosis or "The answer is not the expected one."
+            out.print(f"    [red]{escape(reason)}[/]", soft_wrap=True)
             out.print(f"    [cyan]Hint:[/] {escape(outcome.hint)}", soft_wrap=True)
     points, most = sum(o.points for o in outcomes), sum(o.max_points for o in outcomes)
     out.print(f"\n[bold]{points:g} of {most:g} points[/] of the public checks; grading adds hidden ones.")

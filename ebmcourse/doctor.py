@@ -28,7 +28,7 @@ def examine() -> Iterator[Finding]:
     yield from _packages()
     yield _torch()
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    yield Finding(f"{free:.0f} GiB free on this disk", None if free > 2 else "Make room: 2 GiB are needed for a course.")
+    yield Finding(f"{free:.0f} GiB free on this disk", None if free > 2 else "Make room: 2 GiB are needed.")
 
 
 def _packages() -> Iterator[Finding]:

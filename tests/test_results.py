@@ -178,9 +178,7 @@ def test_a_result_that_breaks_the_schema_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "../s002", ".hidden", "s001.timings", "s\0", "x" * 300]
-)
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../s002", ".hidden", "s001.timings", "s\0", "x" * 300])
 def test_a_name_that_is_no_file_name_of_its_own_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="cannot name"):
         result_path(tmp_path, "jem", name)

@@ -18,8 +18,7 @@ def report(verdicts: Sequence[Verdict]) -> Group:
     table = Table("kind", "case", "mark", "verdict", box=None, header_style="bold")
     for verdict in verdicts:
         case, result = verdict.case, verdict.result
-        good = verdict.complaint is None
-        word = Text("as it must be", "green") if good else Text(verdict.complaint or "", "bold red")
+        word = Text(verdict.complaint, "bold red") if verdict.complaint else Text("as it must be", "green")
         table.add_row(case.kind, case.title, f"{result.score:g}/{result.max_score:g}", word)
     lines = [Text()]
     for kind in KINDS:
