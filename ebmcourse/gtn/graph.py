@@ -1,0 +1,351 @@
+"""The graph: a weighted automaton with labels on its arcs, and the simplest ways to make one.
+
+A *path* leads from a start node to an accept node; its weight is the sum of its arcs' weights. Weights are
+scores: large = likely. A student who has energies (low = likely) gives `-E`, or scores with a min-semiring
+(see `semiring`).
+"""
+
+import ctypes
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .lazy import kernels
+
+EPSILON = -1
+START, ACCEPT = 1, 2
+OUTPUT, INPUT = 3, 2
+MAX_LABEL = 2**31 - 1
+
+
+class Topology:
+    """The unchanging part of a finished graph: `nodes` (N,) uint8 flags and `arcs` (A, 4) int32 rows (source,
+    destination, input label, output label). Graphs that differ only in weights share one."""
+
+    def __init__(self, nodes: np.ndarray, arcs: np.ndarray):
+        self.nodes = nodes
+        self.arcs = arcs
+        self._groups: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
+
+    def by_source(self, column: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Arc ids grouped by source node: those of node u are `ids[first[u]:first[u + 1]]`, in the order
+        in which they were added, or sorted by the label in `column` (INPUT or OUTPUT).
+        """
+        if column not in self._groups:
+            if column is None:
+                self._groups[column] = kernels.group(self.arcs[:, 0], self.nodes.size)
+            else:
+                ids = np.lexsort((self.arcs[:, column], self.arcs[:, 0])).astype(np.int32)
+                first = np.searchsorted(self.arcs[ids, 0], np.arange(self.nodes.size + 1)).astype(np.int32)
+                self._groups[column] = first, ids
+        return self._groups[column]
+
+
+class Graph:
+    """A weighted automaton (acceptor or transducer) that records how it was made, for `backward`.
+
+    `calc_grad` says whether `backward` computes the gradient of this graph's weights.
+    """
+
+    # Filled by functions of graphs: what this graph was made from, and the map from its gradient to theirs.
+    _inputs: "Sequence[Graph] | None" = ()
+    _backward: "Callable[[np.ndarray], Sequence[np.ndarray | None]] | None" = None
+    _depth: int = 0  # more than that of any graph it was made from
+    _grad: np.ndarray | None = None
+    _tensor: Any = None  # the torch tensor that gave the weights, where it needs a gradient
+    _empty_because: str = ""  # set where a composition has no path at all
+
+    def __init__(self, calc_grad: bool = True):
+        self._calc_grad = bool(calc_grad)
+        # While being built: flags of each node, four numbers per arc, a weight per arc. `_finish` turns them
+        # into arrays when these are first needed; `_topology` is None until then.
+        self._topology: Topology | None = None
+        self._nodes: list[int] = []
+        self._arcs: list[int] = []
+        self._weights: Any = []
+
+    @classmethod
+    def _of(
+        cls,
+        topology: Topology,
+        weights: np.ndarray,
+        inputs: "Sequence[Graph]" = (),
+        backward: "Callable[[np.ndarray], Sequence[np.ndarray | None]] | None" = None,
+        calc_grad: bool = False,
+    ) -> "Graph":
+        """A finished graph; with `inputs` it needs a gradient where one of them does."""
+        graph = cls.__new__(cls)
+        graph._topology = topology
+        graph._weights = weights
+        graph._calc_grad = calc_grad
+        for g in inputs:
+            if g._calc_grad:
+                graph._calc_grad = True
+                graph._inputs = inputs
+                graph._backward = backward
+                graph._depth = max(graph._depth, g._depth + 1)
+        return graph
+
+    # ---- building
+
+    def add_node(self, start: bool = False, accept: bool = False) -> int:
+        """Add a node and return its number (0, 1, …)."""
+        if self._topology is not None:
+            self._reopen()
+        self._nodes.append((START if start else 0) | (ACCEPT if accept else 0))
+        return len(self._nodes) - 1
+
+    def add_arc(
+        self,
+        src_node: int,
+        dst_node: int,
+        ilabel: int | None = None,
+        olabel: int | None = None,
+        weight: float = 0.0,
+        *,
+        label: int | None = None,
+    ) -> int:
+        """Add an arc and return its number (0, 1, …).
+
+        `label` gives both labels; `olabel` defaults to `ilabel`. Labels are integers ≥ 0, or `epsilon` (-1)
+        for an arc that reads or writes nothing. ValueError on a missing node or a label out of range.
+        """
+        if self._topology is not None:
+            self._reopen()
+        if ilabel is None:
+            ilabel = label
+        if olabel is None:
+            olabel = ilabel
+        count = len(self._nodes)
+        try:
+            # `index` also takes numpy integers and 0-d tensors, and refuses floats.
+            index = operator.index
+            src_node, dst_node = index(src_node), index(dst_node)
+            ilabel, olabel = index(ilabel), index(olabel)  # type: ignore[arg-type]
+        except TypeError:
+            raise ValueError(
+                f"Nodes and labels of an arc must be integers, not {src_node!r}, {dst_node!r}, {ilabel!r}, "
+                f"{olabel!r}: map symbols to numbers 0, 1, … first."
+            ) from None
+        if not (0 <= src_node < count and 0 <= dst_node < count):
+            raise ValueError(
+                f"Arc {src_node} → {dst_node} needs nodes that do not exist (the graph has {count}): "
+                "call add_node() for each node first."
+            )
+        if not (EPSILON <= ilabel <= MAX_LABEL and EPSILON <= olabel <= MAX_LABEL):
+            raise ValueError(
+                f"Label {ilabel}:{olabel} on arc {src_node} → {dst_node} is out of range: use labels 0, 1, … "
+                "or gtn.epsilon (-1)."
+            )
+        weight = float(weight)
+        if weight != weight:
+            raise ValueError(f"The weight of arc {src_node} → {dst_node} is NaN: give it a number.")
+        self._arcs += (src_node, dst_node, ilabel, olabel)
+        self._weights.append(weight)
+        return len(self._weights) - 1
+
+    def _finish(self) -> Topology:
+        """The topology, made from the lists where the graph is still being built."""
+        if self._topology is None:
+            nodes = np.array(self._nodes, np.uint8)
+            arcs = np.array(self._arcs, np.int32).reshape(-1, 4)
+            self._weights = np.array(self._weights)
+            self._topology = Topology(nodes, arcs)
+        return self._topology
+
+    def _reopen(self) -> None:
+        """Back to lists, so that nodes and arcs can be added; graphs that share the topology keep it."""
+        assert self._topology is not None
+        if self._tensor is not None:
+            raise ValueError("The weights of this graph are a torch tensor: add nodes and arcs before set_weights().")
+        if (backward := self._backward) is not None:
+            count = len(self._weights)
+            self._backward = lambda delta: backward(delta[:count])  # arcs added now come from nowhere
+        self._nodes = self._topology.nodes.tolist()
+        self._arcs = self._topology.arcs.ravel().tolist()
+        self._weights = self._weights.tolist()
+        self._topology, self._empty_because = None, ""
+
+    def arc_sort(self, olabel: bool = False) -> None:
+        """Has no effect: composition sorts arcs where that helps. Kept so that code for gtn runs."""
+
+    def mark_arc_sorted(self, olabel: bool = False) -> None:
+        """Has no effect, see `arc_sort`."""
+
+    # ---- reading
+
+    def num_nodes(self) -> int:
+        return len(self._nodes) if self._topology is None else self._topology.nodes.size
+
+    def num_arcs(self) -> int:
+        return len(self._weights)
+
+    def num_start(self) -> int:
+        return int(np.count_nonzero(self._finish().nodes & START))
+
+    def num_accept(self) -> int:
+        return int(np.count_nonzero(self._finish().nodes & ACCEPT))
+
+    def item(self) -> float:
+        """The weight of a graph with one arc (a score). ValueError for any other graph."""
+        if len(self._weights) != 1:
+            raise ValueError(
+                f"item() is for a graph with one arc, such as a score; this one has {self.num_arcs()}: "
+                "use weights_to_list()."
+            )
+        return float(self._weights[0])
+
+    def labels_to_list(self, ilabel: bool = True) -> list[int]:
+        """Input (or output) labels of all arcs, in the order in which the arcs were added."""
+        return self._finish().arcs[:, INPUT if ilabel else OUTPUT].tolist()
+
+    def weights_to_list(self) -> list[float]:
+        self._finish()
+        return self._weights.tolist()
+
+    def weights_to_numpy(self, dtype: Any = np.float32) -> np.ndarray:
+        """A copy of the weights (A,), float32 as in gtn; the engine itself computes in float64."""
+        self._finish()
+        return self._weights.astype(dtype)
+
+    def weights_to_torch(self) -> Any:
+        """The weights (A,) as a torch tensor, through which torch's gradients flow back to every tensor
+        that was given to `set_weights` on the way here.
+        """
+        from .autodiff import weights_to_torch
+
+        return weights_to_torch(self)
+
+    def weights(self) -> int:
+        """The address of a float32 copy of the weights, valid until the next call."""
+        self._float32 = self.weights_to_numpy()
+        return self._float32.ctypes.data
+
+    def set_weights(self, weights: Any) -> None:
+        """Set all arc weights: a list, a numpy array, a torch tensor, or the address of float32 numbers
+        (`tensor.data_ptr()`; the tensor must be contiguous, on the CPU, and is copied now).
+
+        A tensor of any shape is read row by row and must have one element per arc; where it needs a gradient,
+        see `weights_to_torch`. ValueError on a wrong length or a NaN.
+        """
+        self._finish()
+        count, tensor = len(self._weights), None
+        if isinstance(weights, (int, np.integer)):
+            if weights == 0 and count:
+                raise ValueError("set_weights was given the address 0: pass the tensor itself.")
+            # Of an address neither length nor type can be checked.
+            values = np.array((ctypes.c_float * count).from_address(int(weights)), np.float64)
+        else:
+            if hasattr(weights, "detach"):
+                tensor = weights if weights.requires_grad and self._calc_grad else None
+                weights = weights.detach().double().cpu().numpy()
+            values = np.array(weights, np.float64).ravel()
+            if values.size != count:
+                raise ValueError(f"set_weights got {values.size} weights for {count} arcs: give one weight per arc.")
+        square = values @ values
+        if square != square:  # a sum of squares is NaN only where a term is
+            arc = int(np.flatnonzero(np.isnan(values))[0])
+            raise ValueError(f"The weight for arc {arc} is NaN: look for the NaN in what made the weights.")
+        self._weights, self._tensor = values, tensor
+
+    # ---- gradients
+
+    @property
+    def calc_grad(self) -> bool:
+        return self._calc_grad
+
+    @calc_grad.setter
+    def calc_grad(self, value: bool) -> None:
+        self._calc_grad = bool(value)
+        if not value:
+            self._inputs, self._backward, self._grad, self._tensor = (), None, None, None
+
+    def is_grad_available(self) -> bool:
+        return self._grad is not None
+
+    def grad(self) -> "Graph":
+        """This graph with the gradient in place of the weights. RuntimeError before `backward`."""
+        if not self._calc_grad:
+            raise RuntimeError("This graph has calc_grad=False, so it has no gradient: set calc_grad = True.")
+        if self._grad is None:
+            raise RuntimeError("There is no gradient yet: call gtn.backward() on a score made from this graph.")
+        return Graph._of(self._finish(), self._grad)
+
+    def zero_grad(self) -> None:
+        self._grad = None
+
+    def _add_grad(self, grad: np.ndarray) -> None:
+        if grad.size != len(self._weights):
+            raise ValueError(
+                f"A gradient of {grad.size} numbers does not fit {self.num_arcs()} arcs: do not add arcs to "
+                "a graph between its use and backward()."
+            )
+        self._grad = grad if self._grad is None else self._grad + grad
+
+    # ---- showing
+
+    def __repr__(self) -> str:
+        from .io import to_text
+
+        return to_text(self, limit=10)
+
+    def _repr_svg_(self) -> str | None:
+        from .draw import to_svg
+
+        return to_svg(self) if self.num_arcs() <= 200 else None  # more than that is a black picture
+
+
+epsilon = EPSILON
+
+
+def _scalar(label: int) -> Topology:
+    return Topology(np.array([START, ACCEPT], np.uint8), np.array([[0, 1, label, label]], np.int32))
+
+
+_EPSILON_ARC, _SCORE_ARC = _scalar(EPSILON), _scalar(0)
+
+
+def scalar_graph(weight: float, calc_grad: bool = True) -> Graph:
+    """A start and an accept node, joined by an epsilon arc of this weight. ValueError on NaN."""
+    if weight != weight:
+        raise ValueError("A scalar graph cannot hold NaN: give it a number.")
+    return Graph._of(_EPSILON_ARC, np.array([float(weight)]), calc_grad=bool(calc_grad))
+
+
+def score_graph(
+    score: float,
+    inputs: Sequence[Graph],
+    backward: Callable[[np.ndarray], Sequence[np.ndarray | None]],
+) -> Graph:
+    """The result of a function whose value is one number: a single arc with label 0, as gtn makes it."""
+    if score != score:
+        raise ValueError("The result is ∞ - ∞: check the input scores for infinite weights.")
+    return Graph._of(_SCORE_ARC, np.array([score]), inputs, backward)
+
+
+@functools.lru_cache(maxsize=64)
+def _linear_topology(steps: int, labels: int) -> Topology:
+    nodes = np.zeros(steps + 1, np.uint8)
+    nodes[0] = START
+    nodes[-1] |= 0 if steps == 0 else ACCEPT
+    arcs = np.empty((steps, labels, 4), np.int32)
+    step = np.arange(steps, dtype=np.int32)[:, None]
+    arcs[..., 0], arcs[..., 1] = step, step + 1
+    arcs[..., 2] = arcs[..., 3] = np.arange(labels, dtype=np.int32)
+    return Topology(nodes, arcs.reshape(-1, 4))
+
+
+def linear_graph(M: int, N: int, calc_grad: bool = True) -> Graph:
+    """M steps with N arcs each, labels 0 … N-1, weights 0: the graph of an emission matrix of shape (M, N).
+
+    Arc m · N + n is label n at step m, so that `set_weights` takes the matrix row by row.
+    """
+    M, N = operator.index(M), operator.index(N)
+    if M < 0 or N < 0:
+        raise ValueError(f"linear_graph needs M ≥ 0 steps and N ≥ 0 labels, not {M} and {N}.")
+    # Batches repeat the same shape; only small graphs are kept, so that the cache stays below 100 MB.
+    topology = _linear_topology(M, N) if M * N <= 50_000 else _linear_topology.__wrapped__(M, N)
+    return Graph._of(topology, np.zeros(M * N), calc_grad=bool(calc_grad))
