@@ -31,6 +31,12 @@ class Assignment:
     def quality(self) -> Path:
         return self.folder / "quality"
 
+    @property
+    def notebook(self) -> Path | None:
+        """The percent script that is the source of the assignment's notebook, where it has one."""
+        script = self.folder / f"{self.name}.py"
+        return script if script.is_file() and script.name not in self.files else None
+
     def given_texts(self) -> dict[str, str]:
         """The given files that a submission's program may import."""
         return {name: (self.folder / name).read_text("utf-8") for name in self.given if name.endswith(".py")}

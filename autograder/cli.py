@@ -41,8 +41,9 @@ def progress_bar() -> Progress:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. What was written before is whole; the same command goes on from there."
     return str(error)
 
 

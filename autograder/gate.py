@@ -31,10 +31,9 @@ def leaks(assignment: Assignment, released: Path) -> list[str]:
     """Sentences on every line of a solution or hidden test that stands in a file of the release."""
     secrets: dict[tuple[str, ...], str] = {}
     open_lines: set[tuple[str, ...]] = set()
-    for path in [
-        *(assignment.folder / name for name in assignment.files),
-        *sorted(assignment.checks.glob("*.py")),
-    ]:
+    sources = [assignment.folder / name for name in assignment.files]
+    sources += [assignment.notebook] if assignment.notebook else []
+    for path in [*sources, *sorted(assignment.checks.glob("*.py"))]:
         for tokens, secret in _lines(path.read_text("utf-8")):
             if secret:
                 secrets.setdefault(tokens, path.name)
@@ -70,7 +69,7 @@ def _lines(source: str) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 def stub_complaints(assignment: Assignment, released: Path) -> list[str]:
     """Sentences on public checks that do anything else on the stub than say “not implemented yet”."""
-    room = LocalRoom(released)
+    room = LocalRoom(released, assignment.modules)
     observer = Observer(room, {}, {}, messages=True, budget=600)
     judge = Judge(released / "checks", Recorded(released / "checks" / RECORDING))
     try:

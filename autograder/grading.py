@@ -87,7 +87,7 @@ class Grader:
             else:
                 for name, text in files.items():
                     (Path(folder) / name).write_text(text, "utf-8")
-                room = LocalRoom(Path(folder))
+                room = LocalRoom(Path(folder), self._job.assignment.modules)
             try:
                 yield room
             finally:
@@ -153,14 +153,9 @@ def grade_class(
         client = Client(scheduler)
     else:
         count = min(workers or os.cpu_count() or 1, max(len(students), 1))
-        client = Client(
-            LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=50)
-        )
+        client = Client(LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=50))
     with client:
-        futures = [
-            client.submit(grade_folder, job, folder, student, pure=False)
-            for student, folder in folders.items()
-        ]
+        futures = [client.submit(grade_folder, job, folder, student, pure=False) for student, folder in folders.items()]
         try:
             for _, (result, timings) in as_completed(futures, with_results=True):
                 write_timings(results_dir, result.assignment, result.student, timings)

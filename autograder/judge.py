@@ -6,9 +6,7 @@ every submission that comes.
 
 from __future__ import annotations
 
-import os
 import queue
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,9 @@ from _pytest.runner import runtestprotocol
 from ebmcourse.checking.answers import Answers
 from ebmcourse.checking.observer import Observer
 from ebmcourse.checking.outcome import Outcome
-from ebmcourse.checking.plugin import Checks
+from ebmcourse.checking.plugin import PYTEST_OPTIONS, Checks
 
 _END: Any = object()
-
-# Plugins that checks have no use for; those for logging and warnings would cost more than the judging.
-_UNUSED = "terminal cacheprovider faulthandler logging warnings unraisableexception threadexception debugging doctest"
-_UNUSED += " unittest junitxml pastebin setuponly setupplan stepwise tmpdir recwarn legacypath"
-PYTEST_OPTIONS = ["-c", os.devnull, "-s", "--assert=plain", *(f"-pno:{name}" for name in _UNUSED.split())]
 
 
 class BrokenChecks(Exception):
@@ -79,14 +72,6 @@ class Judge:
         """Keep what pytest has to say about a file of checks that cannot be loaded."""
         if report.failed:
             self._complaints.append(f"{report.nodeid}: {report.longreprtext}")
-
-    @pytest.hookimpl
-    def pytest_collection_finish(self) -> None:
-        """Forget the modules of this folder: another judge's may have the same names."""
-        for name, module in list(sys.modules.items()):
-            if Path(getattr(module, "__file__", None) or "/").parent == self._folder:
-                del sys.modules[name]
-        sys.path[:] = [entry for entry in sys.path if entry != str(self._folder)]
 
     @pytest.hookimpl
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:

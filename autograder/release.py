@@ -67,9 +67,7 @@ def _stub(region: list[str], exercise: str, where: str) -> list[str]:
     """What students see of a solution region: its TODO comments, and an error that names the exercise."""
     first = region[0].strip() if region else ""
     if not exercise or not first.startswith("# TODO "):
-        raise ValueError(
-            f"{where}: a solution begins with its exercise and with a line `# TODO <what to write>`."
-        )
+        raise ValueError(f"{where}: a solution begins with its exercise and with a line `# TODO <what to write>`.")
     comments: list[str] = []
     for line in region:
         if not line.strip().startswith("#"):
@@ -90,6 +88,11 @@ def build(assignment: Assignment, target: Path) -> None:
     for name in (*assignment.files, *assignment.given):
         _write(target / name, student_version((assignment.folder / name).read_text("utf-8"), name))
     _write(target / "README.md", _readme(assignment))
+    if assignment.notebook:
+        from autograder.notebooks import student_notebook  # nbgrader takes seconds to import
+
+        notebook = student_notebook(assignment.notebook.read_text("utf-8"), part_points(assignment))
+        _write(target / f"{assignment.name}.ipynb", notebook)
     shutil.copyfile(assignment.folder / "assignment.toml", checks / "assignment.toml")
     for path in sorted(assignment.checks.glob("*.py")):
         _write(checks / path.name, student_version(path.read_text("utf-8"), path.name))
@@ -123,9 +126,7 @@ def release(assignment: Assignment, built: Path, course: Path = COURSE) -> None:
 def differing(assignment: Assignment, built: Path, course: Path = COURSE) -> list[Path]:
     """The files, relative to the assignment's folder, in which the release is not what `build` has made."""
     target = course / "assignments" / assignment.name
-    return [
-        path for path in sorted({*_files(built), *_files(target)}) if not _same(built / path, target / path)
-    ]
+    return [path for path in sorted({*_files(built), *_files(target)}) if not _same(built / path, target / path)]
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -143,9 +144,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     )
 
 

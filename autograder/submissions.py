@@ -12,25 +12,25 @@ import re
 import stat
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 from autograder.assignment import Assignment
+from autograder.release import student_version
 
 MAX_FILE_BYTES = 2**20
 MAX_LISTED = 2000
 
 # Names that a Python program or pytest would load by itself, were they ever laid beside it.
-_SHADOWS = re.compile(
-    r"(conftest|sitecustomize|usercustomize|torch|numpy|pytest)\.py|.*\.pth|pytest\.ini|tox\.ini"
-)
+_SHADOWS = re.compile(r"(conftest|sitecustomize|usercustomize|torch|numpy|pytest)\.py|.*\.pth|pytest\.ini|tox\.ini")
 
 _SUSPICIOUS = {
-    r"\bos\._exit\b": "ends the process with `os._exit`",
-    r"\bsys\._getframe\b|\binspect\.(stack|currentframe|getouterframes)\b": "looks into other stack frames",
-    r"\bgc\.get_(objects|referrers)\b": "searches the interpreter's memory",
+    r"os\._exit\b": "ends the process with `os._exit`",
+    r"sys\._getframe\b|inspect\.(stack|currentframe|getouterframes)\b": "looks into other stack frames",
+    r"gc\.get_(objects|referrers)\b": "searches the interpreter's memory",
     r"\b(ctypes|cffi)\b": "calls C functions",
-    r"\bsubprocess\b|\bos\.(system|fork|popen|exec\w*|spawn\w*)\b": "starts processes",
+    r"\bsubprocess\b|os\.(system|v?fork\w*|popen|exec\w*|(posix_)?spawn\w*)\b": "starts processes",
     r"\bsocket\b|\burllib\b|\brequests\b|\bhttp\.client\b": "uses the network",
     r"\b_pytest\b|\bpytest\.(skip|xfail|exit)\b|\bimport pytest\b": "meddles with pytest",
     r"\bebmcourse\.checking\b|\bautograder\b": "meddles with the checks",
@@ -38,11 +38,17 @@ _SUSPICIOUS = {
     r"\b(torch\.(allclose|equal|isclose|testing)|np\.testing\.\w+|torch\.Tensor\.__\w+__)\s*=[^=]": (
         "replaces a comparison"
     ),
-    r"\bsys\.modules\b": "changes the table of loaded modules",
+    r"sys\.modules\b": "changes the table of loaded modules",
     r"\bpickle\b|\b__reduce__\b": "uses pickle",
     r"\bsignal\.(signal|SIG_IGN|pthread_sigmask)\b": "changes signal handling",
     r"__torch_function__|__eq__": "overrides comparison or torch's functions",
 }
+
+# A text of any kind (kept: programs can be hidden in one), or a comment. An open end closes a text too, or the search
+# would begin again at every quotation mark.
+_TEXT_OR_COMMENT = re.compile(
+    r"""("{3}[\s\S]*?(?:"{3}|\Z)|'{3}[\s\S]*?(?:'{3}|\Z)|"(?:\\[\s\S]|[^"\\\n])*+"?|'(?:\\[\s\S]|[^'\\\n])*+'?)|\#[^\n]*"""
+)
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,15 @@ def read(folder: Path, student: str, assignment: Assignment) -> Submission:
     flags: list[str] = []
     digest = hashlib.sha256()
     real = all(stat.S_ISDIR(_mode(path)) for path in (folder, folder.parent))
-    present = [entry.name for entry in islice(os.scandir(folder), MAX_LISTED)] if real else []
+    present = _names(folder) if real else []
+    if len(present) > MAX_LISTED:
+        flags.append(f"brings more than {MAX_LISTED} files")
+        present = []  # which ones come first differs from disk to disk
     for name in assignment.files:
         data = b""
         try:
             if not real:
-                raise OSError("in a folder that is a link or no folder")
+                raise Refused("in a folder that is a link or no folder")
             data = _read_plain(folder / name)
             files[name] = data.decode("utf-8")
         except FileNotFoundError:
@@ -86,18 +95,20 @@ def read(folder: Path, student: str, assignment: Assignment) -> Submission:
                 problems[name] += f" There is one called `{alike}`: give it the right name and hand in again."
         except UnicodeDecodeError:
             problems[name] = f"The file `{name}` is not UTF-8 text: save it with the encoding UTF-8."
-        except OSError as error:
-            problems[name] = f"The file `{name}` was refused: it is {error.args[0]}."
-            flags.append(f"{name} is {error.args[0]}")
-        digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    flags += [
-        f"brings a file that programs load by themselves: {name}"
-        for name in present
-        if _SHADOWS.fullmatch(name)
-    ]
+        except Refused as refused:
+            problems[name] = f"The file `{name}` was refused: it is {refused}."
+            flags.append(f"{name} is {refused}")
+        digest.update(f"{name}\0{problems.get(name, '')}\0{len(data)}\0".encode() + data)
+    for name in filter(_SHADOWS.fullmatch, present):
+        flags.append(f"brings a file that programs load by themselves: {ascii(name)[1:-1][:80]}")
     for name, text in files.items():
-        flags += [f"{name} {what}" for pattern, what in _SUSPICIOUS.items() if re.search(pattern, text)]
+        given = _suspicions_of_stub(assignment.folder / name)
+        flags += [f"{name} {what}" for what, count in _suspicions(text).items() if count > given[what]]
     return Submission(student, files, problems, tuple(sorted(flags)), digest.hexdigest())
+
+
+class Refused(Exception):
+    """A file that is not read; the message completes “it is …”."""
 
 
 def _mode(path: Path) -> int:
@@ -107,21 +118,45 @@ def _mode(path: Path) -> int:
         return 0
 
 
+def _names(folder: Path) -> list[str]:
+    """The names in a folder; of more than `MAX_LISTED` names just so many that one sees that there are more."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in islice(entries, MAX_LISTED + 1)]
+    except OSError:
+        return []
+
+
 def _read_plain(path: Path) -> bytes:
-    """The bytes of a regular file of bearable size; OSError with a phrase for anything else."""
+    """The bytes of a regular file of bearable size; raises `Refused` for anything else that is there."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
     except OSError:
-        raise OSError("a link or cannot be opened") from None
-    with open(descriptor, "rb") as file:
+        raise Refused("a link or cannot be opened") from None
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise OSError("not a regular file")
+            raise Refused("not a regular file")
         if about.st_size > MAX_FILE_BYTES:
-            raise OSError(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
-        return file.read(MAX_FILE_BYTES)
+            raise Refused(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_FILE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _suspicions(source: str) -> dict[str, int]:
+    """How often each suspicious phrase stands in a program, comments left out."""
+    code = _TEXT_OR_COMMENT.sub(lambda found: found[1] or "", source)
+    return {what: len(re.findall(pattern, code)) for pattern, what in _SUSPICIOUS.items()}
+
+
+@cache
+def _suspicions_of_stub(path: Path) -> dict[str, int]:
+    """The same for the file that students are given to start from."""
+    return _suspicions(student_version(path.read_text("utf-8"), path.name))
 
 
 def _alike(name: str, present: list[str]) -> str | None:

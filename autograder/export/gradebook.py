@@ -55,12 +55,8 @@ def _cells_of_parts(gradebook: Gradebook, results: list[Result]) -> dict[str, Gr
     try:
         assignment = gradebook.find_assignment(name)
     except MissingEntry:
-        raise ValueError(
-            f"the gradebook has no {name}: run “nbgrader generate_assignment {name}” first"
-        ) from None
-    parts = list(
-        dict.fromkeys(check.part for result in results for check in result.checks if check.max_points > 0)
-    )
+        raise ValueError(f"the gradebook has no {name}: run “nbgrader generate_assignment {name}” first") from None
+    parts = list(dict.fromkeys(check.part for result in results for check in result.checks if check.max_points > 0))
     cells: dict[str, GradeCell] = {}
     problems = []
     for cell in _autograded_cells(assignment):

@@ -48,9 +48,7 @@ def write_report(results_dir: Path, submitted: Path | None = None) -> list[Path]
     """
     assignments = assignments_in(results_dir)
     if not assignments:
-        raise ValueError(
-            f"no results in {results_dir}: “autograder grade” writes <assignment>/<student>.json there"
-        )
+        raise ValueError(f"no results in {results_dir}: “autograder grade” writes <assignment>/<student>.json there")
     written: list[Path] = []
     classes: list[dict[str, object]] = []
     for assignment in assignments:

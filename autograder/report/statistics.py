@@ -72,9 +72,7 @@ def check_statistics(results: Sequence[Result]) -> list[CheckStatistics]:
             max_points=entries[0][0].max_points,
             taken=len(entries),
             passed=sum(check.passed for check, _ in entries),
-            discrimination=_correlation(
-                [check.points for check, _ in entries], [rest for _, rest in entries]
-            ),
+            discrimination=_correlation([check.points for check, _ in entries], [rest for _, rest in entries]),
         )
         for id_, entries in taken.items()
     ]
@@ -95,9 +93,7 @@ def common_mistakes(results: Iterable[Result]) -> list[Mistake]:
             key = (True, check.diagnosis) if check.diagnosis else (False, check.title)
             students.setdefault(key, {})[result.student] = None
             parts.setdefault(key, {})[check.part] = None
-    mistakes = [
-        Mistake(text, named, tuple(parts[named, text]), tuple(who)) for (named, text), who in students.items()
-    ]
+    mistakes = [Mistake(text, named, tuple(parts[named, text]), tuple(who)) for (named, text), who in students.items()]
     return sorted(mistakes, key=lambda mistake: (-len(mistake.students), not mistake.named, mistake.text))
 
 

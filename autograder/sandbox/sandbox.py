@@ -15,8 +15,9 @@ from pathlib import Path
 
 import ebmcourse
 from autograder.sandbox.limits import LIMITS
+from autograder.sandbox.syscalls import program
 from ebmcourse.checking.observation import MAX_BYTES, encode
-from ebmcourse.checking.observer import Died, TimedOut
+from ebmcourse.checking.observer import Died, Garbled, TimedOut
 
 WARM_UP_SECONDS = 120
 NOBODY = 65534
@@ -60,6 +61,7 @@ def bubblewrap_command(zygote_arguments: list[str]) -> list[str]:
                 command += ["--perms", "0755", "--dir", str(parent)]  # or nobody may pass through
             command += ["--ro-bind", folder, folder]
     command += ["--ro-bind", str(_ZYGOTE), "/zygote.py", "--chdir", "/tmp"]
+    command += ["--remount-ro", "/dev", "--remount-ro", "/"]  # else a user who is not root could leave things there
     environment = {"HOME": "/tmp", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "MPLBACKEND": "Agg"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
     for name, value in environment.items():
@@ -93,7 +95,7 @@ class Sandbox:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         user = NOBODY if os.getuid() == 0 else os.getuid()
         with theirs:
-            arguments = [str(theirs.fileno()), json.dumps(self.limits), str(user), *self._modules]
+            arguments = [str(theirs.fileno()), json.dumps(self.limits), str(user), program().hex(), *self._modules]
             self._process = subprocess.Popen(
                 bubblewrap_command(arguments),
                 pass_fds=[theirs.fileno()],
@@ -157,6 +159,8 @@ class SandboxRoom:
     def ask(self, frame: bytes, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds
         try:
+            if self._channel is not None and self._speaks_unasked():
+                raise Garbled("answered what it was not asked")
             if self._channel is None:
                 self._channel, theirs = socket.socketpair()
                 with theirs:
@@ -165,20 +169,33 @@ class SandboxRoom:
             self._send(frame, deadline)
             size = _LENGTH.unpack(self._receive(_LENGTH.size, deadline))[0]
             if size > MAX_BYTES:
-                raise Died
+                raise Garbled(f"announced an answer of more than {MAX_BYTES // 2**20} MiB")
             return self._receive(size, deadline)
         except TimeoutError:
             self.close()
             raise TimedOut from None
-        except (OSError, Died):
+        except OSError:
             self.close()
             raise Died from None
+        except (Died, Garbled):
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
             self._sandbox.request("stop")
+
+    def _speaks_unasked(self) -> bool:
+        assert self._channel
+        self._channel.setblocking(False)
+        try:
+            if not self._channel.recv(1, socket.MSG_PEEK):
+                raise Died
+            return True
+        except BlockingIOError:
+            return False
 
     def _send(self, payload: bytes, deadline: float) -> None:
         assert self._channel

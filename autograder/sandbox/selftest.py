@@ -50,11 +50,7 @@ def course_files(student: Any, course: str) -> Any:
 @probe
 def private_places(student: Any, home: str) -> Any:
 
-    return [
-        path
-        for path in (home, "/etc/passwd", "/etc/shadow", "/home", "/var", "/mnt", "/media")
-        if _listed(path)
-    ]
+    return [path for path in (home, "/etc/passwd", "/etc/shadow", "/home", "/var", "/mnt", "/media") if _listed(path)]
 
 
 @probe
@@ -62,9 +58,7 @@ def _listed(path: str) -> Any:
     import os
 
     try:
-        return bool(
-            os.path.isfile(path) or set(os.listdir(path)) - {".pyenv", ".venv", ".local", "miniconda3"}
-        )
+        return bool(os.path.isfile(path) or set(os.listdir(path)) - {".pyenv", ".venv", ".local", "miniconda3"})
     except OSError:
         return False
 
@@ -87,6 +81,7 @@ def privileges(student: Any, _: str) -> Any:
         "become root": lambda: os.setuid(0),
         "change root": lambda: os.chroot("/tmp"),
         "own namespace's proc": lambda: None if libc.umount2(b"/proc", 2) == 0 else os.stat("/nothing"),
+        "be root in a new namespace": lambda: None if libc.unshare(0x10000000) == 0 else os.stat("/nothing"),
     }.items():
         try:
             attempt()
@@ -101,7 +96,7 @@ def writes(student: Any, python: str) -> Any:
     import os
 
     written = []
-    for path in (python, "/usr", "/", "/dev/shm/big", "/zygote.py"):
+    for path in (python, "/usr", "/", "/dev", "/etc", "/dev/shm/big", "/zygote.py"):
         try:
             if os.path.isdir(path):
                 path = os.path.join(path, "planted")
@@ -145,6 +140,20 @@ def memory(student: Any, _: str) -> Any:
 
 
 @probe
+def stray_memory(student: Any, _: str) -> Any:
+    import ctypes
+    import os
+
+    found = ["shared segment"] if ctypes.CDLL(None).shmget(0, 2**20, 0o1600) >= 0 else []
+    try:
+        os.memfd_create("hoard")
+        found.append("file without a name")
+    except OSError:
+        pass
+    return found
+
+
+@probe
 def forks(student: Any, _: str) -> Any:
     import os
     import time
@@ -161,12 +170,26 @@ def forks(student: Any, _: str) -> Any:
 
 
 @probe
+def threads(student: Any, _: str) -> Any:
+    import threading
+    import time
+
+    count = 0
+    try:
+        while True:
+            threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+            count += 1
+    except RuntimeError:
+        return count
+
+
+@probe
 def disk(student: Any, _: str) -> Any:
     written = 0
     for number in range(100):
         try:
             with open(f"/tmp/{number}", "wb") as file:
-                for _ in range(64):
+                for _mebibyte in range(64):
                     written += file.write(bytes(2**20))
         except OSError:
             break
@@ -186,13 +209,12 @@ def files(student: Any, _: str) -> Any:
 
 @probe
 def loop(student: Any, _: str) -> Any:
+    import contextlib
     import signal
 
     for number in range(1, 65):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_IGN)
-        except (OSError, ValueError):
-            pass
     while True:
         try:
             while True:
@@ -207,7 +229,11 @@ def survivor(student: Any, name: str) -> Any:
     import os
     import time
 
-    if os.fork() == 0:
+    try:
+        child = os.fork()
+    except OSError:
+        return True
+    if child == 0:
         os.setsid()
         if os.fork() == 0:
             ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0)
@@ -231,7 +257,7 @@ def traces(student: Any, _: str) -> Any:
 def flood(student: Any, _: str) -> Any:
     import os
 
-    for _ in range(2000):
+    for _time in range(2000):
         os.write(1, bytes(65536))
     return True
 
@@ -249,7 +275,7 @@ class Proof:
 LOOP_SECONDS = 1.0
 
 # Small limits, so that reaching them takes no time; that they are limits is what is proved.
-SMALL = LIMITS | {"memory_bytes": 512 * MIB, "tmp_bytes": 8 * MIB, "tmp_files": 256, "processes": 16}
+SMALL = LIMITS | {"memory_bytes": 512 * MIB, "tmp_bytes": 8 * MIB, "tmp_files": 256, "threads": 16}
 
 PROOFS = [
     Proof("no network", network, lambda reached: reached == []),
@@ -267,8 +293,7 @@ PROOFS = [
         "nothing of the grader's environment",
         environment,
         lambda names: (
-            isinstance(names, list)
-            and not set(names) & {"USER", "PYTHONPATH", "LOGNAME", "PYTEST_CURRENT_TEST"}
+            isinstance(names, list) and not set(names) & {"USER", "PYTHONPATH", "LOGNAME", "PYTEST_CURRENT_TEST"}
         ),
     ),
     Proof(
@@ -277,14 +302,14 @@ PROOFS = [
         lambda numbers: isinstance(numbers, list) and len(numbers) == 1,
     ),
     Proof("memory ends at its limit", memory, lambda lost: lost == "memory"),
+    Proof("no memory beside that of the process", stray_memory, lambda found: found == []),
+    Proof("no second process, no fork bomb", forks, lambda count: count == 0),
     Proof(
-        "a fork bomb ends at its limit",
-        forks,
-        lambda count: isinstance(count, int) and count <= SMALL["processes"],
+        "a thread bomb ends at its limit",
+        threads,
+        lambda count: isinstance(count, int) and count < SMALL["threads"],
     ),
-    Proof(
-        "the private disk is small", disk, lambda size: isinstance(size, int) and size <= SMALL["tmp_bytes"]
-    ),
+    Proof("the private disk is small", disk, lambda size: isinstance(size, int) and size <= SMALL["tmp_bytes"]),
     Proof(
         "a million files do not fit",
         files,

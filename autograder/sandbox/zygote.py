@@ -5,7 +5,7 @@ which one submission's child then answers questions; ``stop`` kills everything t
 zygote itself never runs a line of a submission, so whatever a submission breaks is gone with its child.
 
 Each child lives in namespaces of its own (users, processes, mounts, shared memory), as a user without any
-capability, with a private empty /tmp, under the limits of `limits.py`.
+capability, with a private empty /tmp, under the limits of `limits.py`, and cannot make the calls of `syscalls.py`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
-PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 24, 38
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 22, 24, 38
+SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
 FOLDER = Path("/tmp/submission")
 
@@ -52,8 +54,34 @@ def drop_capabilities() -> None:
     check(libc.capset(header, (ctypes.c_uint32 * 6)()))
 
 
+def needed_below_tmp() -> list[str]:
+    """The folders of Python and of the students' library that an empty /tmp would hide."""
+    folders = [sys.base_prefix, sys.prefix, str(Path(sys.modules["ebmcourse"].__file__ or "").parent)]
+    return [folder for folder in dict.fromkeys(folders) if folder.startswith("/tmp/")]
+
+
+class Filter(ctypes.Structure):
+    """The kernel's ``struct sock_fprog``: how many instructions of eight bytes there are, and where they lie."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def filter_calls(program: bytes) -> None:
+    """Let `program` (see `syscalls.py`) decide from now on which system calls this process may make."""
+    if program:
+        check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(Filter(len(program) // 8, program)), 0, 0))
+
+
+class Rules(NamedTuple):
+    """What holds for every submission."""
+
+    limits: dict[str, int]
+    user: int
+    program: bytes
+
+
 def confine(limits: dict[str, int], user: int) -> None:
-    """Enter new namespaces (in the caller) and set the limits; the caller's next child is process 1 of its own world."""
+    """Enter new namespaces and set the limits; the caller's next child is process 1 of a world of its own."""
     if user != os.getuid():  # started by root: every submission is a nobody, for whom process limits count
         os.setgroups([])
         os.setresgid(user, user, user)
@@ -65,14 +93,20 @@ def confine(limits: dict[str, int], user: int) -> None:
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
+    kept = {folder: os.open(folder, os.O_PATH) for folder in needed_below_tmp()}
     mount_tmpfs("/tmp", f"size={limits['tmp_bytes']},nr_inodes={limits['tmp_files']},mode=0700")
+    for folder, descriptor in kept.items():
+        os.makedirs(folder, exist_ok=True)
+        check(libc.mount(f"/proc/self/fd/{descriptor}".encode(), folder.encode(), None, MS_BIND | MS_REC, None))
+        os.close(descriptor)
     mount_tmpfs("/dev/shm", "size=4k,nr_inodes=2")
     virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    Path("/proc/self/oom_score_adj").write_text("1000")  # where the machine's memory ends, this process goes first
     mount_tmpfs("/proc", "size=4k,nr_inodes=2,mode=0555")  # the sandbox's own /proc shows the zygote
     for name, value in {
         "RLIMIT_AS": virtual + limits["memory_bytes"],
         "RLIMIT_CPU": limits["cpu_seconds"],
-        "RLIMIT_NPROC": limits["processes"],
+        "RLIMIT_NPROC": limits["threads"],
         "RLIMIT_FSIZE": limits["file_bytes"],
         "RLIMIT_NOFILE": limits["open_files"],
         "RLIMIT_CORE": 0,
@@ -80,27 +114,28 @@ def confine(limits: dict[str, int], user: int) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def hold_world(door: socket.socket, limits: dict[str, int], user: int) -> None:
+def hold_world(door: socket.socket, rules: Rules) -> None:
     """Make a world for a submission, and hold it until its first process ends or must end."""
-    confine(limits, user)
+    confine(rules.limits, rules.user)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     first = os.fork()
     if first == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
-        serve_submission(door, limits)
+        serve_submission(door, rules)
     elif signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM:
         os.kill(first, signal.SIGKILL)
     os.waitpid(first, 0)  # when the first process of a world has been waited for, all of it are gone
 
 
-def serve_submission(door: socket.socket, limits: dict[str, int]) -> None:
+def serve_submission(door: socket.socket, rules: Rules) -> None:
     """Wait at the door for the channel of a submission, take its files, and answer questions about it."""
     drop_capabilities()
+    filter_calls(rules.program)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.closerange(3, door.fileno())
-    os.closerange(door.fileno() + 1, limits["open_files"])
+    os.closerange(door.fileno() + 1, rules.limits["open_files"])
     _, descriptors, _, _ = socket.recv_fds(door, 1, 1)
     if not descriptors:
         return
@@ -124,14 +159,14 @@ def serve_submission(door: socket.socket, limits: dict[str, int]) -> None:
 class World:
     """A confined world that is ready before its submission comes: making one takes longer than most checks."""
 
-    def __init__(self, control: socket.socket, limits: dict[str, int], user: int) -> None:
+    def __init__(self, control: socket.socket, rules: Rules) -> None:
         self.door, inside = socket.socketpair()
         self.holder = os.fork()
         if self.holder == 0:
             try:
                 control.close()
                 self.door.close()
-                hold_world(inside, limits, user)
+                hold_world(inside, rules)
             finally:
                 os._exit(0)  # an exception must not climb into the zygote's loop
         inside.close()
@@ -149,10 +184,10 @@ class World:
 
 
 def main() -> None:
-    """``zygote.py CONTROL_FD LIMITS USER MODULE…``"""
+    """``zygote.py CONTROL_FD LIMITS USER PROGRAM MODULE…``"""
     control = socket.socket(fileno=int(sys.argv[1]))
-    limits, user = json.loads(sys.argv[2]), int(sys.argv[3])
-    for module in sys.argv[4:]:
+    rules = Rules(json.loads(sys.argv[2]), int(sys.argv[3]), bytes.fromhex(sys.argv[4]))
+    for module in sys.argv[5:]:
         importlib.import_module(module)
 
     import torch
@@ -165,7 +200,7 @@ def main() -> None:
     gc.freeze()  # children share these pages as long as nobody counts references in them
     gc.disable()
     control.send(b"ready")
-    ready, living = World(control, limits, user), None
+    ready, living = World(control, rules), None
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 16, 1)
         if living is not None:
@@ -173,7 +208,7 @@ def main() -> None:
             living = None
         if message == b"start":
             ready.enter(descriptors[0])
-            ready, living = World(control, limits, user), ready
+            ready, living = World(control, rules), ready
         elif message != b"stop":
             return
 

@@ -121,13 +121,7 @@ def _kind(value: Any) -> str:
 
 
 def _dimensions(value: torch.Tensor) -> str:
-    return (
-        "a scalar"
-        if value.dim() == 0
-        else f"{value.dim()} axis"
-        if value.dim() == 1
-        else f"{value.dim()} axes"
-    )
+    return "a scalar" if value.dim() == 0 else f"{value.dim()} axis" if value.dim() == 1 else f"{value.dim()} axes"
 
 
 def _is_numbers(value: Any) -> bool:

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-MAX_BYTES = 32 * 2**20  # a reply larger than this is refused unread
+MAX_BYTES = 32 * 2**20  # a message larger than this is refused unread
+MAX_TREE_BYTES = 8 * 2**20  # of these, for the tree: once parsed, it takes twenty times the room of its text
+_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}
+_DTYPES |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 
 
 class Opaque:
@@ -37,14 +39,25 @@ def encode(value: Any) -> bytes:
 
 def decode(data: bytes) -> Any:
     """Read what `encode` wrote; raises ValueError for anything else, however malformed."""
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"an observation holds at most {MAX_BYTES} bytes, this one has {len(data)}")
+    tree_bytes = int.from_bytes(data[:8], "little")
+    if len(data) > MAX_BYTES or tree_bytes > MAX_TREE_BYTES:
+        raise ValueError(f"an observation holds at most {MAX_BYTES} bytes, {MAX_TREE_BYTES} of them for its tree")
     try:
         tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return _unflatten(json.loads(header["__metadata__"]["tree"]), tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
+        if not all(tensor.dtype in _DTYPES for tensor in tensors.values()):
+            raise ValueError("a tensor of a kind that `encode` does not write")
+        header = json.loads(data[8 : 8 + tree_bytes])
+        return _unflatten(json.loads(header["__metadata__"]["tree"], parse_int=_integer), tensors)
+    except Exception as error:  # whatever a parser stumbles over, the bytes are to blame
         raise ValueError("these bytes are not an observation") from error
+
+
+def _integer(text: str) -> int:
+    """Integers of 64 bits, such as tensors hold: arithmetic with larger ones may overflow or take long."""
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("an integer of more than 64 bits")
+    return number
 
 
 def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -55,12 +68,10 @@ def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return {"$opaque": True}
     if isinstance(value, torch.Tensor):
         plain = torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu()
-        if plain.layout is not torch.strided or plain.is_quantized or plain.is_complex():
+        if plain.layout is not torch.strided or plain.dtype not in _DTYPES:
             return {"$opaque": True}
         name = str(len(tensors))
-        tensors[name] = (
-            plain.contiguous().clone()
-        )  # clone: two names may not share memory in a safetensors file
+        tensors[name] = plain.contiguous().clone()  # clone: two names may not share memory in a safetensors file
         return {"$tensor": name}
     if value is None or type(value) in (bool, int, float, str):
         return value

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import math
 import re
+import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,19 +42,28 @@ class Lost(Exception):
         self.reason = reason
 
 
+# After a time-out, the next call may take half as long, and so on down to this share, until there is an answer:
+# an endless loop at import must not cost the full time of every check.
+LEAST_PATIENCE = 0.2
+
+
 class TimedOut(Exception):
     """The submission's process did not answer in time and was killed."""
 
 
 class Died(Exception):
-    """The submission's process ended, or answered with something that is no message."""
+    """The submission's process ended."""
+
+
+class Garbled(Exception):
+    """The submission's process said what is no answer; the message completes “the submission's process …”."""
 
 
 class Room(Protocol):
     """Where a submission's process lives: a sandbox, or a plain process on a student's own machine."""
 
     def ask(self, frame: bytes, seconds: float) -> bytes:
-        """Send a request and return the reply; raises `TimedOut` or `Died`, after which the next call starts anew."""
+        """Send a request, return the reply; raises `TimedOut`, `Died` or `Garbled`, and the next call starts anew."""
 
     def close(self) -> None:
         """End the process and everything that it started."""
@@ -60,9 +72,9 @@ class Room(Protocol):
 class Observer:
     """Observes one submission through probes.
 
-    `files` are the texts of the files handed in; `problems` says what is wrong with one that is not there. `messages`: repeat the messages of the submission's exceptions; on a
-    student's own machine that helps, in grading they could carry hidden inputs out. `budget` is the time in seconds
-    that all calls together may take.
+    `files` are the texts of the files handed in; `problems` says what is wrong with one that is not there.
+    `messages`: repeat the messages of the submission's exceptions; on a student's own machine that helps, in grading
+    they could carry hidden inputs out. `budget` is the time in seconds that all calls together may take.
     """
 
     def __init__(
@@ -75,65 +87,83 @@ class Observer:
         self._problems = problems
         self._messages = messages
         self._budget = budget
+        self._patience = 1.0
 
     def observe(self, call: Call) -> Any:
         """Run a probe beside the submission and return its observation; raises `Lost` where there is none."""
+        ticket = secrets.token_hex(8)
         request = {
             "source": probe_source(call.file),
             "probe": call.probe,
             "inputs": list(call.inputs),
             "seed": call.seed,
+            "ticket": ticket,
         }
-        seconds = min(call.seconds, self._budget)
+        allowed = call.seconds * self._patience
+        seconds = min(allowed, self._budget)
         if seconds <= 0:
             raise Lost("timeout", "The submission's time was used up by the checks before this one.")
+        begin = time.monotonic()
+        used = 0.0
         try:
-            reply = decode(self._room.ask(encode(request), seconds))
-            used = min(max(float(reply["seconds"]), 0.0), seconds)
-            error = reply["error"] if "error" in reply else None
-            value = None if error else reply["value"]
+            frame = self._room.ask(encode(request), seconds)
+            self._patience = 1.0
+            value, error, used = _reply(frame, ticket)
         except TimedOut:
-            self._use(call.check, seconds)
-            raise Lost(
-                "timeout", f"No answer within {call.seconds:g} seconds: is there an endless loop?"
-            ) from None
+            self._patience = max(self._patience / 2, LEAST_PATIENCE)
+            used = seconds
+            raise Lost("timeout", f"No answer within {allowed:g} seconds: is there an endless loop?") from None
         except Died:
             self.flags.append(f"{call.check}: the submission's process was ended from inside")
-            raise Lost(
-                "error", "Your program ended the process that ran it, or used too much memory."
-            ) from None
-        except (ValueError, TypeError, KeyError):
-            self.flags.append(f"{call.check}: the reply was not one that the kit writes")
+            raise Lost("error", "Your program ended the process that ran it, or used too much memory.") from None
+        except Garbled as garbled:
+            self._room.close()
+            self.flags.append(f"{call.check}: the submission's process {garbled}")
             raise Lost("error", "Your program sent an answer that cannot be read.") from None
-        self._use(call.check, used)
-        if error:
+        finally:
+            elapsed = time.monotonic() - begin  # the budget trusts no clock of the submission's
+            self._budget -= elapsed
+            self.seconds[call.check] = self.seconds.get(call.check, 0.0) + min(max(used, 0.0), elapsed)
+        if error is not None:
             raise self._lost(error)
         return value
 
-    def _use(self, check: str, seconds: float) -> None:
-        self.seconds[check] = self.seconds.get(check, 0.0) + seconds
-        self._budget -= seconds
-
-    def _lost(self, error: Any) -> Lost:
+    def _lost(self, error: dict[str, Any]) -> Lost:
         """Put the submission's account of its exception into words that hold nothing it could have chosen freely."""
-        said = error if isinstance(error, dict) else {}
-        kind, name, file, line = (said.get(key) for key in ("kind", "type", "file", "line"))
+        kind, name, file, line = (error.get(key) for key in ("kind", "type", "file", "line"))
         if kind == "todo":
             return Lost("failed", "Not implemented yet.")
         if kind == "missing":
-            return Lost("error", self._problems.get(str(said.get("message")), "A file is missing."))
+            return Lost("error", self._problems.get(str(error.get("message")), "A file is missing."))
         if kind == "memory":
             return Lost("memory", "Your program used more memory than it may.")
         known = getattr(builtins, name, None) if isinstance(name, str) else None
         is_exception = isinstance(known, type) and issubclass(known, BaseException)
         reason = f"Your program stopped with {name if is_exception else 'an exception'}"
         text = ""
-        if isinstance(file, str) and isinstance(line, int):
-            lines = self._files.get(file, "").splitlines()
+        if isinstance(file, str) and file in self._files and isinstance(line, int):
+            lines = re.split(r"\r\n|\r|\n", self._files[file])  # as Python counts them
             if 1 <= line <= len(lines):
                 text = lines[line - 1].strip()
                 reason += f" in {file}, line {line}: `{text[:120]}`"
-        if self._messages and said.get("message"):
-            reason += f" ({said['message']})"
+        if self._messages and error.get("message"):
+            reason += f" ({error['message']})"
         advice = [advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)]
         return Lost("error", " ".join([reason + ".", *advice]))
+
+
+def _reply(frame: bytes, ticket: str) -> tuple[Any, dict[str, Any] | None, float]:
+    """The value, the error (one of the two) and the seconds of the reply to the request with this ticket."""
+    nonsense = Garbled("sent an answer that the kit does not write")
+    try:
+        reply = decode(frame)
+    except ValueError:
+        raise nonsense from None
+    if not isinstance(reply, dict) or reply.keys() - {"ticket"} not in ({"value", "seconds"}, {"error", "seconds"}):
+        raise nonsense
+    error, seconds = reply.get("error"), reply["seconds"]
+    if type(seconds) is not float or not math.isfinite(seconds) or ("error" in reply and not isinstance(error, dict)):
+        raise nonsense
+    if reply.get("ticket") != ticket:
+        raise Garbled("answered what it was not asked")
+    return reply.get("value"), error, seconds

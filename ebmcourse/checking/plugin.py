@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 import sys
 import traceback
 from collections.abc import Callable, Generator
@@ -17,6 +18,11 @@ from ebmcourse.checking.compare import Mismatch, require_structure
 from ebmcourse.checking.exercise import Exercise
 from ebmcourse.checking.observer import Call, Lost, Observer
 from ebmcourse.checking.outcome import Outcome, Status
+
+# Plugins that checks have no use for; those for logging and warnings would cost more than the judging.
+_UNUSED = "terminal cacheprovider faulthandler logging warnings unraisableexception threadexception debugging doctest"
+_UNUSED += " unittest junitxml pastebin setuponly setupplan stepwise tmpdir recwarn legacypath"
+PYTEST_OPTIONS = ["-c", os.devnull, "-s", "--assert=plain", *(f"-pno:{name}" for name in _UNUSED.split())]
 
 _CHECKS = pytest.StashKey["Checks"]()
 
@@ -70,6 +76,14 @@ class Checks:
         ids = [_exercise(item).id for item in items]
         if twice := {name for name in ids if ids.count(name) > 1}:
             raise pytest.UsageError(f"two checks have the same name: {', '.join(sorted(twice))}")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Forget the modules of the checks: another session's may have the same names."""
+        folders = {item.path.parent for item in session.items}
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or "/").parent in folders:
+                del sys.modules[name]
+        sys.path[:] = [entry for entry in sys.path if Path(entry) not in folders]
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Skip a check that needs another one which has not passed."""

@@ -95,7 +95,7 @@ def reset_world(seed: int) -> None:
     """Give a probe the state of a fresh process: random seeds, default dtype, grad mode, working mode of torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also queue work for GPUs, at every call
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
     torch.use_deterministic_algorithms(False)

@@ -5,12 +5,15 @@ It holds no answers: a student's program that tampers with it can only change wh
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import re
 import struct
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from ebmcourse.checking.observation import MAX_BYTES, decode, encode
 from ebmcourse.checking.probe import Missing, Student, reset_world
@@ -18,13 +21,13 @@ from ebmcourse.checking.probe import Missing, Student, reset_world
 _LENGTH = struct.Struct("<Q")
 
 
-def write_frame(stream: BinaryIO, payload: bytes) -> None:
+def write_frame(stream: IO[bytes], payload: bytes) -> None:
     """Send one message: its length in eight bytes, then itself."""
     stream.write(_LENGTH.pack(len(payload)) + payload)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: IO[bytes]) -> bytes | None:
     """Receive one message; None at the end of the stream. Raises ValueError for one that is too large or cut off."""
     head = stream.read(_LENGTH.size)
     if not head:
@@ -37,11 +40,12 @@ def read_frame(stream: BinaryIO) -> bytes | None:
     return payload
 
 
-def serve(reader: BinaryIO, writer: BinaryIO, folder: Path) -> None:
+def serve(reader: IO[bytes], writer: IO[bytes], folder: Path) -> None:
     """Answer requests about the submission in `folder` until the stream ends.
 
-    A request is the observation ``{"source", "probe", "inputs", "seed"}``; the reply is ``{"value", "seconds"}`` or
-    ``{"error", "seconds"}``, where an error says what kind, and in which line of the submission.
+    A request is the observation ``{"source", "probe", "inputs", "seed", "ticket"}``; the reply is ``{"value",
+    "seconds", "ticket"}`` or ``{"error", "seconds", "ticket"}``, where an error says what kind, and in which line of
+    the submission. The ticket says to which request the reply belongs.
     """
     student = Student(folder)
     namespaces: dict[str, dict[str, Any]] = {}
@@ -57,7 +61,7 @@ def serve(reader: BinaryIO, writer: BinaryIO, folder: Path) -> None:
             reply = {"value": namespaces[source][request["probe"]](student, *request["inputs"])}
         except BaseException as error:  # SystemExit, pytest's outcomes and whatever else a submission raises
             reply = {"error": describe(error, folder)}
-        reply["seconds"] = time.perf_counter() - begin
+        reply |= {"seconds": time.perf_counter() - begin, "ticket": request.get("ticket")}
         write_frame(writer, encode(reply))
 
 
@@ -85,22 +89,28 @@ def _kind(error: BaseException) -> str:
         return "todo"
     if isinstance(error, Missing):
         return "missing"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+    if isinstance(error, MemoryError) or re.search("allocate memory|out of memory|bad_alloc", str(error)):
         return "memory"
     return "error"
 
 
 def main() -> None:
-    """``python -m ebmcourse.checking.runner FOLDER``: serve on standard input and output.
+    """``python -m ebmcourse.checking.runner FOLDER MODULE…``: serve on standard input and output.
 
-    The submission's own prints go to standard error, so that they cannot mix with the replies.
+    The first message is answered when the modules have been imported, those that are there. The submission's own
+    prints go to standard error, so that they cannot mix with the replies.
     """
     import os
 
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    serve(reader, writer, Path(sys.argv[1]).resolve())
+    for module in sys.argv[2:]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    with contextlib.suppress(BrokenPipeError):  # whoever asked has gone
+        write_frame(writer, read_frame(reader) or b"")
+        serve(reader, writer, Path(sys.argv[1]).resolve())
 
 
 if __name__ == "__main__":

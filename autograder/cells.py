@@ -1,0 +1,64 @@
+"""What a tested cell calls under `nbgrader autograde`: all checks of its part, hidden ones too.
+
+The instructor's notebook imports this `check_part` in place of the students'. The checks run elsewhere, as
+`autograder grade` runs them; the points come back into the kernel, which the student's cells share. So a student who
+sets out to forge them can: only the marks of `autograder grade` are safe from that.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from autograder.assignment import COURSE, load
+from ebmcourse.checking.notebook import Report
+from ebmcourse.checking.outcome import Outcome
+
+
+def check_part(part: str) -> float:
+    """Run all checks of one part on the files beside the notebook, show what came out, return the points.
+
+    The notebook lies where nbgrader puts it, in a folder with the name of the assignment.
+    """
+    folder = Path.cwd()
+    outcomes = [outcome for outcome in outcomes_of(folder) if outcome.part == part]
+    report = Report(part, load(folder.name).parts.get(part, ""), outcomes, "checks")
+    report.show()
+    return report.points
+
+
+@cache
+def outcomes_of(folder: Path, course: Path = COURSE) -> list[Outcome]:
+    """Grade the submission in `folder` once; raises RuntimeError where that is not possible."""
+    command = [sys.executable, "-P", "-m", "autograder.cells", str(course), str(folder)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"The checks could not be run: {done.stderr.strip().rpartition(chr(10))[2]}")
+    return [Outcome(**outcome) for outcome in json.loads(done.stdout)]
+
+
+def main() -> None:
+    """``python -m autograder.cells COURSE FOLDER``: print the outcomes as JSON. Confined where this machine can."""
+    from autograder.grading import Grader, Job
+    from autograder.sandbox import Unavailable
+    from autograder.seed import secret
+    from autograder.submissions import read
+
+    course, folder = (Path(argument) for argument in sys.argv[1:])
+    assignment = load(folder.name, course)
+    digest, seed = assignment.checks_sha256(), secret()
+    try:
+        grader = Grader(Job(assignment, digest, seed, confined=True))
+    except Unavailable:
+        grader = Grader(Job(assignment, digest, seed, confined=False))
+    result, _ = grader.grade(read(folder, folder.parent.name, assignment))
+    grader.close()
+    print(json.dumps([asdict(check) for check in result.checks]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The grader graded: every case of every assignment is graded as it must be."""
+
+from __future__ import annotations
+
+import pytest
+
+from autograder import assignment as assignments
+from autograder.quality.cases import load
+from autograder.quality.measure import CONTROL, STUB, Verdict, complaint, measure
+from autograder.results import Result
+from ebmcourse.checking.outcome import Outcome
+
+NAMES = assignments.names()
+
+
+def check(part: str, points: float, diagnosis: str | None = None) -> Outcome:
+    status = "passed" if points else "failed"
+    return Outcome(f"{part}/x", part, "title", status, points, 1.0, True, "hint", diagnosis)
+
+
+def result(*checks: Outcome, flags: tuple[str, ...] = ()) -> Result:
+    score = sum(item.points for item in checks)
+    return Result("a", "s", score, float(len(checks)), "0", "0", 0, list(flags), list(checks))
+
+
+def mutant(**about):
+    about = {"part": "1a", "fails": ("1a/x",), "diagnosis": "sign"} | about
+    return type(CONTROL)("mutants", "m", "title", "reference", (), **about)
+
+
+def test_complaints_are_made_where_they_must_be():
+    killed = result(check("1a", 0, "The sign is wrong."), check("1b", 1))
+    assert complaint(mutant(), killed, 0) is None
+    assert "survives" in complaint(mutant(), result(check("1a", 1), check("1b", 1)), 0)
+    assert "outside of 1a" in complaint(mutant(), result(check("1a", 0, "sign"), check("1b", 0)), 0)
+    assert "diagnosed otherwise" in complaint(mutant(diagnosis="transposed"), killed, 0)
+    assert "passes 1a/y" in complaint(mutant(fails=("1a/y",)), killed, 0)
+    assert "loses 1a/x" in complaint(CONTROL, killed, 0)
+    assert "gains" in complaint(STUB, result(check("1a", 1)), 0)
+    assert complaint(STUB, result(check("1a", 0)), 0) is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("needs_sandbox")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_case_is_graded_as_it_must_be(name):
+    verdicts: list[Verdict] = list(measure(assignments.load(name)))
+    wrong = [f"{v.case.kind}/{v.case.name}: {v.complaint}" for v in verdicts if v.complaint]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_are_enough_cases(name):
+    assignment = assignments.load(name)
+    assert len(load(assignment, "mutants")) >= 20 and len(load(assignment, "variants")) >= 10
+    assert len(load(assignment, "class")) >= 12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_case_can_be_written(name, tmp_path):
+    assignment = assignments.load(name)
+    for kind in ("mutants", "variants", "attacks", "class"):
+        for case in load(assignment, kind):
+            case.write(assignment, tmp_path / kind / case.name)
