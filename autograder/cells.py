@@ -22,17 +22,18 @@ from ebmcourse.checking.outcome import Outcome
 def check_part(part: str) -> float:
     """Run all checks of one part on the files beside the notebook, show what came out, return the points.
 
-    The notebook lies where nbgrader puts it, in a folder with the name of the assignment.
+    The notebook lies where nbgrader puts it: below the course, in a folder with the name of the assignment.
     """
     folder = Path.cwd()
-    outcomes = [outcome for outcome in outcomes_of(folder) if outcome.part == part]
-    report = Report(part, load(folder.name).parts.get(part, ""), outcomes, "checks")
+    course = next((above for above in folder.parents if (above / "solutions" / folder.name).is_dir()), COURSE)
+    outcomes = [outcome for outcome in outcomes_of(folder, course) if outcome.part == part]
+    report = Report(part, load(folder.name, course).parts.get(part, ""), outcomes, "checks")
     report.show()
     return report.points
 
 
 @cache
-def outcomes_of(folder: Path, course: Path = COURSE) -> list[Outcome]:
+def outcomes_of(folder: Path, course: Path) -> list[Outcome]:
     """Grade the submission in `folder` once; raises RuntimeError where that is not possible."""
     command = [sys.executable, "-P", "-m", "autograder.cells", str(course), str(folder)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

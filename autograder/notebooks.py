@@ -67,9 +67,12 @@ def full_notebook(source: str, points: dict[str, float]) -> str:
 def student_notebook(source: str, points: dict[str, float]) -> str:
     """The released notebook, JSON: what `nbgrader generate_assignment` makes of the full one, without a database."""
     notebook = nbformat.reads(full_notebook(source, points), as_version=4)
-    for step in GenerateAssignment().preprocessors:
-        if step is not SaveCells:
-            notebook, _ = step().preprocess(notebook, {})
+    try:
+        for step in GenerateAssignment().preprocessors:
+            if step is not SaveCells:
+                notebook, _ = step().preprocess(notebook, {})
+    except RuntimeError as error:
+        raise ValueError(f"nbgrader refuses the notebook: {error}") from error
     return _text(notebook)
 
 
@@ -86,7 +89,10 @@ def _todo_first(source: str) -> str:
     todo = re.compile(
         r"^(?P<indent> *)### BEGIN SOLUTION (?P<part>\S+)\n(?P=indent)# TODO (?P<text>.*\n(?:(?P=indent)#.*\n)*)", re.M
     )
-    return todo.sub(r"\g<indent># TODO (\g<part>): \g<text>\g<indent>### BEGIN SOLUTION\n", source)
+    moved, count = todo.subn(r"\g<indent># TODO (\g<part>): \g<text>\g<indent>### BEGIN SOLUTION\n", source)
+    if count != source.count("### BEGIN SOLUTION"):
+        raise ValueError("A solution begins with its exercise and with a line `# TODO <what to write>`.")
+    return moved
 
 
 def _text(notebook: NotebookNode) -> str:

@@ -189,6 +189,7 @@ def main() -> None:
     rules = Rules(json.loads(sys.argv[2]), int(sys.argv[3]), bytes.fromhex(sys.argv[4]))
     for module in sys.argv[5:]:
         importlib.import_module(module)
+    sys.argv[:] = [""]  # as for anybody who tries a program by hand
 
     import torch
 

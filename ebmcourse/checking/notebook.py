@@ -106,7 +106,7 @@ class Report:
             f'<b style="color:{colour}">{escape(self.summary)}</b></div>'
         )
         rows = "".join(_row(outcome) for outcome in self.outcomes)
-        return f'{head}<table style="border-collapse:collapse;margin:.3em 0">{rows}</table>'
+        return f'{head}<table style="border-collapse:collapse;margin:.3em 0;color:inherit">{rows}</table>'
 
 
 def _row(outcome: Outcome) -> str:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 
 MAX_BYTES = 32 * 2**20  # a message larger than this is refused unread
-MAX_TREE_BYTES = 8 * 2**20  # of these, for the tree: once parsed, it takes twenty times the room of its text
+MAX_TREE_BYTES = 4 * 2**20  # of these, for the tree: once parsed, it takes twenty times the room of its text
 _DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}
 _DTYPES |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 
@@ -53,11 +53,15 @@ def decode(data: bytes) -> Any:
 
 
 def _integer(text: str) -> int:
-    """Integers of 64 bits, such as tensors hold: arithmetic with larger ones may overflow or take long."""
     number = int(text)
-    if not -(2**63) <= number < 2**63:
+    if not _fits(number):
         raise ValueError("an integer of more than 64 bits")
     return number
+
+
+def _fits(number: int) -> bool:
+    """Whether 64 bits hold it, as in tensors: arithmetic with larger integers may overflow, or take long."""
+    return -(2**63) <= number < 2**63
 
 
 def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -67,12 +71,14 @@ def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         except TypeError:
             return {"$opaque": True}
     if isinstance(value, torch.Tensor):
-        plain = torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu()
-        if plain.layout is not torch.strided or plain.dtype not in _DTYPES:
+        if value.layout is not torch.strided or value.dtype not in _DTYPES:
             return {"$opaque": True}
+        plain = torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu()
         name = str(len(tensors))
         tensors[name] = plain.contiguous().clone()  # clone: two names may not share memory in a safetensors file
         return {"$tensor": name}
+    if type(value) is int and not _fits(value):
+        return {"$opaque": True}
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, dict):

@@ -44,7 +44,7 @@ class Lost(Exception):
 
 # After a time-out, the next call may take half as long, and so on down to this share, until there is an answer:
 # an endless loop at import must not cost the full time of every check.
-LEAST_PATIENCE = 0.2
+LEAST_PATIENCE = 0.1
 
 
 class TimedOut(Exception):

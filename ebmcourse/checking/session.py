@@ -83,12 +83,13 @@ class _Selection:
         self.complaints: list[str] = []
         self._part = part
 
-    @pytest.hookimpl(trylast=True)  # after `Checks` has thrown out what is no check
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items[:] = [item for item in items if item.function.exercise.public and self._is_wanted(item)]
+    @pytest.hookimpl(trylast=True)  # `Checks` forgets the modules of all items that are there by then
+    def pytest_collection_finish(self, session: Any) -> None:
+        session.items[:] = filter(self._is_wanted, session.items)
 
     def _is_wanted(self, item: Any) -> bool:
-        return self._part is None or item.function.exercise.part == self._part
+        exercise = item.function.exercise
+        return exercise.public and self._part in (None, exercise.part)
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:

@@ -70,9 +70,7 @@ SIZES = {
 }
 
 
-def generate(
-    out: Path, size: str = "full", seed: int = 0, progress: Callable[[int, int], None] | None = None
-) -> None:
+def generate(out: Path, size: str = "full", seed: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
     """Draw the glyph set into the folder ``out``.
 
     ``size`` is a key of SIZES; ``progress(done, total)`` is called after every picture. The same seed
@@ -136,9 +134,7 @@ def _composition(size: Size) -> dict[str, dict[str, int]]:
         "val": val,
         "test": test,
         "ood_ta": apportion(size.ood_ta, {label: 5 + len(_sorts(label)) for label in OTHER_LETTERS}),
-        "ood_tb": apportion(
-            size.ood_tb, {label: 5 + len(_sorts(label)) for label in (*OTHER_SIGNS, INITIAL)}
-        ),
+        "ood_tb": apportion(size.ood_tb, {label: 5 + len(_sorts(label)) for label in (*OTHER_SIGNS, INITIAL)}),
     }
 
 
@@ -148,9 +144,7 @@ def _sorts(label: str) -> tuple[tuple[str, str], ...]:
     if label == INITIAL:
         return tuple((INITIALS, letter) for letter in sorted(characters(INITIALS)) if letter.isalpha())
     return tuple(
-        (face, label)
-        for face in EARLY_PRINT
-        if label in characters(face) and label not in LOOKALIKES.get(face, "")
+        (face, label) for face in EARLY_PRINT if label in characters(face) and label not in LOOKALIKES.get(face, "")
     )
 
 

@@ -51,9 +51,7 @@ def sort(face: str, character: str) -> Image.Image:
     scale = _SORT / max(glyph.size)
     glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.BOX)
     shape = np.pad(np.asarray(glyph, np.float32) / 255, _MARGIN)
-    if (
-        face == INITIALS
-    ):  # large woodcuts: scaled down to a letter, their fine lines would get lost in printing
+    if face == INITIALS:  # large woodcuts: scaled down to a letter, their fine lines would get lost in printing
         shape **= np.float32(0.4)
     return Image.fromarray(shape)
 
@@ -92,9 +90,7 @@ def _place(piece: Image.Image, matrix: NDArray[np.float64], offset: NDArray[np.f
     inverse = np.linalg.inv(matrix)
     shift = np.array(piece.size) / 2 - inverse @ (FINE / 2 + offset)
     coefficients = (*inverse[0], shift[0], *inverse[1], shift[1])
-    return np.asarray(
-        piece.transform((FINE, FINE), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
-    )
+    return np.asarray(piece.transform((FINE, FINE), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC))
 
 
 def _cloud(cells: int, rng: np.random.Generator) -> Plane:

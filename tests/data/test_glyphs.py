@@ -117,9 +117,7 @@ def test_no_face_draws_two_labels_alike(face):
 def test_impression_is_dark_ink_on_light_paper(tiny):
     for name in (*SPLITS, *OOD):
         x = read(tiny, name)[0] if name in SPLITS else np.load(tiny / f"{name}.npy")
-        frame = np.concatenate(
-            [x[:, [0, -1]].reshape(len(x), -1), x[:, :, [0, -1]].reshape(len(x), -1)], axis=1
-        )
+        frame = np.concatenate([x[:, [0, -1]].reshape(len(x), -1), x[:, :, [0, -1]].reshape(len(x), -1)], axis=1)
         assert np.median(frame, axis=1).min() > 180, "the edge of a picture is paper"
         assert np.quantile(x.reshape(len(x), -1), 0.01, axis=1).max() < 150, "no picture is blank"
 
@@ -136,9 +134,7 @@ def test_letter_fills_the_box_that_was_meant_for_it():
 
 def test_same_stream_gives_the_same_impression_and_another_stream_another():
     letter, neighbour = (press.sort(fonts.EARLY_PRINT[0], c) for c in "gn")
-    first, again, other = (
-        press.impression(letter, neighbour, np.random.default_rng(seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (press.impression(letter, neighbour, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 

@@ -36,9 +36,7 @@ def check(id_: str, status: str, most: float, public: bool = True, **more: objec
 
 def result(student: str, *checks: Outcome, assignment: str = "jem") -> Result:
     score = sum(check.points for check in checks)
-    return Result(
-        assignment, student, score, sum(c.max_points for c in checks), "ab", "cd", 4711, [], [*checks], True
-    )
+    return Result(assignment, student, score, sum(c.max_points for c in checks), "ab", "cd", 4711, [], [*checks], True)
 
 
 RESULTS = [
@@ -54,9 +52,7 @@ RESULTS = [
         check("1/b", "skipped", 1.5, public=False, diagnosis="Runs once `1/a` passes."),
         check("2/c", "timeout", 1),
     ),
-    result(
-        "s003", check("1/a", "passed", 2), check("1/b", "error", 1.5, public=False), check("2/c", "passed", 1)
-    ),
+    result("s003", check("1/a", "passed", 2), check("1/b", "error", 1.5, public=False), check("2/c", "passed", 1)),
 ]
 
 

@@ -90,9 +90,7 @@ def test_exporting_again_updates_marks_and_keeps_what_a_person_gave(
     assert gradebook.find_submission("jem", "s001").score == 4.5 + 7 + 2
 
 
-def test_a_late_mark_is_a_penalty_and_goes_when_it_goes(
-    tmp_path: Path, database: Path, gradebook: Gradebook
-) -> None:
+def test_a_late_mark_is_a_penalty_and_goes_when_it_goes(tmp_path: Path, database: Path, gradebook: Gradebook) -> None:
     export(put(tmp_path, replace(result("s001", 1, 1, 4), score=4.5)), "nbgrader", database)
     assert gradebook.find_submission("jem", "s001").late_submission_penalty == 1.5
     export(put(tmp_path, result("s001", 1, 1, 4)), "nbgrader", database)
@@ -100,9 +98,7 @@ def test_a_late_mark_is_a_penalty_and_goes_when_it_goes(
     assert not gradebook.find_submission("jem", "s001").late_submission_penalty
 
 
-def test_a_gradebook_that_does_not_fit_is_left_alone(
-    tmp_path: Path, database: Path, gradebook: Gradebook
-) -> None:
+def test_a_gradebook_that_does_not_fit_is_left_alone(tmp_path: Path, database: Path, gradebook: Gradebook) -> None:
     gradebook.add_grade_cell("test-9", "jem", "jem", max_score=1, cell_type="code")
     gradebook.add_grade_cell("again-2a", "jem", "jem", max_score=1, cell_type="code")
     other = replace(result("s001", 1, 1, 4))

@@ -267,15 +267,11 @@ def sample_class(students: int = 20, seed: int = 1) -> tuple[list[Result], dict[
                 elif status == "error":
                     diagnosis = "`NotImplementedError`: this part is still the stub of the release."
                 elif status == "timeout":
-                    diagnosis = (
-                        "Still running after 20 s, the limit of this check; the reference needs 0.3 s."
-                    )
+                    diagnosis = "Still running after 20 s, the limit of this check; the reference needs 0.3 s."
             if status != "passed":
                 lost.add(id_)
             got = float(points) if status == "passed" else 0.0
-            checks.append(
-                Outcome(id_, id_.split("/")[0], title, status, got, float(points), public, hint, diagnosis)
-            )
+            checks.append(Outcome(id_, id_.split("/")[0], title, status, got, float(points), public, hint, diagnosis))
         flags = {
             7: ["The notebook’s test cell `test-3-2a` was deleted; it was put back."],
             16: [

@@ -63,10 +63,7 @@ def test_two_skipped_checks_that_name_each_other_both_stay() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["failed", "skipped"]), st.sets(st.integers(0, 7))), max_size=8))
 def test_every_lost_check_is_shown_whatever_waits_for_what(entries: list[tuple[str, set[int]]]) -> None:
     lost = result(
-        *(
-            (f"c{n}", status, 1.0, " ".join(f"c{m}" for m in sorted(named)))
-            for n, (status, named) in enumerate(entries)
-        )
+        *((f"c{n}", status, 1.0, " ".join(f"c{m}" for m in sorted(named))) for n, (status, named) in enumerate(entries))
     )
     shown = {id_ for first, opens in order(lost) for id_ in (first, *opens)}
     assert shown == {check.id for check in lost.checks}

@@ -163,9 +163,7 @@ def test_pages_need_nothing_but_themselves(pages: dict[str, Page]) -> None:
 def test_the_policy_allows_the_one_style_sheet_and_no_script(pages: dict[str, Page]) -> None:
     for page in pages.values():
         (policy,) = [
-            attrs["content"]
-            for _, attrs in page.elements
-            if attrs.get("http-equiv") == "Content-Security-Policy"
+            attrs["content"] for _, attrs in page.elements if attrs.get("http-equiv") == "Content-Security-Policy"
         ]
         digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
         assert f"style-src 'sha256-{digest}'" in policy
@@ -215,9 +213,7 @@ def test_confined_grading_says_nothing(pages: dict[str, Page]) -> None:
 
 def test_a_total_that_is_not_the_sum_is_explained(tmp_path: Path) -> None:
     result = sample_class(1)[0][0]
-    page = report_on(tmp_path, [replace(result, score=result.score - 3)])[
-        f"jem/feedback/{result.student}.html"
-    ]
+    page = report_on(tmp_path, [replace(result, score=result.score - 3)])[f"jem/feedback/{result.student}.html"]
     assert f"add up to {result.score:g}; the total was adjusted" in page.text
 
 
@@ -295,9 +291,7 @@ def dom(page: Path, profile: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine to open the pages with"
-)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the pages with")
 
 
 @pytest.mark.slow

@@ -79,9 +79,7 @@ def test_points(value: float, shown: str) -> None:
     assert number(value) == shown
 
 
-@pytest.mark.parametrize(
-    ("share", "shown"), [(0, "0 %"), (1, "100 %"), (0.999, "99 %"), (0.001, "1 %"), (0.5, "50 %")]
-)
+@pytest.mark.parametrize(("share", "shown"), [(0, "0 %"), (1, "100 %"), (0.999, "99 %"), (0.001, "1 %"), (0.5, "50 %")])
 def test_percent_says_all_and_none_only_of_all_and_none(share: float, shown: str) -> None:
     assert percent(share) == shown
 

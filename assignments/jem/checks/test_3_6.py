@@ -1,0 +1,234 @@
+"""3.6: out-of-distribution detection. A score is larger for outliers, and OOD is the positive class."""
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from stand_ins import ways
+from torch import nn
+
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe
+
+
+@inputs
+def images(rng):
+    return torch.from_numpy(rng.uniform(-1, 1, (5, 1, 6, 6)).astype(np.float32))
+
+
+@inputs
+def centres(rng):
+    return torch.from_numpy(rng.uniform(-1, 1, (4, 1, 6, 6)).astype(np.float32))
+
+
+@inputs
+def labels(rng):
+    return torch.from_numpy(rng.permutation(np.array([0, 1, 2, 3, 1])))
+
+
+@inputs
+def norms(rng):
+    return torch.from_numpy(rng.uniform(0.5, 2, 5).astype(np.float32))
+
+
+@inputs
+def scores_id(rng):
+    return torch.from_numpy(rng.normal(0.0, 1.0, 240).astype(np.float32))
+
+
+@inputs
+def scores_ood(rng):
+    return torch.from_numpy(rng.normal(1.4, 1.5, 250).astype(np.float32))
+
+
+@probe
+class Bowls(nn.Module):
+    """Logits -½ ‖x - centre‖² / 4, one bowl per class, with f as the sheet defines it."""
+
+    def __init__(self, centres):
+        super().__init__()
+        self.centres = nn.Parameter(centres.clone())
+        self.gradients_off = False
+
+    def get_logits(self, x):
+        return -(x[:, None] - self.centres[None]).flatten(2).square().sum(2) / 8
+
+    def forward(self, x, y=None):
+        logits = self.get_logits(x)
+        self.gradients_off = not logits.requires_grad
+        return logits.logsumexp(1) if y is None else logits[torch.arange(len(x)), y]
+
+
+@probe
+def norm_of_gradient(student, images, centres, labels):
+    model = Bowls(centres)
+    try:
+        with torch.no_grad():  # scores are taken inside no_grad as often as outside
+            norms = student.ex_ood.grad_norm(model, images.clone(), labels)
+    except RuntimeError:
+        if not model.gradients_off:
+            raise
+        norms = torch.zeros(0)
+    graph, left = norms.requires_grad, model.centres.grad is not None
+    return {"norms": norms, "off": model.gradients_off, "graph": graph, "left": left}
+
+
+@exercise(
+    "3.6a",
+    points=1,
+    public=True,
+    hint="For every image: differentiate f with respect to the image, take the norm over its pixels.",
+)
+def test_norm_of_the_gradient(run, images, centres, labels):
+    """`grad_norm` returns ‖∂f/∂x‖₂ for every image, and leaves no gradients behind."""
+    got, want = run(norm_of_gradient, images, centres, labels)
+    norms = want["norms"]
+    if got["off"] is True and got["norms"].shape == (0,):
+        fail("Gradients are off at the images: grad_norm must work inside torch.no_grad, so use torch.enable_grad.")
+    # log p(x|y) is a bowl around the centre of y; without a class, the centres are weighed by p(y|x).
+    offsets = images[:, None] - centres[None]
+    gradient = -offsets[torch.arange(len(images)), labels] / 4
+    absolute = gradient.abs().flatten(1).sum(1)
+    weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
+    free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
+    assert_close(
+        got["norms"],
+        norms,
+        mistakes={
+            "This is the square of the norm.": norms.square(),
+            "This is the sum of the absolute values; the norm is the root of the sum of squares.": absolute,
+            "This is the gradient itself, not its norm: (B,) is expected.": gradient,
+            "The label is ignored: f must be that of the class.": free,
+            "This is one norm over the whole batch; take one per image.": norms.square().sum().sqrt(),
+            "This is minus the norm.": -norms,
+        },
+    )
+    if got["graph"] is not False:
+        fail("The norms carry a graph: detach them.")
+    if got["left"] is not False:
+        fail("Gradients are left in the network's parameters: differentiate with respect to the images only.")
+
+
+@probe
+def score(student, images, centres, labels, name):
+    model = Bowls(centres)
+    scores = student.ex_ood.score_fn(model, images.clone(), *([] if labels is None else [labels]), score=name)
+    return {"scores": scores, "graph": scores.requires_grad}
+
+
+@probe
+def mass_score(student, images, centres, norms):
+    """The score `mass` beside the norms of the gradient: the student's own, and given ones."""
+    module = student.ex_ood
+    own = module.grad_norm
+
+    asked = []
+
+    def given(*arguments, **keywords):
+        asked.append(isinstance((arguments or [keywords.get("model")])[0], nn.Module))
+        return norms.clone()
+
+    def attempt(grad_norm):
+        model = Bowls(centres)
+        module.grad_norm = grad_norm
+        try:
+            scores = module.score_fn(model, images.clone(), score="mass")
+            return {"scores": scores, "norms": grad_norm(model, images.clone()), "with_model": all(asked)}
+        finally:
+            module.grad_norm = own
+
+    return ways(whole=lambda: attempt(own), isolated=lambda: attempt(given))
+
+
+@exercise(
+    "3.6a",
+    points=1,
+    public=True,
+    hint="px: the energy E = -f. The network returns f, and a score is larger for outliers.",
+)
+def test_score_px(run, images, centres, labels):
+    """`score="px"` is the energy, with and without a class."""
+    for given in (None, labels):
+        got, want = run(score, images, centres, given, "px")
+        energy = want["scores"]
+        assert_close(
+            got["scores"],
+            energy,
+            mistakes={
+                "The orientation is wrong: this is f = -E, and a score is larger for outliers.": -energy,
+                "This is exp of f, which is small for outliers; take the energy.": (-energy).exp(),
+                "This is the density exp(f) with its sign turned round; take the energy.": -(-energy).exp(),
+                "The label is ignored: where labels are given, take E(x, y).": -Bowls(centres)(images).detach(),
+            },
+        )
+        if got["graph"] is not False:
+            fail("The scores carry a graph: take them inside torch.no_grad(), or detach them.")
+
+
+@probe
+def histogram(student, scores_id, scores_ood):
+    edges, densities = student.ex_ood.score_histogram({"test": scores_id.numpy(), "ood": scores_ood.numpy()}, 20)
+    return {"edges": np.asarray(edges), "test": np.asarray(densities["test"]), "ood": np.asarray(densities["ood"])}
+
+
+@exercise(
+    "3.6b",
+    points=1,
+    public=True,
+    hint="One set of bin edges for all groups, from the smallest to the largest score; densities, not counts.",
+)
+def test_histogram_of_the_scores(run, scores_id, scores_ood):
+    """`score_histogram` returns common edges and the density of every group."""
+    got, want = run(histogram, scores_id, scores_ood)
+    one_group = {"The bins do not reach over all groups.": np.histogram_bin_edges(scores_id.numpy(), 20)}
+    assert_close(got["edges"], want["edges"], mistakes={name: torch.tensor(edges) for name, edges in one_group.items()})
+    width = (want["edges"][1] - want["edges"][0]).item()
+    for group, scores in (("test", scores_id), ("ood", scores_ood)):
+        one = 1 / (len(scores) * width)  # a score that rounding moves over an edge
+        assert_close(
+            got[group],
+            want[group],
+            atol=1.01 * one,
+            mistakes={
+                "These are counts; groups of different size compare by their density.": want[group] / one,
+                "These are shares; a density integrates to 1 over the width of the bins.": want[group] * width,
+                "Every group has bins of its own: pass the common edges to numpy.histogram.": torch.from_numpy(
+                    np.histogram(scores.numpy(), 20, density=True)[0]
+                ),
+            },
+        )
+
+
+@probe
+def threshold(student, scores_id, quantile):
+    return {"threshold": float(student.ex_ood.energy_threshold(scores_id.numpy(), quantile))}
+
+
+@probe
+def metrics(student, scores_id, scores_ood):
+    found = student.ex_ood.ood_metrics(scores_id.numpy(), scores_ood.numpy())
+    return {name: float(found[name]) for name in ("auroc", "aupr", "fpr95")}
+
+
+def hard_labels(scores_id, scores_ood):
+    """The truth, and the predictions of a detector that cuts the scores at a threshold: name of the cut -> 0 or 1."""
+    scores = np.concatenate([scores_id.numpy(), scores_ood.numpy()])
+    truth = np.arange(len(scores)) >= len(scores_id)
+    cuts = {
+        "the 95 % quantile": np.quantile(scores_id.numpy(), 0.95),
+        "the mean": scores.mean(),
+        "the median": np.median(scores),
+        "0": 0.0,
+        "0.5": 0.5,
+    }
+    return truth, {name: scores > cut for name, cut in cuts.items()}
+
+
+@exercise("3.6c", points=1, public=True, hint="Rank by the scores themselves; label 0 for in-distribution, 1 for OOD.")
+def test_auroc(run, scores_id, scores_ood):
+    """`ood_metrics` returns the area under the ROC curve, with OOD as the positive class."""
+    got, want = run(metrics, scores_id, scores_ood)
+    truth, predictions = hard_labels(scores_id, scores_ood)
+    mistakes = {"The classes are the wrong way round: OOD is the positive class (label 1).": 1 - want["auroc"]} | {
+        f"This is the AUROC of hard labels (a cut at {name}): rank by the scores themselves.": roc_auc_score(truth, cut)
+        for name, cut in predictions.items()
+    }
+    assert_close(got["auroc"], want["auroc"], rtol=0, atol=0.002, mistakes=mistakes)

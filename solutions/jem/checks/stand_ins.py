@@ -1,0 +1,154 @@
+"""Stand-ins for what a check does not ask about, so that one mistake costs once.
+
+They run beside the student's code, so they hold no part of the reference: each returns given tensors, or has a formula
+that the check states. A program may be built otherwise than the template, so every observation that uses stand-ins
+for methods of the template is made both with them and without.
+"""
+
+from collections import deque
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from ebmcourse.checking import probe
+
+
+@probe
+def ways(**attempts):
+    """Observe in several ways: way -> observation, or None where that way raised; raises where all did."""
+    seen, errors = {}, []
+    for way, attempt in attempts.items():
+        try:
+            seen[way] = attempt()
+        except Exception as error:
+            seen[way] = None
+            errors.append(error)
+    if len(errors) == len(attempts):
+        raise errors[-1]
+    return seen
+
+
+@probe
+def held(value, depth=0):
+    """How many numbers lie in the tensors and arrays that can be reached from `value`, networks left out."""
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    if isinstance(value, np.ndarray):
+        return value.size
+    if depth > 5 or isinstance(value, nn.Module):
+        return 0
+    items = list(value.values()) if isinstance(value, dict) else []
+    items += value if isinstance(value, list | tuple | set | deque) else []
+    items += vars(value).values() if hasattr(value, "__dict__") else []
+    return sum(held(item, depth + 1) for item in items)
+
+
+@probe
+def slope_of(loss, parameter):
+    """The derivative of a loss; zero where the loss does not depend on the parameter."""
+    if not (isinstance(loss, torch.Tensor) and loss.requires_grad and loss.dim() == 0):
+        return torch.zeros_like(parameter)
+    (slope,) = torch.autograd.grad(loss, parameter, allow_unused=True)
+    return torch.zeros_like(parameter) if slope is None else slope
+
+
+@probe
+class Slope(nn.Module):
+    """f(x, y) = w · Σ slope[y] · x with the gradient slope[y] everywhere; without y, the last slope counts.
+
+    slopes: (K + 1, C, H, W). Writes down what it is asked: the labels, whether gradients could be taken, and the mode.
+    """
+
+    def __init__(self, slopes):
+        super().__init__()
+        self.register_buffer("slopes", slopes)
+        self.w = nn.Parameter(torch.ones(()))
+        self.labels_seen, self.gradients_on, self.in_training = [], [], []
+
+    def get_logits(self, x):
+        return self.w * torch.einsum("bchw,kchw->bk", x, self.slopes[:-1])
+
+    def forward(self, x, y=None):
+        self.labels_seen.append(torch.full((len(x),), -1) if y is None else y.detach().clone())
+        self.gradients_on.append(bool(x.requires_grad and torch.is_grad_enabled()))
+        self.in_training.append(self.training)
+        slopes = self.slopes[-1:].expand(len(x), -1, -1, -1) if y is None else self.slopes[y]
+        return self.w * (slopes * x).flatten(1).sum(1)
+
+
+@probe
+class Lines(nn.Module):
+    """Logits w · (rise · brightness + level), a straight line per class in the mean brightness of the image.
+
+    lines: (2, K), rises and levels. f is what the sheet makes of the logits.
+    """
+
+    def __init__(self, lines):
+        super().__init__()
+        self.register_buffer("lines", lines)
+        self.w = nn.Parameter(torch.ones(()))
+
+    def get_logits(self, x):
+        return self.w * (self.lines[0] * x.flatten(1).mean(1, keepdim=True) + self.lines[1])
+
+    def forward(self, x, y=None):
+        logits = self.get_logits(x)
+        return logits.exp().sum(1).log() if y is None else logits[torch.arange(len(x)), y]
+
+
+@probe
+class GivenSampler:
+    """Returns the given chains and writes down for which labels, how many steps and of which size it was asked."""
+
+    def __init__(self, chains):
+        self.chains = chains
+        self.labels, self.steps, self.step_sizes = [], [], []
+        self.buffer = chains
+
+    def synthesize_samples(self, clabel=None, steps=60, step_size=10, return_img_per_step=False):
+        self.labels.append(torch.full((len(self.chains),), -1) if clabel is None else clabel.detach().clone())
+        self.steps.append(float(steps))
+        self.step_sizes.append(float(step_size))
+        chains = self.chains.clone()
+        return chains.expand(steps, *chains.shape) if return_img_per_step else chains
+
+
+@probe
+def isolate(sampler, start, *, keep=(), gradient=None):
+    """Put stand-ins in the place of the template's methods of `sampler`, except those named in `keep`."""
+    replacements = {
+        "initial_chains": lambda *args, **kwargs: (start.clone(), None),
+        "store": lambda *args, **kwargs: None,
+        "sampling_mode": nullcontext,
+        "gradient": lambda x, *args, **kwargs: torch.zeros_like(x) if gradient is None else gradient.expand_as(x),
+        "update": lambda x, *args, **kwargs: x,
+    }
+    for name, replacement in replacements.items():
+        if name not in keep and hasattr(type(sampler), name):
+            setattr(sampler, name, replacement)
+    return sampler
+
+
+@probe
+def jem(student, cnn=None, sampler=None, *, epoch=0, **options):
+    """The student's JEM with the given network and sampler in the place of its own, and what it logs in `.logged`."""
+    defaults = dict(num_classes=3, cbuffer_size=8, hidden_features=2)
+    model = student.ex_main.JEM((1, 8, 8), 4, **(defaults | options))
+    if epoch:
+        model.trainer = SimpleNamespace(current_epoch=epoch, global_step=0, logger=None)
+    model.logged = {}
+
+    def log(name, value, *args, **kwargs):
+        value = value.compute() if hasattr(value, "compute") else value
+        model.logged[name] = torch.as_tensor(value).detach().float()
+
+    model.log = log
+    model.log_dict = lambda values, *args, **kwargs: [log(name, value) for name, value in values.items()]
+    if cnn is not None:
+        model.cnn = cnn
+    if sampler is not None:
+        model.sampler = sampler
+    return model

@@ -1,0 +1,358 @@
+"""3.6: out-of-distribution detection. A score is larger for outliers, and OOD is the positive class."""
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from stand_ins import ways
+from torch import nn
+
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe
+
+
+@inputs
+def images(rng):
+    return torch.from_numpy(rng.uniform(-1, 1, (5, 1, 6, 6)).astype(np.float32))
+
+
+@inputs
+def centres(rng):
+    return torch.from_numpy(rng.uniform(-1, 1, (4, 1, 6, 6)).astype(np.float32))
+
+
+@inputs
+def labels(rng):
+    return torch.from_numpy(rng.permutation(np.array([0, 1, 2, 3, 1])))
+
+
+@inputs
+def norms(rng):
+    return torch.from_numpy(rng.uniform(0.5, 2, 5).astype(np.float32))
+
+
+@inputs
+def scores_id(rng):
+    return torch.from_numpy(rng.normal(0.0, 1.0, 240).astype(np.float32))
+
+
+@inputs
+def scores_ood(rng):
+    return torch.from_numpy(rng.normal(1.4, 1.5, 250).astype(np.float32))
+
+
+@probe
+class Bowls(nn.Module):
+    """Logits -½ ‖x - centre‖² / 4, one bowl per class, with f as the sheet defines it."""
+
+    def __init__(self, centres):
+        super().__init__()
+        self.centres = nn.Parameter(centres.clone())
+        self.gradients_off = False
+
+    def get_logits(self, x):
+        return -(x[:, None] - self.centres[None]).flatten(2).square().sum(2) / 8
+
+    def forward(self, x, y=None):
+        logits = self.get_logits(x)
+        self.gradients_off = not logits.requires_grad
+        return logits.logsumexp(1) if y is None else logits[torch.arange(len(x)), y]
+
+
+@probe
+def norm_of_gradient(student, images, centres, labels):
+    model = Bowls(centres)
+    try:
+        with torch.no_grad():  # scores are taken inside no_grad as often as outside
+            norms = student.ex_ood.grad_norm(model, images.clone(), labels)
+    except RuntimeError:
+        if not model.gradients_off:
+            raise
+        norms = torch.zeros(0)
+    graph, left = norms.requires_grad, model.centres.grad is not None
+    return {"norms": norms, "off": model.gradients_off, "graph": graph, "left": left}
+
+
+@exercise(
+    "3.6a",
+    points=1,
+    public=True,
+    hint="For every image: differentiate f with respect to the image, take the norm over its pixels.",
+)
+def test_norm_of_the_gradient(run, images, centres, labels):
+    """`grad_norm` returns ‖∂f/∂x‖₂ for every image, and leaves no gradients behind."""
+    got, want = run(norm_of_gradient, images, centres, labels)
+    norms = want["norms"]
+    if got["off"] is True and got["norms"].shape == (0,):
+        fail("Gradients are off at the images: grad_norm must work inside torch.no_grad, so use torch.enable_grad.")
+    # log p(x|y) is a bowl around the centre of y; without a class, the centres are weighed by p(y|x).
+    offsets = images[:, None] - centres[None]
+    gradient = -offsets[torch.arange(len(images)), labels] / 4
+    absolute = gradient.abs().flatten(1).sum(1)
+    weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
+    free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
+    assert_close(
+        got["norms"],
+        norms,
+        mistakes={
+            "This is the square of the norm.": norms.square(),
+            "This is the sum of the absolute values; the norm is the root of the sum of squares.": absolute,
+            "This is the gradient itself, not its norm: (B,) is expected.": gradient,
+            "The label is ignored: f must be that of the class.": free,
+            "This is one norm over the whole batch; take one per image.": norms.square().sum().sqrt(),
+            "This is minus the norm.": -norms,
+        },
+    )
+    if got["graph"] is not False:
+        fail("The norms carry a graph: detach them.")
+    if got["left"] is not False:
+        fail("Gradients are left in the network's parameters: differentiate with respect to the images only.")
+
+
+@probe
+def score(student, images, centres, labels, name):
+    model = Bowls(centres)
+    scores = student.ex_ood.score_fn(model, images.clone(), *([] if labels is None else [labels]), score=name)
+    return {"scores": scores, "graph": scores.requires_grad}
+
+
+@probe
+def mass_score(student, images, centres, norms):
+    """The score `mass` beside the norms of the gradient: the student's own, and given ones."""
+    module = student.ex_ood
+    own = module.grad_norm
+
+    asked = []
+
+    def given(*arguments, **keywords):
+        asked.append(isinstance((arguments or [keywords.get("model")])[0], nn.Module))
+        return norms.clone()
+
+    def attempt(grad_norm):
+        model = Bowls(centres)
+        module.grad_norm = grad_norm
+        try:
+            scores = module.score_fn(model, images.clone(), score="mass")
+            return {"scores": scores, "norms": grad_norm(model, images.clone()), "with_model": all(asked)}
+        finally:
+            module.grad_norm = own
+
+    return ways(whole=lambda: attempt(own), isolated=lambda: attempt(given))
+
+
+@exercise(
+    "3.6a",
+    points=1,
+    public=True,
+    hint="px: the energy E = -f. The network returns f, and a score is larger for outliers.",
+)
+def test_score_px(run, images, centres, labels):
+    """`score="px"` is the energy, with and without a class."""
+    for given in (None, labels):
+        got, want = run(score, images, centres, given, "px")
+        energy = want["scores"]
+        assert_close(
+            got["scores"],
+            energy,
+            mistakes={
+                "The orientation is wrong: this is f = -E, and a score is larger for outliers.": -energy,
+                "This is exp of f, which is small for outliers; take the energy.": (-energy).exp(),
+                "This is the density exp(f) with its sign turned round; take the energy.": -(-energy).exp(),
+                "The label is ignored: where labels are given, take E(x, y).": -Bowls(centres)(images).detach(),
+            },
+        )
+        if got["graph"] is not False:
+            fail("The scores carry a graph: take them inside torch.no_grad(), or detach them.")
+
+
+### BEGIN HIDDEN TESTS
+@exercise(
+    "3.6a", points=1, hint="py: -max_y p(y|x). Softmax over the classes, then the largest; larger = more outlying."
+)
+def test_score_py(run, images, centres):
+    """`score="py"` is minus the confidence of the classifier."""
+    got, want = run(score, images, centres, None, "py")
+    confidence = -want["scores"]
+    logits = Bowls(centres).get_logits(images).detach()
+    assert_close(
+        got["scores"],
+        -confidence,
+        mistakes={
+            "The orientation is wrong: high confidence is not outlying, so the score is minus the confidence.": (
+                confidence
+            ),
+            "This is 1 - max p(y|x); the score is -max p(y|x).": 1 - confidence,
+            "This is the largest logit: take the softmax first.": -logits.amax(1),
+            "This is the logarithm of the confidence: take the softmax, not the log_softmax.": -confidence.log(),
+            "The largest value is taken over the batch, not over the classes.": -logits.softmax(1).amax(0),
+            "The softmax is taken over the batch, not over the classes.": -logits.softmax(0).amax(1),
+            "These are class numbers: take amax (or max(dim=1).values), not argmax.": -logits.argmax(1).float(),
+        },
+    )
+
+
+@exercise("3.6a", points=1, hint="mass: the norm of the gradient, `grad_norm(model, x, y)`; larger = more outlying.")
+def test_score_mass(run, images, centres, norms):
+    """`score="mass"` is the norm of the gradient."""
+    got, want = run(mass_score, images, centres, norms)
+
+    def judge(got, want):
+        norms = got["norms"]
+        if got["with_model"] is not True:
+            fail("`grad_norm` is called without the model: its arguments are model, x and y.")
+        if norms.shape != want["norms"].shape or norms.std() < 1e-6:
+            raise Mismatch("The norms must be one number per image.")
+        turned = "The orientation is wrong: a steep neighbourhood is outlying, so the score is plus the norm."
+        assert_close(got["scores"], norms, mistakes={turned: -norms})
+
+    assert_either_way(got, want, judge)
+
+
+### END HIDDEN TESTS
+
+
+@probe
+def histogram(student, scores_id, scores_ood):
+    edges, densities = student.ex_ood.score_histogram({"test": scores_id.numpy(), "ood": scores_ood.numpy()}, 20)
+    return {"edges": np.asarray(edges), "test": np.asarray(densities["test"]), "ood": np.asarray(densities["ood"])}
+
+
+@exercise(
+    "3.6b",
+    points=1,
+    public=True,
+    hint="One set of bin edges for all groups, from the smallest to the largest score; densities, not counts.",
+)
+def test_histogram_of_the_scores(run, scores_id, scores_ood):
+    """`score_histogram` returns common edges and the density of every group."""
+    got, want = run(histogram, scores_id, scores_ood)
+    one_group = {"The bins do not reach over all groups.": np.histogram_bin_edges(scores_id.numpy(), 20)}
+    assert_close(got["edges"], want["edges"], mistakes={name: torch.tensor(edges) for name, edges in one_group.items()})
+    width = (want["edges"][1] - want["edges"][0]).item()
+    for group, scores in (("test", scores_id), ("ood", scores_ood)):
+        one = 1 / (len(scores) * width)  # a score that rounding moves over an edge
+        assert_close(
+            got[group],
+            want[group],
+            atol=1.01 * one,
+            mistakes={
+                "These are counts; groups of different size compare by their density.": want[group] / one,
+                "These are shares; a density integrates to 1 over the width of the bins.": want[group] * width,
+                "Every group has bins of its own: pass the common edges to numpy.histogram.": torch.from_numpy(
+                    np.histogram(scores.numpy(), 20, density=True)[0]
+                ),
+            },
+        )
+
+
+@probe
+def threshold(student, scores_id, quantile):
+    return {"threshold": float(student.ex_ood.energy_threshold(scores_id.numpy(), quantile))}
+
+
+### BEGIN HIDDEN TESTS
+@exercise(
+    "3.6b", points=1, hint="The quantile of the in-distribution scores: that share of them lies below the threshold."
+)
+def test_threshold(run, scores_id):
+    """`energy_threshold` accepts the asked share of in-distribution images."""
+    found = [run(threshold, scores_id, quantile)[0]["threshold"] for quantile in (0.9, 0.97)]
+    if not all(isinstance(value, float) for value in found):
+        raise Mismatch("The threshold is one number.")
+    below = [(scores_id <= value).float().mean().item() for value in found]
+    # The definitions of a quantile differ by two of the 240 scores at most.
+    wrong = [abs(share - quantile) > 0.009 for share, quantile in zip(below, (0.9, 0.97), strict=True)]
+    if any(wrong) and found[0] == found[1]:
+        fail("`quantile` is ignored: the threshold is the same for any share.")
+    if all(wrong) and below[0] < 0.02 and below[1] < 0.02:
+        fail("numpy.percentile takes per cent: 100 times the quantile.")
+    if all(wrong) and abs(below[0] - 0.1) < 0.009:
+        fail("The tail is the wrong one: large scores are outliers, so the threshold lies at the upper end.")
+    if any(wrong):
+        fail("Another share of the in-distribution scores than asked for lies below the threshold.")
+
+
+### END HIDDEN TESTS
+
+
+@probe
+def metrics(student, scores_id, scores_ood):
+    found = student.ex_ood.ood_metrics(scores_id.numpy(), scores_ood.numpy())
+    return {name: float(found[name]) for name in ("auroc", "aupr", "fpr95")}
+
+
+def hard_labels(scores_id, scores_ood):
+    """The truth, and the predictions of a detector that cuts the scores at a threshold: name of the cut -> 0 or 1."""
+    scores = np.concatenate([scores_id.numpy(), scores_ood.numpy()])
+    truth = np.arange(len(scores)) >= len(scores_id)
+    cuts = {
+        "the 95 % quantile": np.quantile(scores_id.numpy(), 0.95),
+        "the mean": scores.mean(),
+        "the median": np.median(scores),
+        "0": 0.0,
+        "0.5": 0.5,
+    }
+    return truth, {name: scores > cut for name, cut in cuts.items()}
+
+
+@exercise("3.6c", points=1, public=True, hint="Rank by the scores themselves; label 0 for in-distribution, 1 for OOD.")
+def test_auroc(run, scores_id, scores_ood):
+    """`ood_metrics` returns the area under the ROC curve, with OOD as the positive class."""
+    got, want = run(metrics, scores_id, scores_ood)
+    truth, predictions = hard_labels(scores_id, scores_ood)
+    mistakes = {"The classes are the wrong way round: OOD is the positive class (label 1).": 1 - want["auroc"]} | {
+        f"This is the AUROC of hard labels (a cut at {name}): rank by the scores themselves.": roc_auc_score(truth, cut)
+        for name, cut in predictions.items()
+    }
+    assert_close(got["auroc"], want["auroc"], rtol=0, atol=0.002, mistakes=mistakes)
+
+
+### BEGIN HIDDEN TESTS
+@exercise("3.6c", points=0.5, hint="Average precision with OOD as the positive class.")
+def test_aupr(run, scores_id, scores_ood):
+    """`ood_metrics` returns the area under the precision-recall curve."""
+    got, want = run(metrics, scores_id, scores_ood)
+    truth, predictions = hard_labels(scores_id, scores_ood)
+    scores = torch.cat([scores_id, scores_ood]).numpy()
+    mistakes = {
+        "In-distribution images are the positive class here; OOD is (label 1).": average_precision_score(
+            ~truth, -scores
+        ),
+        "The labels are the wrong way round: OOD has the label 1.": average_precision_score(~truth, scores),
+        "The scores are turned round: a larger score means OOD.": average_precision_score(truth, -scores),
+        "This is the area under the ROC curve.": roc_auc_score(truth, scores),
+    } | {
+        f"This is the AUPR of hard labels (a cut at {name}): rank by the scores.": average_precision_score(truth, cut)
+        for name, cut in predictions.items()
+    }
+    # Trapezoids instead of steps, which some libraries use, differ by less than 0.01 here.
+    assert_close(got["aupr"], want["aupr"], rtol=0, atol=0.01, mistakes=mistakes)
+
+
+@exercise(
+    "3.6c",
+    points=0.5,
+    hint="The share of in-distribution images above the threshold that 95 % of the OOD images reach.",
+)
+def test_fpr95(run, scores_id, scores_ood):
+    """`ood_metrics` returns the false positive rate at 95 % true positives."""
+    got, _ = run(metrics, scores_id, scores_ood)
+    if not isinstance(got["fpr95"], float):
+        raise Mismatch("The rate is one number.")
+
+    def is_rate(rate, positives, negatives, share):
+        """Whether `rate` of the negatives reach a threshold that `share` of the positives reach, up to one of them."""
+        number = round((1 - share) * len(positives))
+        rates = [(negatives >= threshold).float().mean().item() for threshold in positives.sort()[0][number - 1 :][:3]]
+        return min(rates) - 1e-6 <= rate <= max(rates) + 1e-6
+
+    if is_rate(got["fpr95"], scores_ood, scores_id, 0.95):
+        return
+    if is_rate(got["fpr95"], -scores_id, -scores_ood, 0.95) or is_rate(got["fpr95"], scores_id, scores_ood, 0.95):
+        fail("The classes are the wrong way round: OOD is the positive class (label 1).")
+    if is_rate(got["fpr95"], scores_ood, scores_id, 0.05):
+        fail("This is the rate at 5 % true positives, not at 95 %.")
+    if is_rate(1 - got["fpr95"], scores_ood, scores_id, 0.95):
+        fail("This is the share of in-distribution images below the threshold; those above it are taken for OOD.")
+    raise Mismatch("The rate is another one than that of a correct solution.")
+
+
+### END HIDDEN TESTS

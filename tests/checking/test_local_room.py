@@ -1,0 +1,82 @@
+"""The process on a student's own machine: nothing hostile there, but loops, crashes and forgotten children."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ebmcourse.checking.local import LocalRoom
+from ebmcourse.checking.observation import decode, encode
+from ebmcourse.checking.observer import Died, TimedOut
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("program")
+
+
+@pytest.fixture(scope="module")
+def room(folder):
+    room = LocalRoom(folder)
+    yield room
+    room.close()
+
+
+def ask(room, body, seconds=30.0):
+    source = "def f(student):\n" + "".join(f"    {line}\n" for line in body.splitlines())
+    return decode(room.ask(encode({"source": source, "probe": "f", "inputs": [], "seed": 0}), seconds))
+
+
+def test_prints_do_not_mix_with_answers(room):
+    assert ask(room, "print('hello', flush=True)\nreturn [1, 'two']")["value"] == [1, "two"]
+
+
+def test_a_loop_ends_in_time_and_the_next_question_is_answered(room):
+    with pytest.raises(TimedOut):
+        ask(room, "while True: pass", 1.0)
+    assert ask(room, "return 1")["value"] == 1
+
+
+def test_a_process_that_ends_is_started_again(room):
+    with pytest.raises(Died):
+        ask(room, "import os; os._exit(0)")
+    assert ask(room, "return 1")["value"] == 1
+
+
+CHILD = """
+import os, time
+child = os.fork()
+if child == 0:
+    time.sleep(1000)
+    os._exit(0)
+with open("child", "w") as file:
+    file.write(str(child))
+"""
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/stat").exists(), reason="needs fork and /proc")
+def test_children_that_hold_on_to_the_channel_are_ended_too(room, folder):
+    """Loaders of data are such children; nobody may wait for them to end by themselves."""
+    for end in ("time-out", "close"):
+        if end == "time-out":
+            with pytest.raises(TimedOut):
+                ask(room, CHILD + "while True: pass", 1.0)
+        else:
+            assert ask(room, CHILD + "return 1")["value"] == 1
+            room.close()
+        child = int((folder / "child").read_text())
+        for _ in range(100):  # the kernel ends it a little later
+            if not lives(child):
+                break
+            time.sleep(0.05)
+        assert not lives(child), end

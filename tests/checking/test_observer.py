@@ -1,0 +1,171 @@
+"""The observer believes nothing, repeats nothing, and lets nobody have more than their time."""
+
+import contextlib
+import time
+from pathlib import Path
+
+import pytest
+
+from ebmcourse.checking import probe
+from ebmcourse.checking.observation import decode, encode
+from ebmcourse.checking.observer import LEAST_PATIENCE, Call, Died, Garbled, Lost, Observer, TimedOut
+
+
+@probe
+def anything(student):
+    return 1
+
+
+CALL = Call("1a/check", Path(__file__), "anything", (), 0, 8.0)
+
+
+class Room:
+    """Says what it is told to say; `reply` may be bytes, an exception, or a function of the request."""
+
+    def __init__(self, reply):
+        self.reply, self.limits, self.closed = reply, [], 0
+
+    def ask(self, frame, seconds):
+        self.limits.append(seconds)
+        reply = self.reply(decode(frame)) if callable(self.reply) else self.reply
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def close(self):
+        self.closed += 1
+
+
+def observer(reply, **more):
+    settings = {"files": {"work.py": "a\rb\x0cc\r\nraise ValueError(secret)\n"}, "problems": {}, "messages": False}
+    return Observer(Room(reply), **(settings | {"budget": 100.0} | more))
+
+
+def answer(**said):
+    return lambda request: encode({"ticket": request["ticket"], "seconds": 0.0, **said})
+
+
+def lost(watching):
+    with pytest.raises(Lost) as found:
+        watching.observe(CALL)
+    return found.value
+
+
+def test_a_proper_answer_is_passed_on():
+    watching = observer(answer(value={"x": [1, 2.5, None]}, seconds=3.0))
+    assert watching.observe(CALL) == {"x": [1, 2.5, None]}
+    assert watching.flags == [] and watching.seconds["1a/check"] < 1, "the claimed time is not believed"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"value": 1, "seconds": float("nan")},
+        {"value": 1, "seconds": float("inf")},
+        {"value": 1, "seconds": 1},
+        {"value": 1, "seconds": None},
+        {"value": 1, "error": {}},
+        {"value": 1, "passed": True},
+        {"error": "text"},
+        {"error": None},
+        {},
+    ],
+)
+def test_an_improper_answer_is_refused_and_flagged(said):
+    watching = observer(answer(**said))
+    assert lost(watching).status == "error"
+    assert watching.flags == ["1a/check: the submission's process sent an answer that the kit does not write"]
+    assert watching._room.closed == 1
+
+
+@pytest.mark.parametrize("reply", [b"", b"\x00" * 100, encode([1]), encode("x"), encode(None), encode({"value": 1})])
+def test_bytes_that_are_no_answer_are_refused(reply):
+    watching = observer(reply)
+    assert lost(watching).status == "error" and len(watching.flags) == 1
+
+
+def test_an_answer_to_another_question_is_refused():
+    watching = observer(encode({"ticket": "0123456789abcdef", "seconds": 0.0, "value": 1}))
+    lost(watching)
+    assert watching.flags == ["1a/check: the submission's process answered what it was not asked"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(TimedOut(), "timeout"), (Died(), "error"), (Garbled("spoke in tongues"), "error")]
+)
+def test_what_happens_in_the_room_has_its_status(error, status):
+    watching = observer(error)
+    assert lost(watching).status == status
+    assert len(watching.flags) == (status != "timeout")
+
+
+def test_patience_shrinks_with_every_time_out_and_comes_back_with_an_answer():
+    watching = observer(TimedOut())
+    for _ in range(6):
+        lost(watching)
+    assert watching._room.limits == [8.0, 4.0, 2.0, 1.0, 8.0 * LEAST_PATIENCE, 8.0 * LEAST_PATIENCE]
+    watching._room.reply = answer(value=1)
+    watching.observe(CALL)
+    watching.observe(CALL)
+    assert watching._room.limits[-1] == 8.0
+
+
+def test_the_budget_is_spent_by_the_clock_however_a_call_ends():
+    for end in (answer(value=1), Died(), TimedOut(), Garbled("x")):
+
+        def slowly(request, end=end):
+            time.sleep(0.02)
+            return end(request) if callable(end) else end
+
+        watching = observer(slowly, budget=0.01)
+        with contextlib.suppress(Lost):
+            watching.observe(CALL)
+        assert "used up" in lost(watching).reason and len(watching._room.limits) == 1
+
+
+ERROR = {"kind": "error", "type": "ValueError", "message": "0.123 hidden", "file": "work.py", "line": 3}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"type": "Hidden0"},
+        {"type": "__import__"},
+        {"type": "print"},
+        {"type": ["ValueError"]},
+        {"type": None},
+        {"file": "../../hidden"},
+        {"file": "hidden.py", "line": 1},
+        {"file": 7},
+        {"file": None},
+        {"line": 0},
+        {"line": -1},
+        {"line": 10**9},
+        {"line": 2.0},
+        {"line": "3"},
+        {"kind": "hidden"},
+        {"kind": {}},
+        {"message": {"hidden": 1}},
+        {"extra": "hidden"},
+    ],
+)
+def test_an_error_is_told_in_words_of_ours(change):
+    reason = lost(observer(answer(error=ERROR | change))).reason
+    assert "hidden" not in reason.lower() and "0.123" not in reason
+    assert reason.startswith("Your program stopped with ")
+
+
+def test_lines_are_counted_as_python_counts_them():
+    assert "work.py, line 3: `raise ValueError(secret)`" in lost(observer(answer(error=ERROR))).reason
+
+
+def test_on_the_student_s_own_machine_messages_are_shown():
+    assert "0.123 hidden" in lost(observer(answer(error=ERROR), messages=True)).reason
+
+
+def test_a_missing_file_is_explained_in_words_of_ours():
+    missing = {"kind": "missing", "message": "work.py"}
+    told = observer(answer(error=missing), problems={"work.py": "The file `work.py` is missing."})
+    assert lost(told).reason == "The file `work.py` is missing."
+    assert lost(observer(answer(error={"kind": "missing", "message": "hidden"}))).reason == "A file is missing."

@@ -1,0 +1,379 @@
+"""Notebooks: from the percent script to what students get, what their cells call, and what nbgrader makes of it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbgrader.api import Gradebook
+from nbgrader.nbgraderformat import MetadataValidator
+from nbgrader.utils import determine_grade
+
+from autograder import assignment as assignments
+from autograder.notebooks import full_notebook, student_notebook
+from autograder.release import build, part_points
+from ebmcourse.checking import notebook as cells
+from ebmcourse.checking.notebook import Report, check_part, once_written
+from ebmcourse.checking.outcome import Outcome
+from ebmcourse.checking.session import Unusable, run_public_checks
+
+SCRIPT = '''\
+# %% [markdown]
+# # A tiny notebook
+# with $E = -f$
+
+# %% nbgrader={"grade_id": "setup", "locked": true}
+# %matplotlib inline
+from ebmcourse.checking.notebook import check_part, once_written
+
+
+# %% nbgrader={"grade_id": "triple", "solution": true}
+def triple(x):
+    """Three times x."""
+    ### BEGIN SOLUTION 1c
+    # TODO Return three times x.
+    # That is a number.
+    hidden_factor = 3
+    return hidden_factor * x
+    ### END SOLUTION
+
+
+# %%
+with once_written():
+    import tiny
+
+    tiny.double(1)
+
+# %% nbgrader={"grade_id": "test-1a", "grade": true, "locked": true}
+check_part("1a")
+
+# %% nbgrader={"grade_id": "test-1b", "grade": true, "locked": true}
+check_part("1b")
+
+# %% [markdown]
+# Why?
+
+# %% [markdown] nbgrader={"grade_id": "answer-1d", "grade": true, "solution": true, "points": 4}
+# Because of the model answer.
+#
+# ### BEGIN MARK SCHEME
+# four points for the reason
+# ### END MARK SCHEME
+'''
+POINTS = {"1a": 2.0, "1b": 1.0}
+WITH_NOTEBOOK = [name for name in assignments.names() if assignments.load(name).notebook]
+
+
+def cell_by_id(text: str, name: str) -> dict:
+    return next(cell for cell in json.loads(text)["cells"] if cell["id"] == name)
+
+
+def source_of(text: str, name: str) -> str:
+    return "".join(cell_by_id(text, name)["source"])
+
+
+def test_students_get_the_todo_in_the_place_of_the_solution():
+    text = student_notebook(SCRIPT, POINTS)
+    assert source_of(text, "triple") == (
+        'def triple(x):\n    """Three times x."""\n    # TODO (1c): Return three times x.\n    # That is a number.\n'
+        "    # YOUR CODE HERE\n    raise NotImplementedError()"
+    )
+    assert source_of(text, "answer-1d") == "YOUR ANSWER HERE"
+    assert "hidden_factor" in full_notebook(SCRIPT, POINTS) and "model answer" in full_notebook(SCRIPT, POINTS)
+    for secret in ("hidden_factor", "model answer", "four points", "SOLUTION", "MARK SCHEME", "HIDDEN", "autograder"):
+        assert secret not in text
+
+
+def test_the_instructors_tested_cells_call_all_checks():
+    assert source_of(student_notebook(SCRIPT, POINTS), "test-1a") == 'check_part("1a")'
+    assert "from autograder.cells import check_part\n" in source_of(full_notebook(SCRIPT, POINTS), "test-1a")
+
+
+def test_cells_are_named_by_grade_id_or_position_and_locked_as_nbgrader_does():
+    text = student_notebook(SCRIPT, POINTS)
+    assert [cell["id"] for cell in json.loads(text)["cells"]] == [
+        *("cell-000", "setup", "triple", "cell-003", "test-1a", "test-1b", "cell-006", "answer-1d")
+    ]
+    assert cell_by_id(text, "test-1a")["metadata"]["nbgrader"]["points"] == 2.0
+    assert cell_by_id(text, "test-1a")["metadata"]["editable"] is False
+    assert "editable" not in cell_by_id(text, "answer-1d")["metadata"]
+    assert "nbgrader" not in cell_by_id(text, "cell-003")["metadata"]
+
+
+@pytest.mark.parametrize("make", [full_notebook, student_notebook])
+def test_a_notebook_has_the_same_bytes_whenever_it_is_made(make):
+    assert make(SCRIPT, POINTS) == make(SCRIPT, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("test-1b", "test-1c", "'test-1c' belongs to no part"),
+        ('"test-1b", "grade": true', '"other"', "does not test 1b"),
+        ('"setup"', '"answer-1d"', "Duplicate grade id"),
+        ('"setup"', '"not a name"', "not a name"),
+        ('"points": 4', '"locked": false', "does not have points"),
+        ("# TODO Return", "# Return", "TODO"),
+        ("SOLUTION 1c", "SOLUTION", "TODO"),
+        ("    ### END SOLUTION\n", "", "no end solution"),
+        ('"solution": true}\ndef', '"locked": true}\ndef', "non-solution cell"),
+    ],
+)
+def test_metadata_that_nbgrader_could_not_use_are_refused(old, new, complaint):
+    assert old in SCRIPT
+    with pytest.raises(ValueError, match=complaint):
+        student_notebook(SCRIPT.replace(old, new), POINTS)
+
+
+@pytest.mark.parametrize("name", WITH_NOTEBOOK)
+def test_the_notebooks_of_the_course_are_valid_and_test_every_part_once(name):
+    assignment = assignments.load(name)
+    assert assignment.notebook
+    script, points = assignment.notebook.read_text("utf-8"), part_points(assignment)
+    student = nbformat.reads(student_notebook(script, points), as_version=4)
+    nbformat.validate(student)
+    MetadataValidator().validate_nb(student)
+    about = [cell.metadata.nbgrader for cell in student.cells if "nbgrader" in cell.metadata]
+    tested = {meta.grade_id: meta.points for meta in about if meta.grade and not meta.solution}
+    assert tested == {f"test-{part.replace('.', '-')}": value for part, value in points.items()}
+    assert not any(cell.get("outputs") for cell in student.cells)
+
+
+@pytest.mark.parametrize("name", WITH_NOTEBOOK)
+def test_no_line_of_an_answer_reaches_the_students(name):
+    assignment = assignments.load(name)
+    assert assignment.notebook
+    script, points = assignment.notebook.read_text("utf-8"), part_points(assignment)
+    student, full = student_notebook(script, points), json.loads(full_notebook(script, points))
+    answers = [cell for cell in full["cells"] if cell["metadata"].get("nbgrader", {}).get("solution")]
+    lines = {line.strip() for cell in answers if cell["cell_type"] == "markdown" for line in cell["source"]}
+    assert lines
+    assert [line for line in lines if line and json.dumps(line, ensure_ascii=False)[1:-1] in student] == []
+
+
+# What a cell calls
+
+
+@pytest.fixture
+def released(tiny_course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The release of the tiny assignment; the tests are in its folder as a notebook is."""
+    target = tmp_path / "tiny"
+    build(assignments.load("tiny", tiny_course), target)
+    monkeypatch.chdir(target)
+    return target
+
+
+@pytest.fixture
+def solved(released: Path, tiny_course: Path) -> Path:
+    shutil.copy(tiny_course / "solutions" / "tiny" / "tiny.py", released)
+    return released
+
+
+def test_check_part_shows_the_outcomes_and_returns_the_points(released, tiny_course, capfd):
+    assert check_part("1a") == 0
+    shown = capfd.readouterr().out
+    assert "1a  Doubling: 0 of 2 points by the public checks" in shown
+    assert "Not implemented yet." in shown and "Hint: Multiply by two." in shown
+    shutil.copy(tiny_course / "solutions" / "tiny" / "tiny.py", released)  # a changed file is noticed
+    assert check_part("1a") == 2
+    (released / "tiny.py").write_text("def double(x):\n    return x * x\n")
+    assert check_part("1a") == 0
+    assert "This is the square." in capfd.readouterr().out
+
+
+def test_check_part_writes_nothing_to_standard_error_whatever_the_program_does(solved, capfd):
+    noise = "import os, sys, warnings\nsys.stderr.write('a')\nos.write(2, b'b')\nwarnings.warn('c')\nprint('d')\n"
+    (solved / "tiny.py").write_text(noise + (solved / "tiny.py").read_text())
+    assert check_part("1a") == 2
+    captured = capfd.readouterr()
+    assert captured.err == "" and "d\n" not in captured.out
+    os.write(2, b"open again")
+    assert capfd.readouterr().err == "open again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["def double(x):", "import os\nos._exit(0)", "1 / 0"])
+def test_a_program_that_cannot_even_be_imported_costs_its_points_only(released, program):
+    (released / "tiny.py").write_text(program)
+    assert check_part("1a") == 0
+
+
+def test_a_missing_file_is_named(released, capfd):
+    (released / "tiny.py").unlink()
+    assert check_part("1a") == 0
+    assert "`tiny.py` is missing" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_process_that_is_gone_is_replaced(solved):
+    assert check_part("1a") == 2
+    room = cells._room(Path.cwd())
+    assert room._process
+    room._process.kill()
+    room._process.wait()
+    assert check_part("1a") == 2
+
+
+@pytest.mark.slow
+def test_nbgraders_validation_asks_for_the_public_checks_only(solved, released, monkeypatch):
+    """A number below the cell's points would be a failure, no number is a success; 1b has a hidden check only."""
+    monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
+    assert check_part("1a") is None and check_part("1b") is None
+    (solved / "tiny.py").write_text("")
+    assert check_part("1a") == 0
+
+
+def test_the_public_checks_of_one_part_or_of_all_can_be_run(solved):
+    room = cells._room(solved)
+    assert [outcome.id for outcome in run_public_checks(solved, None, room)] == ["1a/double"]
+    assert [outcome.passed for outcome in run_public_checks(solved, "1a", room)] == [True]
+    assert run_public_checks(solved, "1b", room) == []
+    folders = {Path(getattr(module, "__file__", None) or "/").parent for module in list(sys.modules.values())}
+    assert solved / "checks" not in folders and str(solved / "checks") not in sys.path
+
+
+def test_a_wrong_folder_or_part_is_told_in_a_sentence(released):
+    with pytest.raises(Unusable, match=r"no part '9z': this assignment has 1a, 1b"):
+        check_part("9z")
+    (released / "checks" / "test_1.py").write_text("import nothing_of_this_name\n")
+    with pytest.raises(Unusable, match=r"cannot be loaded .*nothing_of_this_name"):
+        check_part("1a")
+    (released / "checks" / "recorded.safetensors").write_bytes(b"")
+    with pytest.raises(Unusable, match="damaged"):
+        check_part("1a")
+    shutil.rmtree(released / "checks")
+    with pytest.raises(Unusable, match="no folder `checks`"):
+        check_part("1a")
+
+
+def test_all_text_is_escaped():
+    hostile = "<script>alert(1)</script> & `<b>`"
+    outcome = Outcome("x", "1a", hostile, "failed", 0.0, 1.0, True, hostile, hostile)
+    html = Report(hostile, hostile, [outcome], "checks")._repr_html_()
+    assert "<script" not in html and "<b>`" not in html and "<code>&lt;b&gt;</code>" in html
+
+
+def test_once_written_hides_what_is_not_written_and_nothing_else(capfd):
+    with once_written():
+        raise NotImplementedError("Exercise 1a: Double.")
+    assert capfd.readouterr().out == "Not yet: Exercise 1a: Double.\n"
+    with pytest.raises(ZeroDivisionError), once_written():
+        raise ZeroDivisionError
+
+
+# With nbgrader itself
+
+CONFIG = """
+c = get_config()
+c.CourseDirectory.course_id = "tiny"
+c.CourseDirectory.source_directory = "source"
+c.CourseDirectory.release_directory = "assignments"
+c.Autograde.exclude_overwriting = {"tiny": ["tiny.py"]}
+c.Execute.timeout = 300
+"""
+
+
+def nbgrader(folder: Path, *arguments: str) -> str:
+    """Run an nbgrader command in `folder`, without the user's own configuration; return what it prints."""
+    places = {f"JUPYTER_{name}_DIR": str(folder / ".jupyter" / name) for name in ("CONFIG", "RUNTIME")}
+    places["PATH"] = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]  # nbgrader calls alembic
+    places["EBM_COURSE_SEED_FILE"] = str(folder / ".seed")
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    done = subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny", *WITH_NOTEBOOK])
+def test_generate_assignment_makes_the_same_notebook(name, tmp_path):
+    script, points = SCRIPT, POINTS
+    if name != "tiny":
+        assignment = assignments.load(name)
+        assert assignment.notebook
+        script, points = assignment.notebook.read_text("utf-8"), part_points(assignment)
+    (tmp_path / "nbgrader_config.py").write_text(CONFIG)
+    source = tmp_path / "source" / name
+    source.mkdir(parents=True)
+    (source / f"{name}.ipynb").write_text(full_notebook(script, points), "utf-8")
+    nbgrader(tmp_path, "generate_assignment", name)
+    made = (tmp_path / "assignments" / name / f"{name}.ipynb").read_text("utf-8")
+    assert made == student_notebook(script, points)
+
+
+@pytest.mark.slow
+def test_nbgrader_validates_a_solution_and_marks_it_by_hidden_checks_too(tiny_course, tmp_path):
+    source, work = tiny_course / "source" / "tiny", tiny_course / "submitted" / "s001" / "tiny"
+    build(assignments.load("tiny", tiny_course), source)
+    (source / "tiny.ipynb").write_text(full_notebook(SCRIPT, POINTS), "utf-8")
+    (tiny_course / "nbgrader_config.py").write_text(CONFIG)
+    nbgrader(tiny_course, "generate_assignment", "tiny")
+    shutil.copytree(tiny_course / "assignments" / "tiny", work)
+    assert "VALIDATION FAILED ON 2 CELL(S)" in nbgrader(work, "validate", "tiny.ipynb")  # 1a, and the answer
+    solution = (tiny_course / "solutions" / "tiny" / "tiny.py").read_text("utf-8")
+    wrong_in_1b = solution.replace("alpha=1", "alpha=2")  # which only a hidden check sees
+    (work / "tiny.py").write_text(wrong_in_1b)
+    notebook = nbformat.read(work / "tiny.ipynb", 4)
+    notebook.cells[-1].source = "Because."
+    nbformat.write(notebook, work / "tiny.ipynb")
+    assert "Success" in nbgrader(work, "validate", "tiny.ipynb")
+    nbgrader(tiny_course, "autograde", "tiny")
+    with Gradebook(f"sqlite:///{tiny_course / 'gradebook.db'}") as gradebook:
+        grades = {
+            name: gradebook.find_grade(name, "tiny", "tiny", "s001") for name in ("test-1a", "test-1b", "answer-1d")
+        }
+        assert (grades["test-1a"].auto_score, grades["test-1b"].auto_score) == (2, 0)
+        assert grades["answer-1d"].needs_manual_grade
+
+
+# The reference notebooks
+
+
+def executed(folder: Path, name: str) -> nbformat.NotebookNode:
+    """Run the notebook in `folder` from top to bottom, on one thread: the machine may have other things to do."""
+    notebook = nbformat.read(folder / f"{name}.ipynb", 4)
+    client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return notebook
+
+
+def printed(notebook: nbformat.NotebookNode, stream: str) -> list[str]:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.text for output in outputs if output.output_type == "stream" and output.name == stream]
+
+
+def marks(notebook: nbformat.NotebookNode) -> dict[str, float]:
+    """What nbgrader gives for the outputs of the tested cells."""
+    tested = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade") and c.cell_type == "code"]
+    return {cell.id: determine_grade(cell)[0] for cell in tested}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_NOTEBOOK)
+def test_the_notebook_runs_through_with_the_stubs_and_with_the_reference(name, tmp_path):
+    assignment = assignments.load(name)
+    assert assignment.notebook
+    build(assignment, tmp_path)
+    text = student_notebook(assignment.notebook.read_text("utf-8"), part_points(assignment))
+    (tmp_path / f"{name}.ipynb").write_text(text, "utf-8")
+    stub = executed(tmp_path, name)
+    assert set(marks(stub).values()) == {0}
+    assert any(text.startswith("Not yet") for text in printed(stub, "stdout"))
+    for file in assignment.files:
+        shutil.copy(assignment.folder / file, tmp_path)
+    reference = executed(tmp_path, name)
+    public: dict[str, float] = {}
+    for outcome in run_public_checks(tmp_path):
+        cell = f"test-{outcome.part.replace('.', '-')}"
+        public[cell] = public.get(cell, 0.0) + outcome.max_points
+    assert marks(reference) == public
+    assert printed(reference, "stderr") == []
+    assert not [text for text in printed(reference, "stdout") if "Not yet" in text]

@@ -1,0 +1,213 @@
+"""What a submission may say on its channel, and what becomes of its neighbours when it says something else."""
+
+import json
+import os
+import time
+
+import pytest
+
+from autograder.sandbox.sandbox import Sandbox, SandboxRoom
+from ebmcourse.checking import probe
+from ebmcourse.checking.observation import encode
+from ebmcourse.checking.observer import Died, Garbled, Lost, TimedOut
+
+FRAME = """
+import json, os, struct, sys
+
+def frame(tree):
+    header = json.dumps({"__metadata__": {"tree": tree}}).encode()
+    body = struct.pack("<Q", len(header)) + header
+    return struct.pack("<Q", len(body)) + body
+
+def say(data):
+    for number in range(256):
+        try:
+            os.write(number, data)
+        except OSError:
+            pass
+
+def ticket():
+    caller = sys._getframe()
+    while not isinstance(caller.f_locals.get("request"), dict):
+        caller = caller.f_back
+    return caller.f_locals["request"]["ticket"]
+"""
+
+
+@probe
+def answer(student):
+    return student.work.answer()
+
+
+@probe
+def constant(student):
+    return 42
+
+
+def lost(made, question=answer, **limits):
+    with pytest.raises(Lost) as found:
+        made.ask(question, **limits)
+    return found.value
+
+
+@pytest.mark.parametrize(
+    ("program", "flag"),
+    [
+        ('say(frame(\'{"value": 7, "seconds": 0.0}\'))', "answered what it was not asked"),
+        ('say(frame(\'{"value": 7, "seconds": 0.0, "ticket": ""}\'))', "answered what it was not asked"),
+        ("say(struct.pack('<Q', 2**60))", "announced an answer of more than 32 MiB"),
+        ("say(struct.pack('<Q', 0))", "sent an answer that the kit does not write"),
+        ("say(struct.pack('<Q', 99) + os.urandom(99))", "sent an answer that the kit does not write"),
+        ("say(frame('[' * 10**5 + ']' * 10**5))", "sent an answer that the kit does not write"),
+        ('say(frame(\'{"value": 7, "seconds": NaN}\'))', "sent an answer that the kit does not write"),
+        ('say(frame(\'{"value": 7, "seconds": 1e999}\'))', "sent an answer that the kit does not write"),
+        ("say(frame('{\"value\": 7, \"seconds\": ' + '9' * 400 + '}'))", "sent an answer that the kit does not write"),
+        ('say(frame(\'{"value": {"$tensor": "0"}, "seconds": 0.0}\'))', "sent an answer that the kit does not write"),
+        ('say(frame(\'{"error": 5, "seconds": 0.0}\'))', "sent an answer that the kit does not write"),
+        ("os._exit(0)", "was ended from inside"),
+        ("os.kill(os.getpid(), 9); os.abort()", "was ended from inside"),
+        ("os.closerange(0, 256)", "was ended from inside"),
+    ],
+)
+def test_whatever_is_no_answer_costs_its_check_and_is_flagged(inmate, program, flag):
+    made = inmate(work=f"{FRAME}\ndef answer():\n    {program}\n    return 7\n")
+    assert lost(made).status == "error"
+    assert [flag in found for found in made.flags] == [True]
+    assert made.ask(constant) == 42, "the next check begins anew"
+
+
+def test_a_second_answer_to_one_question_costs_the_next_check(inmate):
+    forged = 'say(frame(\'{"value": 7, "seconds": 0.0, "ticket": "\' + ticket() + \'"}\'))'
+    made = inmate(work=f"{FRAME}\ndef answer():\n    {forged}\n    return 8\n")
+    assert made.ask(answer) == 7
+    assert lost(made, constant).status == "error"
+    assert made.flags == ["1a/check: the submission's process answered what it was not asked"]
+    assert made.ask(constant) == 42
+
+
+def test_an_answer_that_drips_is_cut_off_in_time(inmate):
+    made = inmate(
+        work=f"{FRAME}\nimport time\ndef answer():\n    while True:\n        say(bytes(1))\n        time.sleep(0.2)\n"
+    )
+    begin = time.monotonic()
+    assert lost(made, seconds=1.0).status == "timeout"
+    assert time.monotonic() - begin < 10
+
+
+def test_an_endless_loop_is_killed_and_the_next_check_is_asked(inmate):
+    made = inmate(
+        work="def answer():\n    while True:\n        try:\n            while True: pass\n        except: pass\n"
+    )
+    assert lost(made, seconds=1.0).status == "timeout"
+    assert made.ask(constant) == 42
+
+
+def test_after_time_outs_patience_is_short_until_there_is_an_answer(inmate):
+    made = inmate(work="import time\ndef answer():\n    time.sleep(100)\n")
+    begin = time.monotonic()
+    reasons = [lost(made, seconds=1.0).reason for _ in range(3)]
+    assert time.monotonic() - begin < 10
+    assert [f"within {limit} seconds" in reason for limit, reason in zip(("1", "0.5", "0.25"), reasons, strict=True)]
+    assert made.ask(constant, seconds=20) == 42
+    assert "within 0.5 seconds" in lost(made, seconds=0.5).reason
+
+
+def test_the_budget_counts_our_clock_and_not_the_submission_s(inmate):
+    lie = "import time\nt = 0.0\ntime.perf_counter = lambda: t\n"
+    made = inmate(work=lie + "def answer():\n    time.sleep(1.2)\n    return 7\n", budget=1.0)
+    assert lost(made, seconds=5.0).status == "timeout"
+    assert "used up" in lost(made, constant).reason
+
+
+def test_a_memory_error_and_an_exception_cost_one_check(inmate):
+    made = inmate(work="def answer():\n    return bytearray(2**50)\n", other="")
+    assert lost(made).status == "memory"
+    assert made.ask(constant) == 42 and made.flags == []
+
+
+def test_feedback_repeats_nothing_that_a_submission_could_choose(inmate):
+    made = inmate(
+        work="class Secret(ValueError): pass\ndef answer():\n    raise Secret(f'hidden input {1.2345 / 5}')\n"
+    )
+    reason = lost(made).reason
+    assert "ValueError in work.py, line 3" in reason and "0.24" not in reason and "Secret(" in reason
+    forged = {"kind": "error", "type": "__import__", "message": "1.2345", "file": "../../1.2345", "line": 1}
+    tree = json.dumps({"error": forged, "seconds": 0.0})[:-1] + ', "ticket": "'
+    made = inmate(work=f"{FRAME}\ndef answer():\n    say(frame({tree!r} + ticket() + '\"}}'))\n")
+    assert lost(made).reason == "Your program stopped with an exception."
+
+
+def test_nothing_is_ever_unpickled_here(inmate, tmp_path):
+    marker = tmp_path / "gotcha"
+    evil = f"""
+import os, pickle, struct
+
+class Evil:
+    def __reduce__(self):
+        return (open, ({str(marker)!r}, "w"))
+
+def answer():
+    poison = pickle.dumps(Evil())
+    for number in range(3, 256):
+        try:
+            os.write(number, struct.pack("<Q", len(poison)) + poison)
+        except OSError:
+            pass
+    return {{"value": Evil(), "list": [Evil]}}
+"""
+    assert lost(inmate(work=evil)).status == "error"
+    assert not marker.exists()
+    plain = inmate(work=evil.replace("range(3, 256)", "()")).ask(answer)
+    assert [type(plain["value"]).__name__, type(plain["list"][0]).__name__] == ["Opaque", "Opaque"]
+
+
+def test_descriptors_sent_along_are_not_kept(inmate):
+    program = """
+import array, os, socket
+def answer():
+    for number in range(3, 256):
+        try:
+            channel = socket.socket(fileno=os.dup(number))
+            descriptors = array.array("i", [os.open("/dev/zero", os.O_RDONLY)])
+            channel.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        except OSError:
+            pass
+    return 7
+"""
+    before = len(os.listdir("/proc/self/fd"))
+    made = inmate(work=program)
+    assert lost(made).status == "error"
+    made.room.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_the_room_says_what_happened(sandbox):
+    request = encode({"source": "", "probe": "nothing", "inputs": [], "seed": 0})
+    room = SandboxRoom(sandbox, {})
+    try:
+        assert b"KeyError" in room.ask(request, 20.0)
+        with pytest.raises((Died, Garbled)):
+            room.ask(b"no request", 20.0)
+        with pytest.raises(TimedOut):
+            room.ask(
+                encode({"source": "import time\ndef f(s): time.sleep(9)", "probe": "f", "inputs": [], "seed": 0}), 0.3
+            )
+        assert b"KeyError" in room.ask(request, 20.0)
+    finally:
+        room.close()
+
+
+@pytest.mark.slow
+def test_a_sandbox_that_was_killed_is_started_again(needs_sandbox):
+    with Sandbox() as sandbox:
+        room = SandboxRoom(sandbox, {})
+        request = encode({"source": "def f(s): return 1", "probe": "f", "inputs": [], "seed": 0})
+        first = room.ask(request, 20.0)
+        assert sandbox._process is not None
+        sandbox._process.kill()
+        sandbox._process.wait()
+        time.sleep(0.5)  # the kernel ends what was inside a little later
+        with pytest.raises(Died):
+            room.ask(request, 20.0)
+        assert len(room.ask(request, 120.0)) >= len(first) - 32
+        room.close()
