@@ -25,3 +25,6 @@ c.Autograde.exclude_overwriting = {
     for path in sorted((ROOT / "solutions").glob("*/assignment.toml"))
 }
 c.Execute.timeout = 600
+
+# What students draw and train stays with them: `nbgrader submit` would copy it.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", ".*", "data", "runs"]

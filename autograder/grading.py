@@ -37,6 +37,16 @@ class Job:
     confined: bool
 
 
+def in_short(flags: list[str]) -> list[str]:
+    """Flags ``check: what happened``, with those that say the same of several checks made one."""
+    checks: dict[str, list[str]] = {}
+    for flag in flags:
+        check, what = flag.split(": ", 1)
+        checks.setdefault(what, []).append(check)
+    more = {what: f" and {len(where) - 1} more" if len(where) > 1 else "" for what, where in checks.items()}
+    return [f"{where[0]}{more[what]}: {what}" for what, where in checks.items()]
+
+
 class Grader:
     """Grades submissions one by one, with a judge and a sandbox that stay warm."""
 
@@ -68,7 +78,7 @@ class Grader:
             submission_sha256=submission.sha256,
             checks_sha256=self._job.checks_sha256,
             seed=self._job.seed.label,
-            flags=sorted({*submission.flags, *observer.flags}),
+            flags=sorted({*submission.flags, *in_short(observer.flags)}),
             checks=checks,
             confined=self._job.confined,
         )

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from autograder.cli import main as autograder
+from autograder.grading import in_short
 from autograder.seed import secret
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_sandbox")]
@@ -146,3 +147,8 @@ def test_a_full_disk_leaves_no_half_written_result(tiny_course, submitted, tmp_p
         pytest.skip("this machine does not let tests mount a small disk")
     assert "exit code 2" in run.stdout and "all whole" in run.stdout, run.stdout + run.stderr
     assert "No space left" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_flags_that_say_the_same_are_made_one():
+    flags = ["1a/x: it ended", "1a/y: it ended", "1b/x: it: lied", "1b/y: it ended"]
+    assert in_short(flags) == ["1a/x and 2 more: it ended", "1b/x: it: lied"]

@@ -130,26 +130,33 @@ class Observer:
 
     def _lost(self, error: dict[str, Any]) -> Lost:
         """Put the submission's account of its exception into words that hold nothing it could have chosen freely."""
-        kind, name, file, line = (error.get(key) for key in ("kind", "type", "file", "line"))
+        kind, name, missing = (error.get(key) for key in ("kind", "type", "missing"))
         if kind == "todo":
             return Lost("failed", "Not implemented yet.")
-        if kind == "missing":
-            return Lost("error", self._problems.get(str(error.get("message")), "A file is missing."))
+        if isinstance(missing, str) and missing in self._problems:
+            return Lost("error", self._problems[missing])
         if kind == "memory":
             return Lost("memory", "Your program used more memory than it may.")
         known = getattr(builtins, name, None) if isinstance(name, str) else None
         is_exception = isinstance(known, type) and issubclass(known, BaseException)
         reason = f"Your program stopped with {name if is_exception else 'an exception'}"
-        text = ""
-        if isinstance(file, str) and file in self._files and isinstance(line, int):
-            lines = re.split(r"\r\n|\r|\n", self._files[file])  # as Python counts them
-            if 1 <= line <= len(lines):
-                text = lines[line - 1].strip()
-                reason += f" in {file}, line {line}: `{text[:120]}`"
+        place, text = self._innermost(error.get("places"))
+        if text:
+            reason += f" in {place}: `{text[:120]}`"
         if self._messages and error.get("message"):
             reason += f" ({error['message']})"
         advice = [advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)]
         return Lost("error", " ".join([reason + ".", *advice]))
+
+    def _innermost(self, places: Any) -> tuple[str, str]:
+        """The last of `places` that is a line of a file handed in, as words and as that line; of others, nothing."""
+        for place in reversed(places if isinstance(places, list) else []):
+            match place:
+                case [str(file), int(line)] if file in self._files:
+                    lines = re.split(r"\r\n|\r|\n", self._files[file])  # as Python counts them
+                    if 1 <= line <= len(lines):
+                        return f"{file}, line {line}", lines[line - 1].strip()
+        return "", ""
 
 
 def _reply(frame: bytes, ticket: str) -> tuple[Any, dict[str, Any] | None, float]:

@@ -70,21 +70,18 @@ def _reply(said: dict[str, Any], request: dict[str, Any], begin: float) -> bytes
 
 
 def describe(error: BaseException, folder: Path) -> dict[str, Any]:
-    """Say what went wrong: kind, name of the builtin exception, message, and the last place in the submission."""
-    places = [
-        (Path(frame.filename).name, frame.lineno)
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).parent == folder
-    ]
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).parent == folder:
-        places.append((Path(error.filename).name, error.lineno))
-    file, line = places[-1] if places else ("", 0)
+    """Say what went wrong: kind, name of the builtin exception, message, file not found, places from outer to inner."""
+    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append((error.filename, error.lineno))
+    places = [[Path(file).name, line or 0] for file, line in lines if Path(file).parent == folder]
+    missing = f"{error.name}.py" if isinstance(error, ModuleNotFoundError) else ""
     return {
         "kind": _kind(error),
         "type": next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "builtins"),
         "message": str(error)[:500],
-        "file": file,
-        "line": int(line or 0),
+        "missing": str(error) if isinstance(error, Missing) else missing,
+        "places": places[-16:],
     }
 
 

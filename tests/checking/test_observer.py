@@ -123,7 +123,7 @@ def test_the_budget_is_spent_by_the_clock_however_a_call_ends():
         assert "used up" in lost(watching).reason and len(watching._room.limits) == 1
 
 
-ERROR = {"kind": "error", "type": "ValueError", "message": "0.123 hidden", "file": "work.py", "line": 3}
+ERROR = {"kind": "error", "type": "ValueError", "message": "0.123 hidden", "missing": "", "places": [["work.py", 3]]}
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,13 @@ ERROR = {"kind": "error", "type": "ValueError", "message": "0.123 hidden", "file
         {"type": "print"},
         {"type": ["ValueError"]},
         {"type": None},
-        {"file": "../../hidden"},
-        {"file": "hidden.py", "line": 1},
-        {"file": 7},
-        {"file": None},
-        {"line": 0},
-        {"line": -1},
-        {"line": 10**9},
-        {"line": 2.0},
-        {"line": "3"},
+        {"places": [["../../hidden", 1]]},
+        {"places": [["hidden.py", 1], ["work.py", 1]]},
+        {"places": [["work.py", 3], ["hidden.py", 1]]},
+        *({"places": [["work.py", line]]} for line in (0, -1, 10**9, 2.0, "3", None, [])),
+        *({"places": places} for places in (None, 7, "hidden", {"hidden": 1}, [None], [[]], [["work.py"]], [[[], {}]])),
+        {"missing": "hidden.py"},
+        {"missing": ["hidden.py"]},
         {"kind": "hidden"},
         {"kind": {}},
         {"message": {"hidden": 1}},
@@ -165,7 +163,11 @@ def test_on_the_student_s_own_machine_messages_are_shown():
 
 
 def test_a_missing_file_is_explained_in_words_of_ours():
-    missing = {"kind": "missing", "message": "work.py"}
-    told = observer(answer(error=missing), problems={"work.py": "The file `work.py` is missing."})
-    assert lost(told).reason == "The file `work.py` is missing."
-    assert lost(observer(answer(error={"kind": "missing", "message": "hidden"}))).reason == "A file is missing."
+    problems = {"work.py": "The file `work.py` is missing."}
+    for kind in ("missing", "error"):
+        told = observer(answer(error=ERROR | {"kind": kind, "missing": "work.py"}), problems=problems)
+        assert lost(told).reason == problems["work.py"]
+
+
+def test_the_last_line_of_the_student_s_own_is_shown():
+    assert "line 1: `a`" in lost(observer(answer(error=ERROR | {"places": [["work.py", 1], ["given.py", 9]]}))).reason

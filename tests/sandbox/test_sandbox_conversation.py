@@ -131,7 +131,7 @@ def test_feedback_repeats_nothing_that_a_submission_could_choose(inmate):
     )
     reason = lost(made).reason
     assert "ValueError in work.py, line 3" in reason and "0.24" not in reason and "Secret(" in reason
-    forged = {"kind": "error", "type": "__import__", "message": "1.2345", "file": "../../1.2345", "line": 1}
+    forged = {"kind": "error", "type": "__import__", "message": "1.2345", "places": [["../../1.2345", 1]]}
     tree = json.dumps({"error": forged, "seconds": 0.0})[:-1] + ', "ticket": "'
     made = inmate(work=f"{FRAME}\ndef answer():\n    say(frame({tree!r} + ticket() + '\"}}'))\n")
     assert lost(made).reason == "Your program stopped with an exception."
