@@ -132,6 +132,14 @@ def travelled(history):
     return torch.where(history[0].abs() < 0.7, history[-1] - history[0], torch.nan)
 
 
+def follow(moves, slopes):
+    """Whether moves run along the slopes or against them, however far: for checks that ask for something else."""
+    near = slopes.abs() < 0.03  # elsewhere the gradient is clamped
+    if moves.shape != slopes.shape:
+        return False
+    return bool(torch.corrcoef(torch.stack([moves[near], slopes[near]]))[0, 1].abs() > 0.8)
+
+
 @probe
 def gradient_at(student, slopes, labels, start):
     """The gradient that the sampler uses: asked for directly, and from how far the chains of each class move."""
@@ -203,13 +211,14 @@ def test_gradient_at_the_images(run, slopes, labels, start):
 
 @probe
 def side_effects(student, slopes, labels, start, training):
-    """What sampling leaves behind in the network, in train or eval mode, outside or inside no_grad."""
+    """What sampling leaves behind in the network, in train or eval mode, outside or inside no_grad; how it moved."""
 
     def sample(isolated):
         model = Slope(slopes).train(training)
         sampler = student.ex_main.MCMCSampler(model, SHAPE, len(labels), CLASSES, cbuffer_size=8)
         if isolated:
             isolate(sampler, start, keep=("gradient", "sampling_mode"))
+            sampler.update = lambda x, gradient, *args, **kwargs: x + gradient
         with torch.set_grad_enabled(training):
             try:
                 chains = sampler.synthesize_samples(labels, steps=3)
@@ -217,7 +226,9 @@ def side_effects(student, slopes, labels, start, training):
                 if all(model.gradients_on):
                     raise
                 chains = start
+            way = chains - start if isolated else chains
             return {
+                "moves": torch.stack([way[labels == label].mean(0) for label in range(CLASSES)]),
                 "labels": torch.stack(model.labels_seen[-3:]).float(),
                 "gradients_on": all(model.gradients_on),
                 "detached": not chains.requires_grad,
@@ -231,7 +242,7 @@ def side_effects(student, slopes, labels, start, training):
     return ways(isolated=lambda: sample(True), whole=lambda: sample(False))
 
 
-def judge_side_effects(got, want):
+def judge_side_effects(got, want, slopes):
     sentences = {
         "gradients_on": "Gradients at the images are off while sampling: sampling must work inside torch.no_grad too.",
         "detached": "The samples still carry their graph: detach them before they are returned.",
@@ -246,6 +257,8 @@ def judge_side_effects(got, want):
             fail(sentence)
     ignored = {"The labels never reach the network.": -torch.ones_like(want["labels"])}
     assert_close(got["labels"], want["labels"], mistakes=ignored)
+    if not follow(got["moves"], slopes[:-1]):
+        fail("The network is left as it was, but the chains do not follow its gradient.")
 
 
 @probe
@@ -330,5 +343,7 @@ def test_every_step_can_be_returned(run, slopes, start):
             fail("Some steps of the history are equal: keep a copy (clone) of the chains, they are changed in place.")
         if chains[0].abs().mean() < chains[1].abs().mean() / 3:
             fail("The history begins with the start: keep the chains after each step, not before it.")
+        if not all(follow(moves, slopes[-1]) for moves in (chains[1:] - chains[:-1]).mean(1)):
+            fail("The entries of the history do not follow the gradient from step to step.")
 
     assert_either_way(got, want, judge)
