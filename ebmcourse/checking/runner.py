@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,40 +42,50 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
 
 
 def serve(reader: IO[bytes], writer: IO[bytes], folder: Path) -> None:
-    """Answer requests about the submission in `folder` until the stream ends.
+    """Answer requests about the submission in `folder` until the stream ends, see `answer`."""
+    student = Student(folder)
+    namespaces: dict[str, dict[str, Any]] = {}
+
+    def is_own_file(file: str) -> bool:
+        return Path(file).parent == folder
+
+    while (frame := read_frame(reader)) is not None:
+        write_frame(writer, answer(decode(frame), student, namespaces, is_own_file))
+
+
+def answer(
+    request: dict[str, Any], student: Any, namespaces: dict[str, dict[str, Any]], is_own_file: Callable[[str], bool]
+) -> bytes:
+    """Run the probe that is asked for beside `student`, and return the encoded reply.
 
     A request is the observation ``{"source", "probe", "inputs", "seed", "ticket"}``; the reply is ``{"value",
     "seconds", "ticket"}`` or ``{"error", "seconds", "ticket"}``, where an error says what kind, and in which line of
-    the submission. The ticket says to which request the reply belongs.
+    the submission. The ticket says to which request the reply belongs. `namespaces` keeps what each source of probes
+    defines from one request to the next; `is_own_file` says whether a file name of a traceback is the submission's.
     """
-    student = Student(folder)
-    namespaces: dict[str, dict[str, Any]] = {}
-    while (frame := read_frame(reader)) is not None:
-        request = decode(frame)
-        reset_world(request["seed"])
-        begin = time.perf_counter()
-        try:
-            source = request["source"]
-            if source not in namespaces:
-                namespaces[source] = {"__name__": "probes"}
-                exec(compile(source, "<probe>", "exec"), namespaces[source])
-            value = namespaces[source][request["probe"]](student, *request["inputs"])
-            reply = _reply({"value": value}, request, begin)
-        except BaseException as error:  # SystemExit, pytest's outcomes and whatever else a submission raises
-            reply = _reply({"error": describe(error, folder)}, request, begin)
-        write_frame(writer, reply)
+    reset_world(request["seed"])
+    begin = time.perf_counter()
+    try:
+        source = request["source"]
+        if source not in namespaces:
+            namespaces[source] = {"__name__": "probes"}
+            exec(compile(source, "<probe>", "exec"), namespaces[source])
+        value = namespaces[source][request["probe"]](student, *request["inputs"])
+        return _reply({"value": value}, request, begin)
+    except BaseException as error:  # SystemExit, pytest's outcomes and whatever else a submission raises
+        return _reply({"error": describe(error, is_own_file)}, request, begin)
 
 
 def _reply(said: dict[str, Any], request: dict[str, Any], begin: float) -> bytes:
     return encode(said | {"seconds": time.perf_counter() - begin, "ticket": request.get("ticket")})
 
 
-def describe(error: BaseException, folder: Path) -> dict[str, Any]:
+def describe(error: BaseException, is_own_file: Callable[[str], bool]) -> dict[str, Any]:
     """Say what went wrong: kind, name of the builtin exception, message, file not found, places from outer to inner."""
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         lines.append((error.filename, error.lineno))
-    places = [[Path(file).name, line or 0] for file, line in lines if Path(file).parent == folder]
+    places = [[Path(file).name, line or 0] for file, line in lines if is_own_file(file)]
     missing = f"{error.name}.py" if isinstance(error, ModuleNotFoundError) else ""
     return {
         "kind": _kind(error),
