@@ -1,4 +1,4 @@
-"""What to mend first: the order in which a student's lost checks are shown."""
+"""What to mend first: the mistakes behind a student's lost checks, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -8,54 +8,76 @@ from dataclasses import dataclass, field
 from autograder.results import Result
 from ebmcourse.checking.outcome import Outcome
 
+# The diagnosis of a stub, in the words of ebmcourse.checking.observer.
+NOT_BEGUN = "Not implemented yet."
+
 
 @dataclass(slots=True)
 class Advice:
-    """A check to mend, and the skipped checks that wait for it, directly or through others."""
+    """One thing to mend: `checks`, lost in the same way, and the skipped checks that wait for one of them."""
 
-    check: Outcome
+    checks: list[Outcome]
     opens: list[Outcome] = field(default_factory=list)
 
     @property
     def worth(self) -> float:
-        """Points within reach once this check passes."""
-        return self.check.lost + sum(check.lost for check in self.opens)
+        """Points within reach once these checks pass."""
+        return sum(check.lost for check in (*self.checks, *self.opens))
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a mistake to mend: a stub is none."""
+        return self.checks[0].diagnosis != NOT_BEGUN
 
 
 def what_to_mend(result: Result) -> list[Advice]:
-    """The lost checks, the one worth most first; among equals, in the order of the assignment.
+    """Everything that cost points, what is worth most first and stubs last; else in the order of the assignment.
 
-    A skipped check is no mistake of its own: it stands under each check that its diagnosis names by id. Only
-    a skipped check that names no lost check stands for itself.
+    Checks lost with one status and one diagnosis are lost by one mistake. A skipped check is no mistake of its own:
+    it stands under what it waits for, directly or through others. Only one that names no lost check stands for itself.
     """
+    waits = waiting(result)
+    advice: dict[object, Advice] = {}
+    of_check: dict[str, Advice] = {}
+    for check in result.checks:
+        if check.passed or waits.get(check.id):
+            continue
+        alike = check.diagnosis and check.status != "skipped"
+        key = (check.status, check.diagnosis) if alike else check.id
+        of_check[check.id] = advice.setdefault(key, Advice([]))
+        of_check[check.id].checks.append(check)
+    for check in result.checks:
+        if waits.get(check.id):
+            for entry in {id(of_check[root]): of_check[root] for root in _roots(check.id, waits)}.values():
+                entry.opens.append(check)
+    return sorted(advice.values(), key=lambda entry: (not entry.begun, -entry.worth))
+
+
+def waiting(result: Result) -> dict[str, list[Outcome]]:
+    """For each skipped check the lost ones that its diagnosis names, if waiting for them can end."""
     lost = [check for check in result.checks if not check.passed]
-    waits_for = {
+    waits = {
         check.id: [other for other in lost if other is not check and _names(check.diagnosis or "", other.id)]
         for check in lost
         if check.status == "skipped"
     }
-    roots = {check.id: _roots(check, waits_for) for check in lost}
-    advice = {check.id: Advice(check) for check in lost if not roots[check.id]}
-    for check in lost:
-        for root in roots[check.id]:
-            advice[root].opens.append(check)
-    return sorted(advice.values(), key=lambda entry: -entry.worth)
+    return {id_: others for id_, others in waits.items() if _roots(id_, waits)}
 
 
-def _roots(check: Outcome, waits_for: dict[str, list[Outcome]]) -> list[str]:
-    """Ids of the checks where the chains of waiting that begin at `check` end; none if it does not wait."""
+def _roots(id_: str, waits: dict[str, list[Outcome]]) -> list[str]:
+    """Ids of the checks where the chains of waiting that begin at `id_` end; none if they go round in circles."""
     roots: dict[str, None] = {}
     seen: set[str] = set()
-    ahead = list(waits_for.get(check.id, []))
+    ahead = list(waits[id_])
     while ahead:
-        other = ahead.pop(0)
-        if other.id in seen:
+        other = ahead.pop(0).id
+        if other in seen:
             continue
-        seen.add(other.id)
-        if further := waits_for.get(other.id):
+        seen.add(other)
+        if further := waits.get(other):
             ahead.extend(further)
         else:
-            roots[other.id] = None
+            roots[other] = None
     return list(roots)
 
 

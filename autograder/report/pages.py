@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,10 +21,12 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup, escape
 
+from autograder.assignment import COURSE
 from autograder.report import text
-from autograder.report.advice import what_to_mend
+from autograder.report.advice import waiting, what_to_mend
 from autograder.report.charts import class_strips, histogram_columns, mark_strip
 from autograder.report.figures import figures_of
+from autograder.report.sheet import Sheet, read_sheet
 from autograder.report.statistics import check_statistics, common_mistakes, histogram
 from autograder.results import (
     Outcome,
@@ -39,13 +42,18 @@ MISTAKES_SHOWN = 15
 SLOWEST_SHOWN = 5
 
 
-def write_report(results_dir: Path, submitted: Path | None = None) -> list[Path]:
+def write_report(
+    results_dir: Path, submitted: Path | None = None, course: Path = COURSE, exercises: str = ""
+) -> list[Path]:
     """Write all pages of a results folder, and return their paths.
 
     Written are `<assignment>/feedback/<student>.html` and `<assignment>/index.html` for each assignment, and
     `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the
-    student's own figures. Raises ValueError where there are no results, or a result file is damaged.
+    student's own figures. Titles come from the `course`; `exercises` is the web address below which students find the
+    assignments' folders. Raises ValueError where there are no results, a result file is damaged, or that is no address.
     """
+    if exercises and not re.match(r"https?://\S+$", exercises):
+        raise ValueError(f"{exercises!r} is no web address: it should begin with https:// and hold no blanks.")
     assignments = assignments_in(results_dir)
     if not assignments:
         raise ValueError(f"no results in {results_dir}: “autograder grade” writes <assignment>/<student>.json there")
@@ -59,17 +67,18 @@ def write_report(results_dir: Path, submitted: Path | None = None) -> list[Path]
             if (found := read_timings(results_dir, assignment, result.student)) is not None
         }
         folder = results_dir / assignment
+        sheet = read_sheet(assignment, course, exercises)
         for result in results:
             own = submitted / result.student / assignment if submitted is not None else None
             page = folder / "feedback" / f"{result.student}.html"
-            written.append(_write(page, feedback_page(result, own)))
+            written.append(_write(page, feedback_page(result, own, sheet)))
         written.append(_write(folder / "index.html", class_page(results, timings)))
         classes.append(_class_summary(results))
     written.append(_write(results_dir / "index.html", _render("index.html", classes=classes)))
     return written
 
 
-def feedback_page(result: Result, submission: Path | None = None) -> str:
+def feedback_page(result: Result, submission: Path | None = None, sheet: Sheet | None = None) -> str:
     """The page that a student gets; `submission` is the folder of what the student handed in."""
     parts: dict[str, list[Outcome]] = {}
     for check in result.checks:
@@ -77,8 +86,10 @@ def feedback_page(result: Result, submission: Path | None = None) -> str:
     return _render(
         "feedback.html",
         result=result,
+        sheet=sheet or Sheet(),
         parts=parts,
         advice=what_to_mend(result),
+        waits=defaultdict(list, waiting(result)),
         anchors=_anchors(result),
         adjusted=abs(result.score - sum(check.points for check in result.checks)) > 1e-6,
         figures=figures_of(submission) if submission is not None else [],

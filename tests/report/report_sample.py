@@ -259,15 +259,15 @@ def sample_class(students: int = 20, seed: int = 1) -> tuple[list[Result], dict[
             diagnosis = None
             status = "passed"
             if needs in lost:
-                status, diagnosis = "skipped", f"Runs once `{needs}` passes."
+                status, diagnosis = "skipped", f"Skipped until `{needs}` passes."
             elif draw.random() > 1 / (1 + 2.718 ** (1.6 * (difficulty[id_] - ability))):
                 status = draw.choices(["failed", "error", "timeout", "memory"], [85, 10, 4, 1])[0]
                 if status == "failed" and diagnoses and draw.random() < 0.85:
                     diagnosis = draw.choice(diagnoses)
                 elif status == "error":
-                    diagnosis = "`NotImplementedError`: this part is still the stub of the release."
+                    diagnosis = "Your program stopped with AttributeError in ex_model.py, line 31: `x.shpae`."
                 elif status == "timeout":
-                    diagnosis = "Still running after 20 s, the limit of this check; the reference needs 0.3 s."
+                    diagnosis = "No answer within 20 seconds: is there an endless loop?"
             if status != "passed":
                 lost.add(id_)
             got = float(points) if status == "passed" else 0.0

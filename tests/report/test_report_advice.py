@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_sample import sample_class
 
-from autograder.report.advice import what_to_mend
+from autograder.report.advice import NOT_BEGUN, what_to_mend
 from autograder.results import Result
+from ebmcourse.checking.observation import decode, encode
+from ebmcourse.checking.observer import Call, Lost, Observer
 from ebmcourse.checking.outcome import Outcome
 
 
@@ -20,7 +27,11 @@ def result(*checks: tuple[str, str, float, str | None]) -> Result:
 
 
 def order(given: Result) -> list[tuple[str, list[str]]]:
-    return [(entry.check.id, [other.id for other in entry.opens]) for entry in what_to_mend(given)]
+    """The ids of each entry's checks, with blanks between them, and of those that wait for them."""
+    return [
+        (" ".join(check.id for check in entry.checks), [other.id for other in entry.opens])
+        for entry in what_to_mend(given)
+    ]
 
 
 def test_most_points_first_and_ties_in_the_order_of_the_assignment() -> None:
@@ -38,6 +49,38 @@ def test_a_check_that_others_wait_for_comes_before_its_own_points() -> None:
         ("1/last", "skipped", 1, "Runs once 1/next passes."),
     )
     assert order(lost) == [("1/root", ["1/next", "1/last"]), ("1/big", [])]
+
+
+def test_checks_lost_in_the_same_way_are_one_thing_to_mend() -> None:
+    crash = "Your program stopped with NameError."
+    lost = result(
+        ("a", "error", 1, crash),
+        ("b", "failed", 1, "The sign is wrong."),
+        ("c", "error", 1, crash),
+        ("d", "skipped", 1, "Skipped until `c` passes, and `a`."),
+        ("e", "failed", 1, None),
+        ("f", "failed", 1, None),
+    )
+    assert order(lost) == [("a c", ["d"]), ("b", []), ("e", []), ("f", [])]
+
+
+def test_what_is_not_begun_comes_last_however_much_it_is_worth() -> None:
+    lost = result(
+        ("a", "failed", 9, NOT_BEGUN), ("b", "failed", 1, "The sign is wrong."), ("c", "failed", 9, NOT_BEGUN)
+    )
+    assert order(lost) == [("b", []), ("a c", [])]
+    assert [entry.begun for entry in what_to_mend(lost)] == [True, False]
+
+
+def test_a_stub_is_known_by_what_the_observer_says_of_it() -> None:
+    room = Mock(ask=lambda frame, seconds: encode({"error": {"kind": "todo"}, "seconds": 0.0} | _ticket(frame)))
+    call = Call("1/a", Path(__file__), "probe", (), 0, 1.0)
+    with pytest.raises(Lost, match=f"^{re.escape(NOT_BEGUN)}$"):
+        Observer(room, {}, {}, messages=False, budget=1.0).observe(call)
+
+
+def _ticket(frame: bytes) -> dict[str, str]:
+    return {"ticket": decode(frame)["ticket"]}
 
 
 def test_an_id_is_named_only_as_a_whole() -> None:
@@ -65,11 +108,11 @@ def test_every_lost_check_is_shown_whatever_waits_for_what(entries: list[tuple[s
     lost = result(
         *((f"c{n}", status, 1.0, " ".join(f"c{m}" for m in sorted(named))) for n, (status, named) in enumerate(entries))
     )
-    shown = {id_ for first, opens in order(lost) for id_ in (first, *opens)}
-    assert shown == {check.id for check in lost.checks}
+    shown = [id_ for first, opens in order(lost) for id_ in (*first.split(), *opens)]
+    assert set(shown) == {check.id for check in lost.checks}
 
 
 def test_the_sample_class_loses_exactly_what_it_is_told() -> None:
     for given_ in sample_class()[0]:
-        told = {id_ for first, opens in order(given_) for id_ in (first, *opens)}
+        told = {id_ for first, opens in order(given_) for id_ in (*first.split(), *opens)}
         assert told == {check.id for check in given_.checks if not check.passed}

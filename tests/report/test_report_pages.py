@@ -188,6 +188,27 @@ def test_feedback_teaches_the_diagnosis_and_hint_of_each_mistake(pages: dict[str
                 assert (check.diagnosis or "").replace("`", "") in text
 
 
+def test_one_mistake_is_explained_once(tmp_path: Path) -> None:
+    result = sample_class(1)[0][0]
+    crash = "Your program stopped with NameError in ex_model.py, line 3: `import toch`."
+    checks = [replace(check, status="error", points=0.0, diagnosis=crash) for check in result.checks]
+    page = report_on(tmp_path, [replace(result, score=0.0, checks=checks)])["jem/feedback/s001.html"]
+    assert page.text.count("import toch") == 1 and "25 checks, lost in the same way" in page.text
+    assert all(check.hint.replace("`", "") in page.text for check in checks)
+
+
+def test_a_skipped_check_names_the_title_of_what_it_waits_for(tmp_path: Path) -> None:
+    result = sample_class(1)[0][0]
+    first, second = result.checks[1:3]
+    checks = [
+        replace(first, status="failed", points=0.0),
+        replace(second, status="skipped", points=0.0, diagnosis=f"Skipped until `{first.id}` passes."),
+    ]
+    text = " ".join(report_on(tmp_path, [replace(result, checks=checks)])["jem/feedback/s001.html"].text.split())
+    assert f"It needs {first.title.replace('`', '')}, which has to pass first." in text
+    assert first.id not in text
+
+
 def test_feedback_tells_nothing_of_others_nor_of_the_seed(tmp_path: Path) -> None:
     results = [replace(result, seed=918273645) for result in sample_class()[0]]
     for name, page in report_on(tmp_path, results).items():

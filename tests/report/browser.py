@@ -1,0 +1,129 @@
+"""A headless Chromium, driven through its own protocol over a pair of pipes: no driver, no port, no package.
+
+Protocol: https://chromedevtools.github.io/devtools-protocol/
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+_OPTIONS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    " --disable-component-update --disable-sync --hide-scrollbars --font-render-hinting=none --remote-debugging-pipe"
+)
+_PATIENCE = 60  # seconds for one answer: the first start on a busy machine is slow
+
+
+class Browser:
+    """One browser with one page; `events` holds what the page reported, oldest first."""
+
+    def __init__(self, profile: Path) -> None:
+        if CHROMIUM is None:
+            raise FileNotFoundError("no Chromium on this machine: apt-get install chromium")
+        inside_in, self._out = os.pipe()
+        self._in, inside_out = os.pipe()
+        for descriptor in (inside_in, inside_out):
+            os.set_inheritable(descriptor, True)
+        # Chromium reads its commands from descriptor 3 and answers on 4.
+        shell = f'exec "$@" 3<&{inside_in} 4>&{inside_out}'
+        self._process = subprocess.Popen(
+            ["sh", "-c", shell, "sh", CHROMIUM, *_OPTIONS.split(), f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(inside_in, inside_out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(inside_in)
+        os.close(inside_out)
+        os.set_blocking(self._in, False)
+        self._unread = b""
+        self._count = 0
+        self._session: str | None = None
+        self.events: list[dict[str, Any]] = []
+        targets = self.call("Target.getTargets")["targetInfos"]
+        page = next(target["targetId"] for target in targets if target["type"] == "page")
+        self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        os.close(self._out)
+        os.close(self._in)
+        self._process.kill()
+        self._process.wait()
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command and return its result; raises RuntimeError where the browser refuses."""
+        self._count += 1
+        message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        while True:
+            reply = self._next()
+            if reply.get("id") == self._count:
+                if "error" in reply:
+                    raise RuntimeError(f"{method}: {reply['error']['message']}")
+                return reply["result"]
+
+    def open(self, url: str) -> None:
+        """Load a page, and wait until it and all that it brings are loaded. Forgets earlier events."""
+        self.events.clear()
+        self.call("Page.navigate", url=url)
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self._next()
+
+    def value(self, expression: str) -> Any:
+        """What a JavaScript expression gives in the page; it runs beside the page's policy, not under it."""
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in result:
+            raise RuntimeError(str(result["exceptionDetails"]))
+        return result["result"].get("value")
+
+    def look(self, *, width: int, height: int = 800, dark: bool = False, zoom: float = 1, phone: bool = False) -> None:
+        """Show the page at this size in CSS pixels, in light or dark."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=zoom, mobile=phone
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
+
+    def picture(self, *, whole: bool = False) -> bytes:
+        """A PNG of what is in view, or of the whole page."""
+        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
+
+    def print(self) -> bytes:
+        """The page as a PDF, A4."""
+        return base64.b64decode(self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+
+    def _next(self) -> dict[str, Any]:
+        """The next message; events among them are kept."""
+        end = time.monotonic() + _PATIENCE
+        while b"\0" not in self._unread:
+            try:
+                piece = os.read(self._in, 1 << 20)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TimeoutError("the browser does not answer") from None
+                time.sleep(0.002)
+                continue
+            if not piece:
+                raise EOFError("the browser has ended")
+            self._unread += piece
+        message, _, self._unread = self._unread.partition(b"\0")
+        reply: dict[str, Any] = json.loads(message)
+        if "method" in reply:
+            self.events.append(reply)
+        return reply
