@@ -34,10 +34,10 @@ class Browser:
         self._in, inside_out = os.pipe()
         for descriptor in (inside_in, inside_out):
             os.set_inheritable(descriptor, True)
-        # Chromium reads its commands from descriptor 3 and answers on 4.
+        # Chromium reads its commands from descriptor 3 and answers on 4. (A plain sh knows no descriptors above 9.)
         shell = f'exec "$@" 3<&{inside_in} 4>&{inside_out}'
         self._process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", CHROMIUM, *_OPTIONS.split(), f"--user-data-dir={profile}", "about:blank"],
+            ["bash", "-c", shell, "bash", CHROMIUM, *_OPTIONS.split(), f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(inside_in, inside_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

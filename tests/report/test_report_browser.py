@@ -1,0 +1,162 @@
+"""The pages in a real browser: nothing of a student's runs, nothing is requested, everything can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Browser
+from hostile import HOSTILE, REQUESTS, hostile_results, hostile_submission
+from report_sample import sample_class, write_class
+
+from autograder.report import write_report
+from autograder.results import write_result
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the pages with"),
+]
+
+DESKTOP, PHONE = 1200, 390
+
+# Text that stands on its own colour: [contrast (WCAG 2), text] of every text that is in view, least first.
+CONTRASTS = """(() => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = colour => {
+    const linear = c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+    const [r, g, b] = channels(colour).map(c => linear(c / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ground = element => {
+    for (; element; element = element.parentElement) {
+      const colour = getComputedStyle(element).backgroundColor;
+      if ((channels(colour)[3] ?? 1) > 0) return colour;
+    }
+  };
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    const text = texts.currentNode.data.trim();
+    const style = getComputedStyle(element);
+    const shown = element.checkVisibility() && (channels(style.color)[3] ?? 1) > 0;  // transparent: for screen readers
+    if (!text || !shown || element.closest('title')) continue;
+    const pair = [element.namespaceURI.endsWith('svg') ? style.fill : style.color, ground(element)].map(luminance);
+    found.push([(Math.max(...pair) + .05) / (Math.min(...pair) + .05), text]);
+  }
+  return found.sort((a, b) => a[0] - b[0]);
+})()"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The page of a class and one of feedback; more students bring nothing new."""
+    folder = write_class(tmp_path_factory.mktemp("results"), *sample_class())
+    write_report(folder)
+    return [folder / "index.html", folder / "jem/index.html", folder / "jem/feedback/s007.html"]
+
+
+@pytest.fixture(scope="module")
+def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("hostile")
+    for result in hostile_results():
+        write_result(folder / "results", result)
+    hostile_submission(folder / "submitted/s001/jem")
+    return write_report(folder / "results", folder / "submitted")
+
+
+def requests(browser: Browser) -> list[str]:
+    """What the open page asked for, beside itself and what it holds."""
+    asked = [
+        event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"
+    ]
+    return [url for url in asked[1:] if not url.startswith("data:")]
+
+
+def complaints(browser: Browser) -> list[str]:
+    """What the browser had to say, such as that the page's policy stopped something."""
+    return [event["params"]["entry"]["text"] for event in browser.events if event["method"] == "Log.entryAdded"]
+
+
+def has_run(browser: Browser) -> bool:
+    return bool(browser.value("window.ran === 1 || document.title === 'ran'"))
+
+
+def test_the_attack_works_where_nothing_stops_it(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "control.html"
+    refreshing = HOSTILE.index("<meta")
+    page.write_text(f"<p>{HOSTILE[:refreshing]}".replace("\x00", ""), encoding="utf-8")
+    browser.open(page.as_uri())
+    assert has_run(browser)
+    assert f"{REQUESTS}i" in requests(browser) and f"{REQUESTS}s" in requests(browser)
+
+
+def test_nothing_of_a_student_runs_and_nothing_is_requested(browser: Browser, hostile_pages: list[Path]) -> None:
+    assert len(hostile_pages) == 5
+    for page in hostile_pages:
+        browser.open(page.as_uri())
+        browser.value("document.querySelectorAll('a').forEach(link => link.dispatchEvent(new MouseEvent('mouseover')))")
+        assert not has_run(browser), page
+        assert requests(browser) == [] and complaints(browser) == [], page
+        assert browser.value("document.querySelectorAll('main').length") == 1
+
+
+def test_the_policy_alone_stops_what_had_slipped_through(browser: Browser, pages: list[Path], tmp_path: Path) -> None:
+    slipped = tmp_path / "slipped.html"
+    refreshing = HOSTILE.index("<meta")  # a policy has no word against leaving the page
+    content = pages[-1].read_text("utf-8").replace("<main>", f"<main><p>{HOSTILE[:refreshing]}".replace("\x00", ""))
+    slipped.write_text(content, encoding="utf-8")
+    browser.open(slipped.as_uri())
+    assert browser.value("document.querySelectorAll('script').length") > 0
+    assert not has_run(browser)
+    # Chromium reports a request before its policy stops it, so what counts is that none was let through.
+    stopped = [
+        event["params"].get("blockedReason") for event in browser.events if event["method"] == "Network.loadingFailed"
+    ]
+    assert stopped and set(stopped) == {"csp"} and len(stopped) == len(requests(browser))
+
+
+def test_pages_ask_for_nothing(browser: Browser, pages: list[Path]) -> None:
+    for page in pages:
+        browser.open(page.as_uri())
+        assert requests(browser) == [] and complaints(browser) == []
+
+
+@pytest.mark.parametrize("width", [320, PHONE, 800, DESKTOP])
+def test_no_page_is_wider_than_the_screen(
+    browser: Browser, pages: list[Path], hostile_pages: list[Path], width: int
+) -> None:
+    for page in pages + hostile_pages:
+        browser.look(width=width, phone=width < 600)
+        browser.open(page.as_uri())
+        assert browser.value("document.documentElement.scrollWidth") <= width, page
+
+
+@pytest.mark.parametrize(("width", "dark"), product([PHONE, DESKTOP], [False, True]))
+def test_all_text_can_be_read(browser: Browser, pages: list[Path], width: int, dark: bool) -> None:
+    grounds = set()
+    for page in pages:
+        browser.look(width=width, dark=dark, phone=width < 600)
+        browser.open(page.as_uri())
+        contrasts = browser.value(CONTRASTS)
+        assert len(contrasts) >= 10 and contrasts[0][0] >= 4.5, (page, contrasts[:3])
+        grounds.add(browser.value("getComputedStyle(document.body).backgroundColor"))
+    assert grounds == ({"rgb(21, 23, 27)"} if dark else {"rgb(250, 248, 244)"})
+
+
+def test_the_printed_page_is_light_even_in_dark_mode(browser: Browser, pages: list[Path]) -> None:
+    browser.look(width=DESKTOP, dark=True)
+    browser.open(pages[1].as_uri())
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[scheme])
+    ink = browser.value("getComputedStyle(document.querySelector('h1')).color")
+    browser.call("Emulation.setEmulatedMedia", media="", features=[])
+    assert ink == "rgb(32, 36, 43)"
