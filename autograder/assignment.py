@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,16 @@ class Assignment:
         script = self.folder / f"{self.name}.py"
         return script if script.is_file() and script.name not in self.files else None
 
+    @property
+    def hands_in_notebook(self) -> bool:
+        """Whether the program is in the notebook, and not in files beside it."""
+        return f"{self.name}.ipynb" in self.files
+
+    @property
+    def scripts(self) -> tuple[Path, ...]:
+        """The sources of the Python files that are handed in."""
+        return tuple(self.folder / name for name in self.files if name.endswith(".py"))
+
     def given_texts(self) -> dict[str, str]:
         """The given files that a submission's program may import."""
         return {name: (self.folder / name).read_text("utf-8") for name in self.given if name.endswith(".py")}
@@ -44,8 +55,9 @@ class Assignment:
     def checks_sha256(self) -> str:
         """Changes with whatever a mark depends on: the checks, the reference, the given files, the description."""
         digest = hashlib.sha256()
-        own = [self.folder / name for name in ("assignment.toml", *self.files, *self.given)]
-        for path in sorted([*own, *self.checks.glob("*.py")]):
+        own = [self.folder / name for name in ("assignment.toml", *self.given)]
+        own += [self.notebook] if self.notebook and self.hands_in_notebook else []
+        for path in sorted([*own, *self.scripts, *self.checks.glob("*.py")]):
             digest.update(f"{path.relative_to(self.folder)}\0".encode() + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
@@ -76,3 +88,12 @@ def load(name: str, course: Path = COURSE) -> Assignment:
 def names(course: Path = COURSE) -> list[str]:
     """The assignments of a course."""
     return sorted(path.parent.name for path in (course / "solutions").glob("*/assignment.toml"))
+
+
+def part_points(assignment: Assignment) -> dict[str, float]:
+    """How many points the checks of each exercise give."""
+    points: dict[str, float] = {}
+    for path in sorted(assignment.checks.glob("test_*.py")):
+        for part, value in re.findall(r'@exercise\(\s*"([^"]+)",\s*points=([\d.]+)', path.read_text("utf-8")):
+            points[part] = points.get(part, 0.0) + float(value)
+    return points

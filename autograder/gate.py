@@ -9,10 +9,12 @@ from pathlib import Path
 
 from autograder.assignment import Assignment
 from autograder.judge import Judge
-from autograder.release import BEGIN_HIDDEN, BEGIN_SOLUTION, END_HIDDEN, END_SOLUTION, RECORDING
+from autograder.release import RECORDING
+from autograder.stubs import BEGIN_HIDDEN, BEGIN_SOLUTION, END_HIDDEN, END_SOLUTION
 from ebmcourse.checking.answers import Recorded
 from ebmcourse.checking.local import LocalRoom
 from ebmcourse.checking.observer import Observer
+from ebmcourse.checking.program import laid_out, program_in
 
 # A line with fewer tokens, such as `return loss` or `x, y = batch`, tells nothing.
 TRIVIAL_TOKENS = 7
@@ -31,8 +33,7 @@ def leaks(assignment: Assignment, released: Path) -> list[str]:
     """Sentences on every line of a solution or hidden test that stands in a file of the release."""
     secrets: dict[tuple[str, ...], str] = {}
     open_lines: set[tuple[str, ...]] = set()
-    sources = [assignment.folder / name for name in assignment.files]
-    sources += [assignment.notebook] if assignment.notebook else []
+    sources = [*assignment.scripts, *([assignment.notebook] if assignment.notebook else [])]
     for path in [*sources, *sorted(assignment.checks.glob("*.py"))]:
         for tokens, secret in _lines(path.read_text("utf-8")):
             if secret:
@@ -69,14 +70,15 @@ def _lines(source: str) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 def stub_complaints(assignment: Assignment, released: Path) -> list[str]:
     """Sentences on public checks that do anything else on the stub than say “not implemented yet”."""
-    room = LocalRoom(released, assignment.modules)
-    observer = Observer(room, {}, {}, messages=True, budget=600)
+    files, problems = program_in(released, assignment.files)
     judge = Judge(released / "checks", Recorded(released / "checks" / RECORDING))
-    try:
-        outcomes = judge.outcomes(observer)
-    finally:
-        judge.close()
-        room.close()
+    with laid_out(files) as folder:
+        room = LocalRoom(folder, assignment.modules)
+        try:
+            outcomes = judge.outcomes(Observer(room, files, problems, messages=True, budget=600))
+        finally:
+            judge.close()
+            room.close()
     return [
         f"on the stub, {outcome.id} says: {outcome.status}, {outcome.diagnosis}"
         for outcome in outcomes

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from autograder import submissions
 from autograder.assignment import Assignment
 from autograder.judge import Judge
+from autograder.programs import reference_program
 from autograder.results import Result, Timings, read_result, result_path, write_result, write_timings
 from autograder.sandbox.sandbox import Sandbox, SandboxRoom
 from autograder.seed import Seed
@@ -25,6 +25,7 @@ from autograder.submissions import Submission
 from ebmcourse.checking.answers import Live
 from ebmcourse.checking.local import LocalRoom
 from ebmcourse.checking.observer import Observer
+from ebmcourse.checking.program import laid_out
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Grader:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._given = job.assignment.given_texts()
-        self._judge = Judge(job.assignment.checks, Live(job.seed.value, job.assignment.folder))
+        self._open = ExitStack()
+        reference = self._open.enter_context(laid_out(reference_program(job.assignment)))
+        self._judge = Judge(job.assignment.checks, Live(job.seed.value, reference))
         self._sandbox = Sandbox(job.assignment.modules)
         if job.confined:
             self._sandbox.start()
@@ -88,20 +91,17 @@ class Grader:
         """End the judge and the sandbox."""
         self._judge.close()
         self._sandbox.close()
+        self._open.close()
 
     @contextmanager
     def _room(self, files: dict[str, str]) -> Iterator[Any]:
-        with TemporaryDirectory() as folder:
+        with ExitStack() as stack:
             if self._job.confined:
                 room: Any = SandboxRoom(self._sandbox, files)
             else:
-                for name, text in files.items():
-                    (Path(folder) / name).write_text(text, "utf-8")
-                room = LocalRoom(Path(folder), self._job.assignment.modules)
-            try:
-                yield room
-            finally:
-                room.close()
+                room = LocalRoom(stack.enter_context(laid_out(files)), self._job.assignment.modules)
+            stack.callback(room.close)
+            yield room
 
 
 class _Warm:

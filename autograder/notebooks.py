@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from nbgrader.converters import GenerateAssignment
 from nbgrader.nbgraderformat import MetadataValidator, ValidationError
 from nbgrader.preprocessors import SaveCells
+from traitlets.config import Config
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -33,12 +34,45 @@ from autograder.cells import check_part
 ### END HIDDEN TESTS
 """
 
+# What nbgrader puts in the place of every solution; checks know the message for “not implemented yet”.
+CODE_STUB = {"python": '# YOUR CODE HERE\nraise NotImplementedError("Exercise: write what the TODO asks for.")'}
+
 
 def full_notebook(source: str, points: dict[str, float]) -> str:
     """The instructor's notebook, JSON, for nbgrader's source folder; `points` maps each tested part to its points.
 
     Raises ValueError where the metadata is not nbgrader's, or parts and tested cells do not belong together one to one.
     """
+    notebook = _notebook(source, points)
+    for cell in notebook.cells:
+        about = cell.metadata.get("nbgrader", {})
+        if about:
+            cell.source = _todo_first(cell.source)
+        if cell.cell_type == "code" and about.get("grade") and not about.get("solution"):
+            cell.source = ALL_CHECKS + cell.source
+    return _text(notebook)
+
+
+def solved_notebook(source: str, points: dict[str, float]) -> str:
+    """The notebook, JSON, of a student who has written just what the reference says."""
+    return _text(_notebook(source, points))
+
+
+def student_notebook(source: str, points: dict[str, float]) -> str:
+    """The released notebook, JSON: what `nbgrader generate_assignment` makes of the full one, without a database."""
+    notebook = nbformat.reads(full_notebook(source, points), as_version=4)
+    config = Config({"ClearSolutions": {"code_stub": CODE_STUB}})
+    try:
+        for step in GenerateAssignment().preprocessors:
+            if step is not SaveCells:
+                notebook, _ = step(config=config).preprocess(notebook, {})
+    except RuntimeError as error:
+        raise ValueError(f"nbgrader refuses the notebook: {error}") from error
+    return _text(notebook)
+
+
+def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
+    """The script as a notebook with whole metadata and with ids that are the same whenever it is made."""
     notebook = jupytext.reads(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -50,10 +84,8 @@ def full_notebook(source: str, points: dict[str, float]) -> str:
         if about is not None:
             cell.metadata.nbgrader = about = NotebookNode(DEFAULTS | about)
             cell.id = about.get("grade_id", cell.id)
-            cell.source = _todo_first(cell.source)
             if cell.cell_type == "code" and about.grade and not about.solution:
                 about.points = untested.pop(_part(cell.id, untested))
-                cell.source = ALL_CHECKS + cell.source
     if untested:
         raise ValueError(f"The notebook does not test {', '.join(untested)}: a cell `test-<part>` is missing.")
     try:
@@ -61,19 +93,7 @@ def full_notebook(source: str, points: dict[str, float]) -> str:
     except ValidationError as error:
         raise ValueError(f"The notebook's cells are not as nbgrader wants them: {error.message}.") from error
     nbformat.validate(notebook)
-    return _text(notebook)
-
-
-def student_notebook(source: str, points: dict[str, float]) -> str:
-    """The released notebook, JSON: what `nbgrader generate_assignment` makes of the full one, without a database."""
-    notebook = nbformat.reads(full_notebook(source, points), as_version=4)
-    try:
-        for step in GenerateAssignment().preprocessors:
-            if step is not SaveCells:
-                notebook, _ = step().preprocess(notebook, {})
-    except RuntimeError as error:
-        raise ValueError(f"nbgrader refuses the notebook: {error}") from error
-    return _text(notebook)
+    return notebook
 
 
 def _part(grade_id: str, parts: dict[str, float]) -> str:

@@ -12,14 +12,16 @@ import re
 import stat
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 from autograder.assignment import Assignment
-from autograder.release import student_version
+from autograder.programs import stub_program, submitted_program
+from ebmcourse.checking.program import module_file
 
 MAX_FILE_BYTES = 2**20
+MAX_NOTEBOOK_BYTES = 16 * 2**20  # most of a notebook is its pictures
 MAX_LISTED = 2000
 
 # Names that a Python program or pytest would load by itself, were they ever laid beside it.
@@ -56,8 +58,8 @@ class Submission:
     """What one student handed in for one assignment."""
 
     student: str
-    files: dict[str, str]
-    problems: dict[str, str]  # file name -> a sentence on why it is not in `files`
+    files: dict[str, str]  # of the program: those handed in, or the cells of a notebook
+    problems: dict[str, str]  # Python file -> a sentence on why it is not in `files`
     flags: tuple[str, ...]
     sha256: str
 
@@ -72,7 +74,7 @@ def students(submitted: Path, assignment: str) -> list[str]:
 
 def read(folder: Path, student: str, assignment: Assignment) -> Submission:
     """Read the named files of one submission."""
-    files: dict[str, str] = {}
+    parts: dict[str, dict[str, str]] = {}  # what each file that was handed in gives to the program
     problems: dict[str, str] = {}
     flags: list[str] = []
     digest = hashlib.sha256()
@@ -86,24 +88,34 @@ def read(folder: Path, student: str, assignment: Assignment) -> Submission:
         try:
             if not real:
                 raise Refused("in a folder that is a link or no folder")
-            data = _read_plain(folder / name)
-            files[name] = data.decode("utf-8")
+            data = _read_plain(folder / name, MAX_NOTEBOOK_BYTES if name.endswith(".ipynb") else MAX_FILE_BYTES)
+            text = data.decode("utf-8")
+            if name.endswith(".ipynb"):
+                parts[name], remarks = submitted_program(assignment, text)
+                flags += [f"{name}: {remark}" for remark in remarks]
+            else:
+                parts[name] = {name: text}
         except FileNotFoundError:
-            problems[name] = f"The file `{name}` is missing."
+            problem = f"The file `{name}` is missing."
             alike = _alike(name, present)
             if alike:
-                problems[name] += f" There is one called `{alike}`: give it the right name and hand in again."
+                problem += f" There is one called `{alike}`: give it the right name and hand in again."
+            problems[module_file(name)] = problem
         except UnicodeDecodeError:
-            problems[name] = f"The file `{name}` is not UTF-8 text: save it with the encoding UTF-8."
+            problems[module_file(name)] = f"The file `{name}` is not UTF-8 text: save it with the encoding UTF-8."
         except Refused as refused:
-            problems[name] = f"The file `{name}` was refused: it is {refused}."
+            problems[module_file(name)] = f"The file `{name}` was refused: it is {refused}."
             flags.append(f"{name} is {refused}")
-        digest.update(f"{name}\0{problems.get(name, '')}\0{len(data)}\0".encode() + data)
+        except ValueError as unreadable:
+            problems[module_file(name)] = f"The file `{name}` cannot be used: it is {unreadable}."
+        digest.update(f"{name}\0{problems.get(module_file(name), '')}\0{len(data)}\0".encode() + data)
     for name in filter(_SHADOWS.fullmatch, present):
         flags.append(f"brings a file that programs load by themselves: {ascii(name)[1:-1][:80]}")
-    for name, text in files.items():
-        given = _suspicions_of_stub(assignment.folder / name)
-        flags += [f"{name} {what}" for what, count in _suspicions(text).items() if count > given[what]]
+    for name, part in parts.items():
+        given = _suspicions("\n".join(stub_program(assignment, name).values()))
+        found = _suspicions("\n".join(part.values()))
+        flags += [f"{name} {what}" for what, count in found.items() if count > given[what]]
+    files = {file: text for part in parts.values() for file, text in part.items()}
     return Submission(student, files, problems, tuple(sorted(flags)), digest.hexdigest())
 
 
@@ -127,7 +139,7 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _read_plain(path: Path) -> bytes:
+def _read_plain(path: Path, limit: int) -> bytes:
     """The bytes of a regular file of bearable size; raises `Refused` for anything else that is there."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -139,24 +151,19 @@ def _read_plain(path: Path) -> bytes:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise Refused("not a regular file")
-        if about.st_size > MAX_FILE_BYTES:
-            raise Refused(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
+        if about.st_size > limit:
+            raise Refused(f"larger than {limit // 2**20} MiB")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE_BYTES)
+            return file.read(limit)
     finally:
         os.close(descriptor)
 
 
+@lru_cache(maxsize=64)  # the stub is asked about again and again
 def _suspicions(source: str) -> dict[str, int]:
     """How often each suspicious phrase stands in a program, comments left out."""
     code = _TEXT_OR_COMMENT.sub(lambda found: found[1] or "", source)
     return {what: len(re.findall(pattern, code)) for pattern, what in _SUSPICIOUS.items()}
-
-
-@cache
-def _suspicions_of_stub(path: Path) -> dict[str, int]:
-    """The same for the file that students are given to start from."""
-    return _suspicions(student_version(path.read_text("utf-8"), path.name))
 
 
 def _alike(name: str, present: list[str]) -> str | None:

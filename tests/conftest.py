@@ -110,3 +110,67 @@ def needs_sandbox() -> None:
     """Skip where submissions cannot be confined."""
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed, so nothing can be confined here")
+
+
+NOTE = {
+    "assignment.toml": """
+        title = "A notebook that is handed in"
+        files = ["note.ipynb"]
+
+        [parts]
+        "1a" = "Doubling"
+        "1b" = "Adding"
+
+        [limits]
+        seconds = 60
+        """,
+    "README.md": "# Note\n",
+    "note.py": '''
+        # %% nbgrader={"grade_id": "setup", "locked": true}
+        # %matplotlib inline
+        import torch
+
+        from ebmcourse.checking.notebook import check_part, once_written
+
+        FACTOR = 2.0
+
+
+        # %% nbgrader={"grade_id": "double", "solution": true}
+        def double(x):
+            """Twice x."""
+            ### BEGIN SOLUTION 1a
+            # TODO Return twice x.
+            secret_product = FACTOR * x
+            return secret_product
+            ### END SOLUTION
+
+
+        # %%
+        with once_written():
+            print("looking", double(torch.ones(2)))
+
+        # %% nbgrader={"grade_id": "test-1a", "grade": true, "locked": true}
+        check_part("1a")
+
+
+        # %% nbgrader={"grade_id": "plus", "solution": true}
+        def plus(x, y):
+            """x + y."""
+            ### BEGIN SOLUTION 1b
+            # TODO Return the sum.
+            return torch.add(x, y, alpha=1)
+            ### END SOLUTION
+
+
+        # %% nbgrader={"grade_id": "test-1b", "grade": true, "locked": true}
+        check_part("1b")
+        ''',
+    "checks/test_1.py": TINY["checks/test_1.py"].replace("student.tiny", "student.note"),
+}
+
+
+@pytest.fixture
+def note_course(tmp_path: Path) -> Path:
+    """A course with one assignment, `note`, of which the notebook is handed in."""
+    write_files(tmp_path / "course" / "solutions" / "note", NOTE)
+    return tmp_path / "course"

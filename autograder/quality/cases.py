@@ -14,7 +14,8 @@ A case takes the reference solution (or the stub that students get) and edits it
 
 An edit may also `prepend` or `append` text, give the file a new `text`, or make something odd of it: `delete`,
 `rename`, `link` (to a path), `fifo`, `size` (a file of so many bytes), `hex` (these bytes). `file = "*"` edits every
-file that is handed in; a name that is not handed in makes a file beside them.
+file that is handed in; a name that is not handed in makes a file beside them. How notebooks are edited:
+`autograder.quality.notebook_edits`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autograder.assignment import Assignment
-from autograder.release import student_version
+from autograder.programs import released, solved
+from autograder.quality.notebook_edits import NOTEBOOK_EDITS, edit_notebook
+from autograder.stubs import student_version
 
 Kind = Literal["mutants", "variants", "attacks", "class"]
 COMMON_ATTACKS = Path(__file__).with_name("attacks")
@@ -52,13 +55,18 @@ class Case:
         """Make the submission of this case in the new folder `folder`."""
         folder.mkdir(parents=True)
         for name in assignment.files if self.base != "empty" else ():
-            source = (assignment.folder / name).read_text("utf-8")
-            text = source if self.base == "reference" else student_version(source, name)
-            (folder / name).write_text(text, "utf-8")
+            (folder / name).write_text(_base(assignment, name, self.base), "utf-8")
         for edit in self.edits:
             names = assignment.files if edit["file"] == "*" else (edit["file"],)
             for name in names:
                 _apply(edit, folder / name, f"{self.kind}/{self.name}")
+
+
+def _base(assignment: Assignment, name: str, base: str) -> str:
+    if name.endswith(".ipynb"):
+        return solved(assignment) if base == "reference" else released(assignment)
+    source = (assignment.folder / name).read_text("utf-8")
+    return source if base == "reference" else student_version(source, name)
 
 
 def load(assignment: Assignment, kind: Kind) -> list[Case]:
@@ -79,7 +87,9 @@ def _read(kind: Kind, path: Path) -> Case:
 
 
 def _apply(edit: dict[str, Any], path: Path, case: str) -> None:
-    if "find" in edit:
+    if path.suffix == ".ipynb" and edit.keys() & NOTEBOOK_EDITS:
+        path.write_text(edit_notebook(path.read_text("utf-8"), edit, case), "utf-8")
+    elif "find" in edit:
         text = path.read_text("utf-8")
         if text.count(edit["find"]) != 1:
             raise ValueError(f"{case}: {edit['find']!r} stands {text.count(edit['find'])} times in {path.name}.")

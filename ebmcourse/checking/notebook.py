@@ -18,6 +18,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
+from ebmcourse.checking.kernel import KernelRoom
 from ebmcourse.checking.local import LocalRoom
 from ebmcourse.checking.outcome import Outcome
 from ebmcourse.checking.session import read_sheet, run_public_checks
@@ -34,16 +35,19 @@ _MARKS = {
 
 
 def check_part(part: str) -> float | None:
-    """Run the public checks of one part on the files beside the notebook, show what came out, return the points.
+    """Run the public checks of one part, show what came out, and return the points.
+
+    They run on the files beside the notebook or, where the notebook itself is handed in, on what it has defined.
 
     Where nbgrader only validates the notebook and all these checks pass, there is no number: it would be less than
     the cell's points, of which the hidden checks have a share, and nbgrader would call it a failure.
     """
     folder = Path.cwd()
-    title = read_sheet(folder).parts.get(part, "")
+    sheet = read_sheet(folder)
+    room = KernelRoom(sheet.notebook) if sheet.notebook else _room(folder)
     with _standard_error_closed():
-        outcomes = run_public_checks(folder, part, _room(folder))
-    report = Report(part, title, outcomes, "public checks")
+        outcomes = run_public_checks(folder, part, room)
+    report = Report(part, sheet.parts.get(part, ""), outcomes, "public checks")
     report.show()
     is_validation = os.environ.get("NBGRADER_EXECUTION") == "validate"
     return None if is_validation and report.all_passed else report.points

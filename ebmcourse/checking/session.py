@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ebmcourse.checking.local import LocalRoom
 from ebmcourse.checking.observer import Observer, Room
 from ebmcourse.checking.outcome import Outcome
 from ebmcourse.checking.plugin import PYTEST_OPTIONS, Checks
+from ebmcourse.checking.program import laid_out, program_in
 
 
 class Unusable(ValueError):
@@ -29,6 +31,11 @@ class Sheet:
     files: tuple[str, ...]  # that are handed in
     modules: tuple[str, ...]  # that the program will import
     seconds: float  # computing time for all checks together
+
+    @property
+    def notebook(self) -> str | None:
+        """The name, without its ending, of the notebook that is handed in; None where it is Python files."""
+        return next((name.removesuffix(".ipynb") for name in self.files if name.endswith(".ipynb")), None)
 
 
 def read_sheet(folder: Path) -> Sheet:
@@ -59,16 +66,15 @@ def run_public_checks(folder: Path, part: str | None = None, room: Room | None =
         answers = Recorded(folder / "checks" / "recorded.safetensors")
     except (OSError, ValueError):
         raise Unusable(f"The folder `checks` in {folder} is damaged: fetch the assignment again.") from None
-    texts = {path.name: path.read_text("utf-8", errors="replace") for path in folder.glob("*.py")}
-    problems = {name: f"The file `{name}` is missing." for name in sheet.files}
-    own_room = room or LocalRoom(folder, sheet.modules)
-    observer = Observer(own_room, texts, problems, messages=True, budget=sheet.seconds)
-    checks, selection = Checks(answers, observer), _Selection(part)
-    try:
-        status = pytest.main([*PYTEST_OPTIONS, str(folder / "checks")], plugins=[checks, selection])
-    finally:
+    files, problems = program_in(folder, sheet.files)
+    with ExitStack() as stack:
         if room is None:
-            own_room.close()
+            place = laid_out(files) if sheet.notebook else nullcontext(folder)
+            room = LocalRoom(stack.enter_context(place), sheet.modules)
+            stack.callback(room.close)
+        observer = Observer(room, files, problems, messages=True, budget=sheet.seconds)
+        checks, selection = Checks(answers, observer), _Selection(part)
+        status = pytest.main([*PYTEST_OPTIONS, str(folder / "checks")], plugins=[checks, selection])
     if selection.complaints:
         raise Unusable(f"The checks cannot be loaded ({selection.complaints[0]}): fetch the assignment again.")
     if status is pytest.ExitCode.INTERRUPTED:  # pytest keeps Ctrl-C to itself

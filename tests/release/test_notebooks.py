@@ -84,7 +84,7 @@ def test_students_get_the_todo_in_the_place_of_the_solution():
     text = student_notebook(SCRIPT, POINTS)
     assert source_of(text, "triple") == (
         'def triple(x):\n    """Three times x."""\n    # TODO (1c): Return three times x.\n    # That is a number.\n'
-        "    # YOUR CODE HERE\n    raise NotImplementedError()"
+        '    # YOUR CODE HERE\n    raise NotImplementedError("Exercise: write what the TODO asks for.")'
     )
     assert source_of(text, "answer-1d") == "YOUR ANSWER HERE"
     assert "hidden_factor" in full_notebook(SCRIPT, POINTS) and "model answer" in full_notebook(SCRIPT, POINTS)
