@@ -4,6 +4,7 @@
 gradebook through `autograder export --to nbgrader`.
 """
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -25,6 +26,15 @@ c.Autograde.exclude_overwriting = {
     for path in sorted((ROOT / "solutions").glob("*/assignment.toml"))
 }
 c.Execute.timeout = 600
+
+# The folder through which releases, submissions and feedback travel; everybody in the course can write there.
+c.Exchange.root = os.environ.get("NBGRADER_EXCHANGE", "/usr/local/share/nbgrader/exchange")
+
+# A submission may write HTML and JavaScript into its cells: formgrader and feedback show it as text.
+c.HTMLExporter.sanitize_html = True
+
+# Above this size (in kB) nbgrader refuses a folder, and it counts what it ignores: checkpoints and pictures too.
+c.CourseDirectory.max_dir_size = 4_000_000
 
 # What students draw and train stays with them: `nbgrader submit` would copy it.
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", ".*", "data", "runs"]

@@ -158,10 +158,11 @@ def quality(course: Path, name: str, only: str, workers: int | None, seed: int) 
 @click.option("--check", is_flag=True, help="Only compare with what is there; exit 1 on any difference.")
 @click.pass_obj
 def release(course: Path, names: tuple[str, ...], check: bool) -> None:
-    """Build what students get, assignments/NAME/, for all assignments or those named."""
+    """Build what students get, assignments/NAME/, for all assignments or those named; and nbgrader's source of it."""
     from autograder.gate import leaks, stub_complaints
     from autograder.release import build, differing
     from autograder.release import release as put
+    from autograder.source import fill
 
     stale = False
     for name in names or assignments.names(course):
@@ -174,6 +175,7 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
             changed = differing(assignment, built, course)
             if not check:
                 put(assignment, built, course)
+                fill(assignment, course)
         stale |= bool(changed)
         for path in changed:
             click.echo(f"{'differs' if check else 'wrote'}: assignments/{name}/{path}")
@@ -195,12 +197,19 @@ def report(results_dir: Path, submitted: Path | None) -> None:
 @main.command()
 @click.argument("results_dir", type=click.Path(path_type=Path))
 @click.option("--to", "to", type=click.Choice(FORMATS), required=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to (default: RESULTS_DIR).")
-def export(results_dir: Path, to: str, out: Path | None) -> None:
-    """Write the marks in the form that another system imports."""
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write to (default: RESULTS_DIR; for nbgrader the course, where gradebook.db is).",
+)
+@click.option("--submitted", type=click.Path(path_type=Path), help="Folder of the submissions, with their times.")
+@click.pass_obj
+def export(course: Path, results_dir: Path, to: str, out: Path | None, submitted: Path | None) -> None:
+    """Write the marks in the form that another system imports; course.toml says what late ones lose."""
     from autograder.export import export as write
 
-    for path in write(results_dir, to, out or results_dir):
+    out = out or (course if to == "nbgrader" else results_dir)
+    for path in write(results_dir, to, out, submitted=submitted, course=course):
         click.echo(f"wrote {path}")
 
 

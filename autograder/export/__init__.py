@@ -1,7 +1,8 @@
-"""Marks for other systems, from the result files alone.
+"""Marks for other systems, from the result files.
 
-`csv`, `canvas`, `moodle` and `gradescope` write files into a folder; `nbgrader` writes into an existing
-gradebook.
+`csv`, `canvas`, `moodle` and `gradescope` write files into a folder; `nbgrader` writes into an existing gradebook, and
+beside it the notebooks that formgrader shows. The late policy of the course (`course.toml`) changes the scores that
+are written here, never the result files.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autograder.export import canvas, gradescope, moodle, plain
+from autograder.late import Lateness, of_results, with_penalty
 from autograder.results import Result, Timings, assignments_in, read_results, read_timings, write_atomically
 
-Exporter = Callable[[list[Result], dict[str, Timings]], dict[str, bytes]]
+# Takes the results of one assignment, with the scores that count, and timings and lateness by student; gives the
+# content of its files by relative path.
+Exporter = Callable[[list[Result], dict[str, Timings], dict[str, Lateness]], dict[str, bytes]]
 
-# Each takes one class and its timings by student, and gives the content of its files by relative path.
 _FILES: dict[str, Exporter] = {
     "csv": plain.files,
     "canvas": canvas.files,
@@ -24,11 +27,15 @@ _FILES: dict[str, Exporter] = {
 FORMATS = (*_FILES, "nbgrader")
 
 
-def export(results_dir: Path, to: str, out: Path) -> list[Path]:
+def export(
+    results_dir: Path, to: str, out: Path, *, submitted: Path | None = None, course: Path | None = None
+) -> list[Path]:
     """Write the marks of all assignments in `results_dir`, and return the paths written.
 
-    `out` is a folder; for "nbgrader" it is the gradebook (`gradebook.db`) or the folder that holds it.
-    Raises ValueError for an unknown format, where there are no results, or where they do not fit.
+    `out` is a folder; for "nbgrader" it is the gradebook (`gradebook.db`) or the folder that holds it. `submitted` has
+    the submissions and their times (for "nbgrader", by default, the folder of that name beside the gradebook), and
+    `course` the late policy; without it there is none. Raises ValueError for an unknown format, where there are no
+    results, or where they do not fit.
     """
     if to not in FORMATS:
         raise ValueError(f"cannot export to {to!r}: choose one of {', '.join(FORMATS)}")
@@ -36,11 +43,17 @@ def export(results_dir: Path, to: str, out: Path) -> list[Path]:
     if not assignments:
         raise ValueError(f"no results in {results_dir}: run “autograder grade” first")
     classes = [read_results(results_dir, assignment) for assignment in assignments]
+    database = out / "gradebook.db" if out.is_dir() else out
+    if to == "nbgrader" and submitted is None:
+        submitted = database.parent / "submitted"
+    everyone = [result for results in classes for result in results]
+    late = of_results(everyone, submitted, course) if course else {}
     if to == "nbgrader":
         # nbgrader takes seconds to import, and the other formats do without it.
         from autograder.export import gradebook
 
-        return [gradebook.write(classes, out / "gradebook.db" if out.is_dir() else out)]
+        assert submitted is not None
+        return gradebook.write(classes, database, submitted, late)
     written = []
     for results in classes:
         timings = {
@@ -48,7 +61,9 @@ def export(results_dir: Path, to: str, out: Path) -> list[Path]:
             for result in results
             if (found := read_timings(results_dir, result.assignment, result.student)) is not None
         }
-        for name, content in _FILES[to](results, timings).items():
+        of_class = {student: entry for (name, student), entry in late.items() if name == results[0].assignment}
+        counting = [with_penalty(result, of_class.get(result.student)) for result in results]
+        for name, content in _FILES[to](counting, timings, of_class).items():
             write_atomically(out / name, content)
             written.append(out / name)
     return written

@@ -10,10 +10,11 @@ assignment of another name, write “Title (Canvas id)” into the first row.
 from __future__ import annotations
 
 from autograder.export.sheets import Row, csv_bytes
+from autograder.late import Lateness
 from autograder.results import Result, Timings
 
 
-def files(results: list[Result], timings: dict[str, Timings]) -> dict[str, bytes]:
+def files(results: list[Result], timings: dict[str, Timings], late: dict[str, Lateness]) -> dict[str, bytes]:
     """`<assignment>.canvas.csv`."""
     name = results[0].assignment
     rows: list[Row] = [

@@ -1,61 +1,160 @@
-"""nbgrader: marks into its gradebook, cell by cell, through nbgrader's own API.
+"""nbgrader: marks into its gradebook, cell by cell, and notebooks into `autograded/`, through nbgrader's own API.
 
 The assignment must be in the gradebook already (`nbgrader generate_assignment`). An autograded cell belongs
 to the part whose name ends its own: `test-3-2a` to part 3.2a. It gets the share of its points that the
-student got of the part's. Cells that a person grades are left as they are, marks and comments included.
+student got of the part's. Cells that a person grades keep their marks and comments; an answer that was not
+given has no points, as nbgrader has it.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import nbformat
+from nbformat import NotebookNode
 from nbgrader.api import Assignment, Gradebook, GradeCell, MissingEntry
 
+from autograder.export import autograded
+from autograder.export.answers import Answers, grade_id, read_answers
+from autograder.late import Lateness, with_penalty
 from autograder.results import Result
 
 
-def write(classes: list[list[Result]], database: Path) -> Path:
-    """Write the marks of each class into the gradebook file, and return its path.
+@dataclass(frozen=True)
+class _Class:
+    """The results of one assignment and what the gradebook and the release say about it."""
 
-    Raises ValueError where there is no gradebook, an assignment is not in it, or its autograded cells and the
-    parts of the results do not belong to each other one to one. Nothing is written then.
+    name: str
+    results: list[Result]
+    cells: dict[str, GradeCell]  # the autograded cell of each part
+    notebooks: dict[str, NotebookNode]  # as released, by name
+
+
+def write(
+    classes: list[list[Result]],
+    database: Path,
+    submitted: Path,
+    late: dict[tuple[str, str], Lateness],
+) -> list[Path]:
+    """Write the marks of each class into the gradebook file and the notebooks beside it; return what was written.
+
+    The scores are the raw ones of grading; `late` says what each loses. Raises ValueError where there is no gradebook,
+    an assignment is not in it or not released, or its autograded cells and the parts of the results do not belong to
+    each other one to one. Nothing is written then.
     """
     if not database.is_file():
         raise ValueError(f"no gradebook at {database}: run “nbgrader generate_assignment” first")
+    for result in (result for results in classes for result in results):
+        if not (folder := submitted / result.student / result.assignment).is_dir():
+            raise ValueError(f"there is no {folder}: say with --submitted where the graded submissions are")
+    course = database.absolute().parent
+    written = [database]
     with Gradebook(f"sqlite:///{database.absolute()}") as gradebook:
-        cells = {results[0].assignment: _cells_of_parts(gradebook, results) for results in classes}
-        for results in classes:
-            for result in results:
-                _write_result(gradebook, result, cells[result.assignment])
-    return database
+        for each in [_class(gradebook, results, course / "assignments") for results in classes]:
+            _write_due(gradebook, each, late)
+            for result in each.results:
+                came = submitted / result.student / each.name
+                answers = {
+                    name: read_answers(came / f"{name}.ipynb", released) for name, released in each.notebooks.items()
+                }
+                lateness = late.get((each.name, result.student))
+                _write_result(gradebook, result, each, answers, lateness)
+                folder = course / "autograded" / result.student / each.name
+                time = lateness.submitted if lateness else None
+                autograded.write(folder, _notebooks(result, each, answers, lateness), came, time)
+                written.append(folder)
+    return written
 
 
-def _write_result(gradebook: Gradebook, result: Result, cells: dict[str, GradeCell]) -> None:
-    gradebook.update_or_create_student(result.student)
-    submission = gradebook.update_or_create_submission(result.assignment, result.student)
-    for part, cell in cells.items():
-        checks = [check for check in result.checks if check.part == part]
-        most = sum(check.max_points for check in checks)
-        got = sum(check.points for check in checks)
-        grade = gradebook.find_grade(cell.name, cell.notebook.name, result.assignment, result.student)
-        grade.auto_score = cell.max_score * got / most if most else 0.0
-        # As nbgrader does it: a mark that a person has given is theirs to look at again.
-        grade.needs_manual_grade = grade.manual_score is not None
-    # nbgrader subtracts penalties per notebook; the total takes all of ours wherever it stands.
-    penalty = sum(check.points for check in result.checks) - result.score
-    for n, notebook in enumerate(submission.notebooks):
-        notebook.late_submission_penalty = penalty if n == 0 and penalty > 1e-9 else None
-    gradebook.db.commit()
-
-
-def _cells_of_parts(gradebook: Gradebook, results: list[Result]) -> dict[str, GradeCell]:
-    """The autograded cell of each part that carries points."""
+def _class(gradebook: Gradebook, results: list[Result], releases: Path) -> _Class:
     name = results[0].assignment
     try:
         assignment = gradebook.find_assignment(name)
     except MissingEntry:
         raise ValueError(f"the gradebook has no {name}: run “nbgrader generate_assignment {name}” first") from None
+    notebooks = {}
+    for notebook in assignment.notebooks:
+        path = releases / name / f"{notebook.name}.ipynb"
+        if not path.is_file():
+            raise ValueError(f"there is no {path}: run “autograder release {name}” first")
+        notebooks[notebook.name] = nbformat.read(path, as_version=4)
+    return _Class(name, results, _cells_of_parts(assignment, results), notebooks)
+
+
+def _write_due(gradebook: Gradebook, each: _Class, late: dict[tuple[str, str], Lateness]) -> None:
+    """Let nbgrader know the deadline of `course.toml`: it shows how late a submission is."""
+    dues = {entry.due for (name, _), entry in late.items() if name == each.name and entry.due is not None}
+    if dues:
+        gradebook.update_or_create_assignment(each.name, duedate=_naive(min(dues)))
+
+
+def _write_result(
+    gradebook: Gradebook, result: Result, each: _Class, answers: dict[str, Answers], late: Lateness | None
+) -> None:
+    gradebook.update_or_create_student(result.student)
+    when = {"timestamp": _naive(late.submitted)} if late and late.submitted else {}
+    submission = gradebook.update_or_create_submission(each.name, result.student, **when)
+    for part, cell in each.cells.items():
+        checks = [check for check in result.checks if check.part == part]
+        most = sum(check.max_points for check in checks)
+        got = sum(check.points for check in checks)
+        grade = gradebook.find_grade(cell.name, cell.notebook.name, each.name, result.student)
+        grade.auto_score = cell.max_score * got / most if most else 0.0
+        # As nbgrader does it: a mark that a person has given is theirs to look at again.
+        grade.needs_manual_grade = grade.manual_score is not None
+    for name, given in answers.items():
+        _write_answers(gradebook, result, each, name, given)
+    gradebook.db.commit()
+    # nbgrader subtracts penalties per notebook; the total takes all of ours wherever it stands. What is taken is a
+    # share, of the answers that a person has marked too.
+    share = 1 - with_penalty(result, late).score / result.score if result.score else 0.0
+    for n, notebook in enumerate(submission.notebooks):
+        notebook.late_submission_penalty = round(share * submission.score, 6) if n == 0 and share > 1e-9 else None
+    gradebook.db.commit()
+
+
+def _write_answers(gradebook: Gradebook, result: Result, each: _Class, notebook: str, answers: Answers) -> None:
+    """An answer that was not given has no points, and says so; one that was given waits for a person."""
+    autograded_cells = {cell.name for cell in each.cells.values()}
+    for cell in each.notebooks[notebook].cells:
+        about = cell.metadata.get("nbgrader", {})
+        name = grade_id(cell)
+        if not about.get("solution"):
+            continue
+        is_given = name in answers.texts
+        comment = gradebook.find_comment(name, notebook, each.name, result.student)
+        comment.auto_comment = None if is_given else "No response."
+        if about.get("grade") and name not in autograded_cells:
+            grade = gradebook.find_grade(name, notebook, each.name, result.student)
+            was_empty = grade.auto_score is not None
+            grade.auto_score = None if is_given else 0.0
+            if not is_given:
+                grade.needs_manual_grade = grade.manual_score is not None
+            elif was_empty or grade.manual_score is None:
+                grade.needs_manual_grade = True
+
+
+def _notebooks(result: Result, each: _Class, answers: dict[str, Answers], late: Lateness | None) -> dict[str, str]:
+    notes = [*(late.sentences if late else []), *result.flags]
+    if result.confined is False:
+        notes.append("Graded without the sandbox: this mark is provisional.")
+    parts = {cell.name: part for part, cell in each.cells.items()}
+    return {
+        name: autograded.graded_notebook(released, answers[name], result, parts, notes)
+        for name, released in each.notebooks.items()
+    }
+
+
+def _naive(time: datetime) -> datetime:
+    """A time as nbgrader keeps it: UTC without saying so."""
+    return time.astimezone(UTC).replace(tzinfo=None)
+
+
+def _cells_of_parts(assignment: Assignment, results: list[Result]) -> dict[str, GradeCell]:
+    """The autograded cell of each part that carries points."""
     parts = list(dict.fromkeys(check.part for result in results for check in result.checks if check.max_points > 0))
     cells: dict[str, GradeCell] = {}
     problems = []
@@ -70,7 +169,7 @@ def _cells_of_parts(gradebook: Gradebook, results: list[Result]) -> dict[str, Gr
             cells[part] = cell
     problems += [f"part {part} has no cell" for part in parts if part not in cells]
     if problems:
-        raise ValueError(f"the gradebook does not fit the results of {name}: {'; '.join(problems)}")
+        raise ValueError(f"the gradebook does not fit the results of {assignment.name}: {'; '.join(problems)}")
     return cells
 
 

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import json
 
+from autograder.late import Lateness
 from autograder.report.text import STATUS_WORDS, number, on_one_line, visible, what_went_wrong
 from autograder.results import Result, Timings
 from ebmcourse.checking.outcome import Outcome
 
 
-def files(results: list[Result], timings: dict[str, Timings]) -> dict[str, bytes]:
+def files(results: list[Result], timings: dict[str, Timings], late: dict[str, Lateness]) -> dict[str, bytes]:
     """`<assignment>/<student>/results.json`."""
     content = {}
     for result in results:
-        data = _results_json(result, timings.get(result.student))
+        data = _results_json(result, timings.get(result.student), late.get(result.student))
         text = json.dumps(data, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
         content[f"{result.assignment}/{result.student}/results.json"] = text.encode("utf-8")
     return content
 
 
-def _results_json(result: Result, timing: Timings | None) -> dict[str, object]:
-    summary = f"{number(result.score)} of {number(result.max_score)} points."
+def _results_json(result: Result, timing: Timings | None, late: Lateness | None) -> dict[str, object]:
+    summary = "\n".join(
+        [f"{number(result.score)} of {number(result.max_score)} points.", *(late.sentences if late else [])]
+    )
     if result.confined is False:
         summary += "\nGraded without the sandbox: this mark is provisional."
     data: dict[str, object] = {

@@ -10,29 +10,31 @@ from __future__ import annotations
 import html
 
 from autograder.export.sheets import Row, csv_bytes
+from autograder.late import Lateness
 from autograder.report.advice import what_to_mend
 from autograder.report.text import STATUS_WORDS, number, on_one_line, what_went_wrong
 from autograder.results import Result, Timings
 
 
-def files(results: list[Result], timings: dict[str, Timings]) -> dict[str, bytes]:
+def files(results: list[Result], timings: dict[str, Timings], late: dict[str, Lateness]) -> dict[str, bytes]:
     """`<assignment>.moodle.csv`."""
     name = results[0].assignment
     rows: list[Row] = [["Username", name, f"{name} (feedback)"]]
-    rows += [(result.student, result.score, _feedback(result)) for result in results]
+    rows += [(r.student, r.score, _feedback(r, late.get(r.student))) for r in results]
     return {f"{name}.moodle.csv": csv_bytes(rows)}
 
 
-def _feedback(result: Result) -> str:
-    """One line of HTML: the total, then the lost checks in the order in which to mend them."""
+def _feedback(result: Result, late: Lateness | None) -> str:
+    """One line of HTML: the total, then the mistakes in the order in which to mend them."""
     lines = [f"{number(result.score)} of {number(result.max_score)} points."]
+    lines += late.sentences if late else []
     if result.confined is False:
         lines.append("Graded without the sandbox: this mark is provisional.")
     for entry in what_to_mend(result):
-        check = entry.check
-        lines.append(
-            f"Part {check.part}, {STATUS_WORDS[check.status].lower()}: {check.title}"
-            f" ({number(check.points)} of {number(check.max_points)})."
-            f" {what_went_wrong(check)}" + (f" Hint: {check.hint}" if check.hint else "")
-        )
+        for check in entry.checks:
+            lines.append(
+                f"Part {check.part}, {STATUS_WORDS[check.status].lower()}: {check.title}"
+                f" ({number(check.points)} of {number(check.max_points)})."
+                f" {what_went_wrong(check)}" + (f" Hint: {check.hint}" if check.hint else "")
+            )
     return "<br>".join(html.escape(on_one_line(line), quote=False) for line in lines)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from autograder.export.sheets import Row, csv_bytes
+from autograder.late import Lateness
 from autograder.results import Result, Timings
 
 
-def files(results: list[Result], timings: dict[str, Timings]) -> dict[str, bytes]:
+def files(results: list[Result], timings: dict[str, Timings], late: dict[str, Lateness]) -> dict[str, bytes]:
     """`<assignment>.marks.csv` (a row per student, a column per part) and `.checks.csv` (a row per check)."""
     name = results[0].assignment
     return {
-        f"{name}.marks.csv": csv_bytes(_marks(results)),
+        f"{name}.marks.csv": csv_bytes(_marks(results, late)),
         f"{name}.checks.csv": csv_bytes(_checks(results, timings)),
     }
 
 
-def _marks(results: list[Result]) -> list[Row]:
+def _marks(results: list[Result], late: dict[str, Lateness]) -> list[Row]:
     parts = list(dict.fromkeys(check.part for result in results for check in result.checks))
-    rows: list[Row] = [["student", "score", "max_score", *parts, "confined", "flags"]]
+    timing = ["submitted", "days_late", "late_days_spent", "taken_off"]
+    rows: list[Row] = [["student", "score", "max_score", *parts, *timing, "confined", "flags"]]
     for result in results:
         points: dict[str, float] = {}
         for check in result.checks:
             points[check.part] = points.get(check.part, 0.0) + check.points
+        when = late.get(result.student)
         confined = None if result.confined is None else "yes" if result.confined else "no"
         rows.append(
             [
@@ -29,8 +32,10 @@ def _marks(results: list[Result]) -> list[Row]:
                 result.score,
                 result.max_score,
                 *(points.get(part) for part in parts),
+                when.submitted.isoformat() if when and when.submitted else None,
+                *((when.days, when.free_days, when.taken) if when and when.due else (None, None, None)),
                 confined,
-                " | ".join(result.flags),
+                " | ".join([*result.flags, *(when.remarks if when else ())]),
             ]
         )
     return rows

@@ -203,14 +203,50 @@ def test_gradescope_keeps_hidden_checks_until_publication(results_dir: Path, tmp
     assert all(test["output_format"] == test["name_format"] == "text" for test in tests)
 
 
-def test_a_late_mark_is_the_mark_everywhere(tmp_path: Path) -> None:
-    write_result(tmp_path / "results", replace(RESULTS[0], score=3.15))
+COURSE = """
+[late]
+policy = "percent"
+per_day = 30
+
+[assignments.jem]
+due = 2026-11-30T12:00:00Z
+"""
+
+
+@pytest.fixture
+def late_course(tmp_path: Path) -> Path:
+    """A course whose student s001 handed in one day late."""
+    (tmp_path / "course.toml").write_text(COURSE)
+    (tmp_path / "solutions" / "jem").mkdir(parents=True)
+    came = tmp_path / "submitted" / "s001" / "jem"
+    came.mkdir(parents=True)
+    (came / "timestamp.txt").write_text("2026-12-01 11:00:00.000000 UTC")
+    return tmp_path
+
+
+def test_a_late_mark_is_the_mark_everywhere(late_course: Path) -> None:
+    path = write_result(late_course / "results", RESULTS[0])
+    before = path.read_bytes()
+    out, submitted = late_course / "out", late_course / "submitted"
     for to in ("csv", "canvas", "moodle", "gradescope"):
-        export(tmp_path / "results", to, tmp_path / "out")
-    assert rows(tmp_path / "out/jem.marks.csv")[1][1] == "3.15"
-    assert rows(tmp_path / "out/jem.canvas.csv")[2][5] == "3.15"
-    assert rows(tmp_path / "out/jem.moodle.csv")[1][1] == "3.15"
-    assert json.loads((tmp_path / "out/jem/s001/results.json").read_bytes())["score"] == 3.15
+        export(late_course / "results", to, out, submitted=submitted, course=late_course)
+    assert rows(out / "jem.marks.csv")[1][1] == "3.15"
+    assert rows(out / "jem.canvas.csv")[2][5] == "3.15"
+    assert rows(out / "jem.moodle.csv")[1][1] == "3.15"
+    data = json.loads((out / "jem/s001/results.json").read_bytes())
+    assert data["score"] == 3.15
+    said = "Handed in 1 day late. 1.35 points taken off."
+    assert said in data["output"] and said in rows(out / "jem.moodle.csv")[1][2]
+    marks = next(csv.DictReader(io.StringIO((out / "jem.marks.csv").read_text("utf-8"))))
+    assert (marks["days_late"], marks["late_days_spent"], marks["taken_off"]) == ("1", "0", "1.35")
+    assert marks["submitted"] == "2026-12-01T11:00:00+00:00" and marks["1"] == "3.5"
+    assert path.read_bytes() == before
+
+
+def test_with_deadlines_no_mark_is_written_without_the_times(late_course: Path) -> None:
+    write_result(late_course / "results", RESULTS[0])
+    with pytest.raises(ValueError, match="--submitted"):
+        export(late_course / "results", "csv", late_course / "out", course=late_course)
 
 
 @pytest.mark.parametrize("to", [name for name in FORMATS if name != "nbgrader"])

@@ -1,19 +1,26 @@
-"""Marks in a real nbgrader gradebook."""
+"""Marks in a real nbgrader gradebook, and the notebooks beside it."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbgrader.api import Gradebook
 
 from autograder.export import export
+from autograder.export.answers import read_answers
 from autograder.results import Result, write_result
 from ebmcourse.checking.outcome import Outcome
+
+CELLS = {"answer-3-1": "YOUR ANSWER HERE", "sketch-3-1": "# YOUR CODE HERE", "logits": "# TODO", "test-3-2a": "check()"}
 
 
 def result(student: str, *points: float) -> Result:
@@ -26,13 +33,25 @@ def result(student: str, *points: float) -> Result:
     return Result("jem", student, sum(points), sum(most), "", "", 0, [], checks, True)
 
 
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A gradebook as `nbgrader generate_assignment` leaves it: two tested parts, one written answer."""
-    # nbgrader calls the alembic command when it makes a gradebook.
-    monkeypatch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
-    path = tmp_path / "gradebook.db"
-    with Gradebook(f"sqlite:///{path}") as gradebook:
+def notebook(texts: dict[str, str]) -> nbformat.NotebookNode:
+    """A notebook of the cells of the release, with these texts."""
+    cells = []
+    for name, text in texts.items():
+        about = {"grade_id": name, "solution": not name.startswith("test"), "grade": name != "logits"}
+        make = new_markdown_cell if name.startswith("answer") else new_code_cell
+        cells.append(make(text, id=name, metadata={"nbgrader": about}))
+    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gradebook as `nbgrader generate_assignment` leaves it: two tested parts, and answers for a person to grade."""
+    path = tmp_path_factory.mktemp("database") / "gradebook.db"
+    with pytest.MonkeyPatch.context() as patch:
+        # nbgrader calls the alembic command when it makes a gradebook, which takes seconds.
+        patch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
+        gradebook = Gradebook(f"sqlite:///{path}")
+    with gradebook:
         gradebook.add_assignment("jem")
         gradebook.add_notebook("jem", "jem")
         gradebook.add_grade_cell("test-3-2a", "jem", "jem", max_score=2, cell_type="code")
@@ -46,20 +65,40 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def gradebook(database: Path) -> Iterator[Gradebook]:
-    with Gradebook(f"sqlite:///{database}") as opened:
+def course(tmp_path: Path, database: Path) -> Path:
+    """A released assignment and its gradebook."""
+    shutil.copy(database, tmp_path)
+    released = tmp_path / "assignments" / "jem" / "jem.ipynb"
+    released.parent.mkdir(parents=True)
+    nbformat.write(notebook(CELLS), released)
+    return tmp_path
+
+
+@pytest.fixture
+def gradebook(course: Path) -> Iterator[Gradebook]:
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as opened:
         yield opened
 
 
-def put(folder: Path, *results: Result) -> Path:
+def hand_in(course: Path, student: str, **texts: str) -> Path:
+    """A submission that answers all questions, or as `texts` say."""
+    answers = {"answer-3-1": "Because.", "sketch-3-1": "plot()"} | {k.replace("_", "-"): v for k, v in texts.items()}
+    path = course / "submitted" / student / "jem" / "jem.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook(CELLS | answers), path)
+    return path
+
+
+def put(course: Path, *results: Result) -> Path:
     for given in results:
-        write_result(folder / "results", given)
-    return folder / "results"
+        write_result(course / "results", given)
+        hand_in(course, given.student)
+    return course / "results"
 
 
-def test_each_part_marks_its_cell(tmp_path: Path, database: Path, gradebook: Gradebook) -> None:
-    written = export(put(tmp_path, result("s001", 1, 1, 4), result("s002", 1, 0, 0)), "nbgrader", tmp_path)
-    assert written == [database]
+def test_each_part_marks_its_cell(course: Path, gradebook: Gradebook) -> None:
+    written = export(put(course, result("s001", 1, 1, 4), result("s002", 1, 0, 0)), "nbgrader", course)
+    assert written == [course / "gradebook.db", *(course / "autograded" / s / "jem" for s in ("s001", "s002"))]
     # Cell check_2a is worth 8 where the part has 4 points: shares are kept.
     for student, tested, checked in (("s001", 2, 8), ("s002", 1, 0)):
         grades = {
@@ -73,47 +112,190 @@ def test_each_part_marks_its_cell(tmp_path: Path, database: Path, gradebook: Gra
         assert gradebook.find_submission("jem", student).score == tested + checked
 
 
-def test_exporting_again_updates_marks_and_keeps_what_a_person_gave(
-    tmp_path: Path, database: Path, gradebook: Gradebook
-) -> None:
-    export(put(tmp_path, result("s001", 0, 0, 0)), "nbgrader", database)
+def test_exporting_again_updates_marks_and_keeps_what_a_person_gave(course: Path, gradebook: Gradebook) -> None:
+    export(put(course, result("s001", 0, 0, 0)), "nbgrader", course / "gradebook.db")
     answer = gradebook.find_grade("answer-3-1", "jem", "jem", "s001")
     answer.manual_score, answer.needs_manual_grade = 4.5, False
+    comment = gradebook.find_comment("answer-3-1", "jem", "jem", "s001")
+    comment.manual_comment = "Well said."
     overruled = gradebook.find_grade("check_2a", "jem", "jem", "s001")
     overruled.manual_score = 7.0
     gradebook.db.commit()
 
-    export(put(tmp_path, result("s001", 1, 1, 0)), "nbgrader", database)
+    export(put(course, result("s001", 1, 1, 0)), "nbgrader", course / "gradebook.db")
     gradebook.db.expire_all()
     assert (answer.manual_score, answer.needs_manual_grade) == (4.5, False)
+    assert comment.comment == "Well said."
     assert (overruled.score, overruled.auto_score, overruled.needs_manual_grade) == (7.0, 0.0, True)
     assert gradebook.find_submission("jem", "s001").score == 4.5 + 7 + 2
 
 
-def test_a_late_mark_is_a_penalty_and_goes_when_it_goes(tmp_path: Path, database: Path, gradebook: Gradebook) -> None:
-    export(put(tmp_path, replace(result("s001", 1, 1, 4), score=4.5)), "nbgrader", database)
-    assert gradebook.find_submission("jem", "s001").late_submission_penalty == 1.5
-    export(put(tmp_path, result("s001", 1, 1, 4)), "nbgrader", database)
+def test_an_answer_that_is_not_given_has_no_points_until_it_is(course: Path, gradebook: Gradebook) -> None:
+    results = put(course, result("s001", 1, 1, 4), result("s002", 1, 1, 4))
+    hand_in(course, "s001", answer_3_1=CELLS["answer-3-1"] + "\n")
+    (course / "submitted/s002/jem/jem.ipynb").unlink()
+    export(results, "nbgrader", course)
+    for student, name in (("s001", "answer-3-1"), ("s002", "answer-3-1"), ("s002", "sketch-3-1")):
+        grade = gradebook.find_grade(name, "jem", "jem", student)
+        assert (grade.auto_score, grade.needs_manual_grade) == (0, False)
+        assert gradebook.find_comment(name, "jem", "jem", student).comment == "No response."
+    assert gradebook.find_grade("sketch-3-1", "jem", "jem", "s001").needs_manual_grade
+
+    hand_in(course, "s001")
+    export(results, "nbgrader", course)
     gradebook.db.expire_all()
-    assert not gradebook.find_submission("jem", "s001").late_submission_penalty
+    grade = gradebook.find_grade("answer-3-1", "jem", "jem", "s001")
+    assert (grade.auto_score, grade.needs_manual_grade) == (None, True)
+    assert gradebook.find_comment("answer-3-1", "jem", "jem", "s001").comment is None
 
 
-def test_a_gradebook_that_does_not_fit_is_left_alone(tmp_path: Path, database: Path, gradebook: Gradebook) -> None:
+def test_a_late_mark_is_a_penalty_also_on_what_a_person_marks(course: Path, gradebook: Gradebook) -> None:
+    results = put(course, result("s001", 1, 1, 4))
+    (course / "solutions" / "jem").mkdir(parents=True)
+    (course / "submitted/s001/jem/timestamp.txt").write_text("2026-12-01 12:00:00 UTC")
+    rules = '[late]\npolicy = "percent"\nper_day = 25\n[assignments.jem]\ndue = 2026-12-01T11:00:00Z\n'
+    (course / "course.toml").write_text(rules)
+    export(results, "nbgrader", course, course=course)
+    submission = gradebook.find_submission("jem", "s001")
+    assert (submission.score, submission.late_submission_penalty) == (10, 2.5)
+    assert submission.total_seconds_late == 3600
+    gradebook.find_grade("answer-3-1", "jem", "jem", "s001").manual_score = 4
+    gradebook.db.commit()
+    export(results, "nbgrader", course, course=course)
+    gradebook.db.expire_all()
+    assert submission.late_submission_penalty == 3.5
+    assert (course / "autograded/s001/jem/timestamp.txt").read_text() == "2026-12-01 12:00:00.000000 UTC"
+
+    (course / "course.toml").unlink()
+    export(results, "nbgrader", course, course=course)
+    gradebook.db.expire_all()
+    assert not submission.late_submission_penalty
+
+
+def test_a_gradebook_that_does_not_fit_is_left_alone(course: Path, gradebook: Gradebook) -> None:
     gradebook.add_grade_cell("test-9", "jem", "jem", max_score=1, cell_type="code")
     gradebook.add_grade_cell("again-2a", "jem", "jem", max_score=1, cell_type="code")
     other = replace(result("s001", 1, 1, 4))
     other.checks.append(Outcome("7/x", "7", "t", "passed", 1.0, 1.0, True))
     with pytest.raises(ValueError, match=r"test-9 belongs to no part.*part 7 has no cell") as error:
-        export(put(tmp_path, other), "nbgrader", database)
+        export(put(course, other), "nbgrader", course)
     assert "again-2a and check_2a both belong to part 2a" in str(error.value)
     assert gradebook.students == []
 
 
-def test_a_missing_gradebook_or_assignment_says_what_to_do(tmp_path: Path, database: Path) -> None:
-    results = put(tmp_path, result("s001", 1, 1, 4))
+def test_what_is_missing_says_what_to_do(course: Path, gradebook: Gradebook) -> None:
+    results = put(course, result("s001", 1, 1, 4))
     with pytest.raises(ValueError, match="generate_assignment"):
-        export(results, "nbgrader", tmp_path / "other.db")
-    assert not (tmp_path / "other.db").exists()
+        export(results, "nbgrader", course / "other.db")
+    assert not (course / "other.db").exists()
+    with pytest.raises(ValueError, match=r"no .*elsewhere/s001/jem: say with --submitted"):
+        export(results, "nbgrader", course, submitted=course / "elsewhere")
     write_result(results, replace(result("s001", 1, 1, 4), assignment="deep"))
+    (course / "submitted/s001/deep").mkdir()
     with pytest.raises(ValueError, match="generate_assignment deep"):
-        export(results, "nbgrader", database)
+        export(results, "nbgrader", course)
+    gradebook.add_assignment("deep")
+    gradebook.add_notebook("deep", "deep")
+    with pytest.raises(ValueError, match="autograder release deep"):
+        export(results, "nbgrader", course)
+    assert gradebook.students == []
+
+
+# The notebooks for formgrader
+
+
+def shown(course: Path, student: str = "s001") -> nbformat.NotebookNode:
+    """The notebook in `autograded/`, which must be a valid one."""
+    made = nbformat.read(course / "autograded" / student / "jem" / "jem.ipynb", as_version=4)
+    nbformat.validate(made)
+    return made
+
+
+def remarks(made: nbformat.NotebookNode) -> str:
+    return made.cells[0].source if made.cells[0].id == "remarks" else ""
+
+
+def test_the_notebook_shows_answers_and_what_the_checks_found(course: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    checks = [Outcome("3.2a/x", "3.2a", hostile, "failed", 0, 2, True, "hint", "`diagnosis`")]
+    checks.append(Outcome("2a/y", "2a", "t", "passed", 4, 4, True))
+    export(put(course, replace(result("s001", 0, 0, 4), checks=checks, score=4.0)), "nbgrader", course)
+    made = shown(course)
+    cells = {cell.id: cell for cell in made.cells}
+    assert cells["answer-3-1"].source == "Because." and cells["sketch-3-1"].source == "plot()"
+    assert cells["test-3-2a"].source == "check()"
+    html = cells["test-3-2a"].outputs[0].data["text/html"]
+    assert "0 of 2 points" in html and "<code>diagnosis</code>" in html and "<script" not in html
+    assert remarks(made) == ""
+
+
+def test_a_mended_notebook_says_what_was_mended(course: Path) -> None:
+    results = put(course, result("s001", 1, 1, 4))
+    path = hand_in(course, "s001", test_3_2a="2  # full marks")
+    data = json.loads(path.read_text())
+    data["cells"] = [cell for cell in data["cells"] if cell["id"] != "logits"]
+    twice = [cell for cell in data["cells"] if cell["id"] == "answer-3-1"] * 2
+    data["cells"] += [twice[0] | {"source": ["Second", " thoughts."]}]
+    script = {"output_type": "display_data", "metadata": {}, "data": {"text/html": "<script>alert(1)</script>"}}
+    for cell in data["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [script]
+    data["metadata"]["kernelspec"]["name"] = "julia-1.10<script>"
+    path.write_text(json.dumps(data))
+    export(results, "nbgrader", course)
+    made = shown(course)
+    cells = {cell.id: cell for cell in made.cells}
+    assert cells["answer-3-1"].source == "Because.\n\n---\n\nSecond thoughts."
+    assert cells["logits"].source == "# TODO" and cells["test-3-2a"].source == "check()"
+    assert "<script" not in json.dumps(made)
+    assert made.metadata.kernelspec.name == "python3"
+    for said in ("`logits` was missing", "`answer-3-1` stands 2 times", "`test-3-2a` is not to be changed"):
+        assert said in remarks(made)
+    assert "another kernel (`julia-1.10?script?`)" in remarks(made)
+
+
+def test_pictures_in_written_answers_are_kept_and_nothing_else_of_them(course: Path) -> None:
+    results = put(course, result("s001", 1, 1, 4))
+    path = hand_in(course, "s001", answer_3_1="![](attachment:a.png)")
+    data = json.loads(path.read_text())
+    picture, script = {"image/png": "aGFsbG8="}, {"image/svg+xml": "<svg onload=alert(1)>"}
+    data["cells"][0]["attachments"] = {"a.png": picture, "b.svg": script, "c.png": {"image/png": '"><script>'}}
+    path.write_text(json.dumps(data))
+    export(results, "nbgrader", course)
+    assert shown(course).cells[0].attachments == {"a.png": picture}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"cells": 3}', '{"cells": [1, {"metadata": {"nbgrader": []}}]}', "[" * 100_000, "\x00\xff"],
+)
+def test_a_damaged_notebook_has_no_answers_and_says_so(tmp_path: Path, content: str) -> None:
+    (tmp_path / "jem.ipynb").write_text(content, "latin-1")
+    answers = read_answers(tmp_path / "jem.ipynb", notebook(CELLS))
+    assert answers.texts == {}
+    assert any("no answers" in remark or "was missing" in remark for remark in answers.remarks)
+
+
+def test_a_notebook_that_is_a_link_is_not_followed(course: Path) -> None:
+    results = put(course, result("s001", 1, 1, 4), result("s002", 1, 1, 4))
+    hand_in(course, "s001").unlink()
+    (course / "submitted/s001/jem/jem.ipynb").symlink_to(course / "submitted/s002/jem/jem.ipynb")
+    export(results, "nbgrader", course)
+    assert "damaged or no notebook" in remarks(shown(course))
+
+
+def test_feedback_can_be_released_whatever_stamp_and_secret_are(course: Path) -> None:
+    results = put(course, *(result(f"s00{n}", 1, 1, 4) for n in (1, 2, 3)))
+    for student, stamp, secret in (("s001", "2026-11-30 10:00:00 UTC", "ab" * 64), ("s002", "yesterday", "../x")):
+        (course / "submitted" / student / "jem" / "timestamp.txt").write_text(stamp)
+        (course / "submitted" / student / "jem" / "submission_secret.txt").write_text(secret)
+    export(results, "nbgrader", course, course=course)
+    folders = [course / "autograded" / f"s00{n}" / "jem" for n in (1, 2, 3)]
+    stamps = [(folder / "timestamp.txt").read_text() for folder in folders]
+    secrets = [(folder / "submission_secret.txt").read_text() for folder in folders]
+    assert stamps == ["2026-11-30 10:00:00.000000 UTC", "", ""]
+    assert secrets[0] == "ab" * 64 and all(len(secret) == 128 for secret in secrets) and len(set(secrets)) == 3
+    assert "holds no time" in remarks(shown(course, "s002"))
+    before = {path: path.read_bytes() for path in course.glob("autograded/**/*") if path.is_file()}
+    export(results, "nbgrader", course, course=course)
+    assert {path: path.read_bytes() for path in before} == before

@@ -1,0 +1,83 @@
+"""nbgrader's folder `autograded/`: the notebooks that formgrader shows and that `generate_feedback` makes pages of.
+
+nbgrader's own autograding executes the student's notebook. Here the notebook is put together, and nothing runs: the
+released cells, the student's answers in the cells to fill in, and under each tested cell what the checks found.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_output
+
+from autograder.export.answers import Answers, grade_id, in_short, is_solution
+from autograder.files import read_regular
+from autograder.late import TIMESTAMP
+from autograder.results import Result, write_atomically
+from ebmcourse.checking.notebook import Report
+
+SECRET = "submission_secret.txt"
+
+
+def graded_notebook(
+    released: NotebookNode, answers: Answers, result: Result, parts: dict[str, str], notes: list[str]
+) -> str:
+    """The notebook, JSON, of one student: answers and marks; `parts` maps tested cells to parts of the result.
+
+    `notes` are plain sentences that stand on top, with the remarks on the notebook.
+    """
+    notebook = nbformat.from_dict(released)
+    for cell in notebook.cells:
+        name = grade_id(cell)
+        if is_solution(cell) and name in answers.texts:
+            cell.source = answers.texts[name]
+            if cell.cell_type == "markdown" and answers.pictures.get(name):
+                cell.attachments = answers.pictures[name]
+        if name in parts:
+            cell.outputs = [_found(result, parts[name])]
+            cell.execution_count = None
+    if sentences := [*notes, *in_short(answers.remarks)]:
+        text = "**Remarks**\n\n" + "\n".join(f"* {_as_markdown(sentence)}" for sentence in sentences)
+        notebook.cells.insert(0, new_markdown_cell(text, id="remarks"))
+    return nbformat.writes(notebook) + "\n"
+
+
+def write(folder: Path, notebooks: dict[str, str], submission: Path, time: datetime | None) -> None:
+    """Write `autograded/<student>/<assignment>/`: the notebooks by name, and what releasing feedback needs.
+
+    `release_feedback` finds the page for a student by the secret of the submission. One that came another way has
+    none, and gets one, because nbgrader would stop at it for the whole class.
+    """
+    for name, text in notebooks.items():
+        write_atomically(folder / f"{name}.ipynb", text.encode("utf-8"))
+    secret = _secret(submission / SECRET) or _secret(folder / SECRET) or secrets.token_hex(64)
+    write_atomically(folder / SECRET, secret.encode("ascii"))
+    stamp = f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC" if time else ""
+    write_atomically(folder / TIMESTAMP, stamp.encode("ascii"))
+
+
+def _secret(path: Path) -> str | None:
+    try:
+        text = read_regular(path, 1000).decode("ascii").strip()
+    except (FileNotFoundError, ValueError):
+        return None
+    return text if re.fullmatch("[0-9a-f]{32,256}", text) else None
+
+
+def _found(result: Result, part: str) -> NotebookNode:
+    """What the checks of one part found, as the output of its tested cell; all text in it is escaped."""
+    checks = [check for check in result.checks if check.part == part]
+    report = Report(part, "", checks, "checks")
+    return new_output("display_data", {"text/html": report._repr_html_(), "text/plain": repr(report)})
+
+
+def _as_markdown(sentence: str) -> str:
+    """A sentence of ours that may hold names from outside, as markdown in which only `code` is set off."""
+    words = escape(re.sub(r"\s+", " ", sentence), quote=False)
+    return re.sub(r"([\\*_\[\]#|~$])(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", words)
