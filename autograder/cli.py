@@ -62,6 +62,18 @@ def main(ctx: click.Context, course: Path) -> None:
 
 @main.command()
 @click.argument("name")
+@click.option("--notebook", is_flag=True, help="Students hand in a notebook, instead of a Python file beside one.")
+@click.pass_obj
+def new(course: Path, name: str, notebook: bool) -> None:
+    """Make a new assignment, solutions/NAME/: small, complete, and to be rewritten."""
+    from autograder.new import create
+
+    click.echo(f"wrote {create(name, course, notebook=notebook)}")
+    click.echo(f"Change it, and then: autograder release {name} && autograder quality {name}")
+
+
+@main.command()
+@click.argument("name")
 @click.argument("submitted", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the result files.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes on this machine (default: one per core).")
@@ -185,12 +197,18 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
 
 @main.command()
 @click.argument("results_dir", type=click.Path(path_type=Path))
-@click.option("--submitted", type=click.Path(path_type=Path), help="Show the students' own figures from there.")
-def report(results_dir: Path, submitted: Path | None) -> None:
+@click.option(
+    "--submitted",
+    type=click.Path(path_type=Path),
+    help="Folder of the submissions: their times, and the students' own figures.",
+)
+@click.option("--exercises", default="", help="Web address below which students find the assignments' folders.")
+@click.pass_obj
+def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str) -> None:
     """Write the feedback of every student and the page of the class from the result files."""
     from autograder.report import write_report
 
-    pages = write_report(results_dir, submitted)
+    pages = write_report(results_dir, submitted, course, exercises)
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
 
 

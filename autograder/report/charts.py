@@ -16,8 +16,10 @@ from ebmcourse.checking.outcome import Outcome
 STRIP_WIDTH = 480
 STRIP_HEIGHT = 20
 MARKS_HEIGHT = 44
+NAME_SHOWN = 9  # letters of a student's name that the map shows
 HISTOGRAM_WIDTH = 400
 HISTOGRAM_HEIGHT = 130
+_NAMED_PITCH = 15  # a line of small text fits in between
 
 _CELL_HEIGHT = {
     "passed": STRIP_HEIGHT,
@@ -44,12 +46,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Passed cells are drawn as one shape, `passed` (SVG path data); the others are links."""
+    """Passed cells are drawn as one shape, `passed` (SVG path data); the others are links. `names`: below the cells."""
 
     width: float
     height: float
     passed: str
     cells: tuple[Cell, ...]
+    names: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +94,16 @@ def class_strips(
 
 
 def mark_strip(ranking: Sequence[Result]) -> Strip:
-    """Each student's mark as a column, in the order of the strips below it."""
+    """Each student's mark as a column, in the order of the strips below it; with names where the columns are wide."""
     pitch, width = _pitch(len(ranking))
     cells = []
     for n, result in enumerate(ranking):
         height = max(1.0, round(MARKS_HEIGHT * result.fraction, 1))
         cells.append(Cell(n * pitch, round(MARKS_HEIGHT - height, 1), width, height, result))
-    return Strip(len(ranking) * pitch, MARKS_HEIGHT, "", tuple(cells))
+    names = pitch >= _NAMED_PITCH
+    longest = min(NAME_SHOWN, max((len(result.student) for result in ranking), default=0))
+    height = MARKS_HEIGHT + (7 * longest + 9 if names else 0)
+    return Strip(len(ranking) * pitch, height, "", tuple(cells), names)
 
 
 def histogram_columns(counts: Sequence[int]) -> list[Column]:

@@ -12,6 +12,8 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -21,13 +23,14 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup, escape
 
+from autograder import late
 from autograder.assignment import COURSE
 from autograder.report import text
-from autograder.report.advice import waiting, what_to_mend
-from autograder.report.charts import class_strips, histogram_columns, mark_strip
+from autograder.report.advice import NOT_BEGUN, waiting, what_to_mend
+from autograder.report.charts import NAME_SHOWN, class_strips, histogram_columns, mark_strip
 from autograder.report.figures import figures_of
 from autograder.report.sheet import Sheet, read_sheet
-from autograder.report.statistics import check_statistics, common_mistakes, histogram
+from autograder.report.statistics import check_statistics, common_mistakes, flags_of, histogram
 from autograder.results import (
     Outcome,
     Result,
@@ -49,56 +52,69 @@ def write_report(
 
     Written are `<assignment>/feedback/<student>.html` and `<assignment>/index.html` for each assignment, and
     `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the
-    student's own figures. Titles come from the `course`; `exercises` is the web address below which students find the
-    assignments' folders. Raises ValueError where there are no results, a result file is damaged, or that is no address.
+    student's own figures. Titles and deadlines come from the `course`; `exercises` is the web address below which
+    students find the assignments' folders. Raises ValueError where there are no results, a result file is damaged,
+    that is no address, or there are deadlines and no times of submission.
     """
     if exercises and not re.match(r"https?://\S+$", exercises):
         raise ValueError(f"{exercises!r} is no web address: it should begin with https:// and hold no blanks.")
-    assignments = assignments_in(results_dir)
-    if not assignments:
+    results = {assignment: read_results(results_dir, assignment) for assignment in assignments_in(results_dir)}
+    if not results:
         raise ValueError(f"no results in {results_dir}: “autograder grade” writes <assignment>/<student>.json there")
+    lateness = late.of_results([result for group in results.values() for result in group], submitted, course)
     written: list[Path] = []
     classes: list[dict[str, object]] = []
-    for assignment in assignments:
-        results = read_results(results_dir, assignment)
-        timings = {
-            result.student: found
-            for result in results
-            if (found := read_timings(results_dir, assignment, result.student)) is not None
-        }
+    for assignment, group in results.items():
+        found = {result.student: read_timings(results_dir, assignment, result.student) for result in group}
+        timings = {student: timing for student, timing in found.items() if timing is not None}
         folder = results_dir / assignment
         sheet = read_sheet(assignment, course, exercises)
-        for result in results:
+        mine = {result.student: lateness[assignment, result.student] for result in group}
+        for result in group:
             own = submitted / result.student / assignment if submitted is not None else None
-            page = folder / "feedback" / f"{result.student}.html"
-            written.append(_write(page, feedback_page(result, own, sheet)))
-        written.append(_write(folder / "index.html", class_page(results, timings)))
-        classes.append(_class_summary(results))
+            page = feedback_page(result, own, sheet, mine[result.student])
+            written.append(_write(folder / "feedback" / f"{result.student}.html", page))
+        counting = [late.with_penalty(result, mine[result.student]) for result in group]
+        written.append(_write(folder / "index.html", class_page(counting, timings, mine)))
+        classes.append(_class_summary(counting))
     written.append(_write(results_dir / "index.html", _render("index.html", classes=classes)))
     return written
 
 
-def feedback_page(result: Result, submission: Path | None = None, sheet: Sheet | None = None) -> str:
+def feedback_page(
+    result: Result,
+    submission: Path | None = None,
+    sheet: Sheet | None = None,
+    lateness: late.Lateness | None = None,
+) -> str:
     """The page that a student gets; `submission` is the folder of what the student handed in."""
     parts: dict[str, list[Outcome]] = {}
     for check in result.checks:
         parts.setdefault(check.part, []).append(check)
+    reached = sum(check.points for check in result.checks)
+    counting = late.with_penalty(result, lateness)
     return _render(
         "feedback.html",
-        result=result,
+        result=counting,
         sheet=sheet or Sheet(),
         parts=parts,
         advice=what_to_mend(result),
         waits=defaultdict(list, waiting(result)),
         anchors=_anchors(result),
-        adjusted=abs(result.score - sum(check.points for check in result.checks)) > 1e-6,
+        reached=reached if abs(counting.score - reached) > 1e-6 else None,
+        lateness=lateness.sentences if lateness else [],
         figures=figures_of(submission) if submission is not None else [],
     )
 
 
-def class_page(results: list[Result], timings: dict[str, Timings]) -> str:
-    """The page of one class, for instructors. `timings` is by student and need not be complete."""
+def class_page(
+    results: list[Result], timings: dict[str, Timings], lateness: Mapping[str, late.Lateness] | None = None
+) -> str:
+    """The page of one class, for instructors. `timings` and `lateness` are by student and need not be complete."""
+    late_ones = {student: found for student, found in (lateness or {}).items() if found.days}
+    remarks = [replace(r, flags=[*r.flags, *lateness[r.student].remarks]) for r in results] if lateness else results
     statistics = check_statistics(results)
+    mistakes = common_mistakes(results)
     ranking = sorted(results, key=lambda result: (-result.fraction, result.student))
     versions = Counter(result.checks_sha256 for result in results)
     seconds_of_check: dict[str, list[float]] = {}
@@ -116,7 +132,10 @@ def class_page(results: list[Result], timings: dict[str, Timings]) -> str:
         strips=class_strips(ranking, statistics, {result.student: _anchors(result) for result in results}),
         mark_strip=mark_strip(ranking),
         columns=histogram_columns(histogram(results)),
-        mistakes=common_mistakes(results)[:MISTAKES_SHOWN],
+        mistakes=[mistake for mistake in mistakes if mistake.text != NOT_BEGUN][:MISTAKES_SHOWN],
+        not_begun=next((mistake for mistake in mistakes if mistake.text == NOT_BEGUN), None),
+        flags=flags_of(remarks),
+        late=late_ones,
         lost_parts={
             result.student: list(dict.fromkeys(check.part for check in result.checks if not check.passed))
             for result in results
@@ -175,7 +194,9 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(
         line=lambda value: escape(text.on_one_line(value)),
         label=lambda value: escape(text.on_one_line(value, limit=80)),
+        name=lambda value: escape(text.on_one_line(value)[:NAME_SHOWN]),
         prose=text.prose,
+        listed=lambda names, most: escape(text.listed(names, most)),
         number=text.number,
         what_went_wrong=text.what_went_wrong,
         percent=text.percent,

@@ -84,17 +84,32 @@ def common_mistakes(results: Iterable[Result]) -> list[Mistake]:
     Equal diagnoses of several checks are one mistake. A lost check without a diagnosis counts under its
     title. Skipped checks are no mistakes of their own.
     """
+    order: dict[str, None] = {}
     students: dict[tuple[bool, str], dict[str, None]] = {}
     parts: dict[tuple[bool, str], dict[str, None]] = {}
     for result in results:
         for check in result.checks:
+            order.setdefault(check.part)
             if check.status in ("passed", "skipped"):
                 continue
             key = (True, check.diagnosis) if check.diagnosis else (False, check.title)
             students.setdefault(key, {})[result.student] = None
             parts.setdefault(key, {})[check.part] = None
-    mistakes = [Mistake(text, named, tuple(parts[named, text]), tuple(who)) for (named, text), who in students.items()]
+    place = list(order).index
+    mistakes = [
+        Mistake(text, named, tuple(sorted(parts[named, text], key=place)), tuple(who))
+        for (named, text), who in students.items()
+    ]
     return sorted(mistakes, key=lambda mistake: (-len(mistake.students), not mistake.named, mistake.text))
+
+
+def flags_of(results: Iterable[Result]) -> list[tuple[str, list[str]]]:
+    """Every flag of a class and the students who have it; those of the fewest students first."""
+    students: dict[str, list[str]] = {}
+    for result in results:
+        for flag in dict.fromkeys(result.flags):
+            students.setdefault(flag, []).append(result.student)
+    return sorted(students.items(), key=lambda item: len(item[1]))
 
 
 def histogram(results: Iterable[Result], bins: int = 10) -> list[int]:

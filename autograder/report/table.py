@@ -8,7 +8,7 @@ from statistics import fmean
 from rich.table import Table
 from rich.text import Text
 
-from autograder.report.text import number, on_one_line, percent
+from autograder.report.text import listed, number, on_one_line, percent
 from autograder.results import Result
 
 _BAR_WIDTH = 10
@@ -35,15 +35,10 @@ def class_table(results: Sequence[Result]) -> Table:
             _plain(result.student),
             f"{number(result.score)} / {number(result.max_score)}",
             "█" * filled + "░" * (_BAR_WIDTH - filled),
-            _plain(_some(lost) or "–"),
+            _plain(listed(lost, _PARTS_SHOWN) or "–"),
             Text(", ".join(notes), style="yellow"),
         )
     return table
-
-
-def _some(parts: Sequence[str]) -> str:
-    more = len(parts) - _PARTS_SHOWN
-    return ", ".join(parts[:_PARTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _plain(text: str) -> Text:

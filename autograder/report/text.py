@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
@@ -59,6 +60,12 @@ def visible(text: str, limit: int = MAX_CHARACTERS) -> str:
 def on_one_line(text: str, limit: int = MAX_CHARACTERS) -> str:
     """`visible`, with every run of white space as one blank."""
     return " ".join(visible(text, limit).split())
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """`names` on one line, each at most 80 letters long, and after `most` of them the number of the others."""
+    shown = ", ".join(on_one_line(name, limit=80) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def prose(text: str) -> Markup:

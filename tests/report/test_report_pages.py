@@ -42,7 +42,7 @@ ELEMENTS = {
         "strong",
         "bdi",
     ),
-    *("code", "figure", "figcaption", "img", "table", "thead", "tbody", "tr", "th", "td"),
+    *("nav", "code", "figure", "figcaption", "img", "table", "thead", "tbody", "tr", "th", "td"),
     *("svg", "symbol", "use", "circle", "rect", "path", "text"),
 }
 VOID = {"meta", "img"}
@@ -228,7 +228,29 @@ def test_confined_grading_says_nothing(pages: dict[str, Page]) -> None:
 def test_a_total_that_is_not_the_sum_is_explained(tmp_path: Path) -> None:
     result = sample_class(1)[0][0]
     page = report_on(tmp_path, [replace(result, score=result.score - 3)])[f"jem/feedback/{result.student}.html"]
-    assert f"add up to {result.score:g}; the total was adjusted" in page.text
+    assert f"Together they give {result.score:g}\xa0points; the total was changed afterwards." in page.text
+
+
+def test_what_lateness_took_is_said_and_counts(tmp_path: Path) -> None:
+    (tmp_path / "course/solutions/jem").mkdir(parents=True)
+    late = '[late]\npolicy = "percent"\nper_day = 10\n'
+    (tmp_path / "course/course.toml").write_text(f"{late}[assignments.jem]\ndue = 2026-11-30T12:00:00\n")
+    results = sample_class(2)[0]
+    for result, day in zip(results, ("30", "29"), strict=True):
+        write_result(tmp_path / "results", result)
+        folder = tmp_path / "submitted" / result.student / "jem"
+        folder.mkdir(parents=True)
+        (folder / "timestamp.txt").write_text(f"2026-11-{day} 20:00:00 UTC")
+    write_report(tmp_path / "results", tmp_path / "submitted", tmp_path / "course")
+    slow, prompt = (
+        Page((tmp_path / f"results/jem/feedback/{who}.html").read_text("utf-8")) for who in ("s001", "s002")
+    )
+    reached = results[0].score
+    assert f"{0.9 * reached:g} of" in slow.text and f"Together they give {reached:g}" in slow.text
+    assert f"Handed in 1 day late. {0.1 * reached:g} points taken off." in slow.text
+    assert "late" not in prompt.text
+    overview = Page((tmp_path / "results/jem/index.html").read_text("utf-8")).text
+    assert "1 submission was late" in overview and f"1 day late: −{0.1 * reached:g}" in overview
 
 
 def test_results_of_several_versions_of_the_checks_are_noticed(tmp_path: Path) -> None:

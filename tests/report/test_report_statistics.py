@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from report_sample import sample_class
 
-from autograder.report.statistics import check_statistics, common_mistakes, histogram
+from autograder.report.statistics import check_statistics, common_mistakes, flags_of, histogram
 from autograder.results import Result
 from ebmcourse.checking.outcome import Outcome
 
@@ -64,6 +64,19 @@ def test_mistakes_count_each_student_once_and_name_the_parts() -> None:
     first, second = common_mistakes(results)
     assert (first.text, first.named, first.parts, first.students) == (sign, True, ("a", "b"), ("s1", "s2"))
     assert (second.text, second.named, second.students) == ("title b", False, ("s3",))
+
+
+def test_parts_of_a_mistake_stand_in_the_order_of_the_assignment() -> None:
+    results = [
+        result("s1", ("a", "passed", 1, None), ("b", "failed", 0, "No.")),
+        result("s2", ("a", "failed", 0, "No."), ("b", "passed", 1, None)),
+    ]
+    assert common_mistakes(results)[0].parts == ("a", "b")
+
+
+def test_flags_of_few_come_before_flags_of_many() -> None:
+    results = [replace(result("s1"), flags=["many", "many"]), replace(result("s2"), flags=["many", "few"])]
+    assert flags_of(results) == [("few", ["s2"]), ("many", ["s1", "s2"])]
 
 
 def test_histogram_puts_every_student_in_the_bin_of_the_share() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograder.report.text import number, on_one_line, percent, prose, seconds, visible
+from autograder.report.text import listed, number, on_one_line, percent, prose, seconds, visible
 
 hostile = st.text() | st.text("`<>&\"'\u202e\u200b\x00\x07\x1b\u0301ab\n")
 
@@ -90,3 +90,9 @@ def test_percent_says_all_and_none_only_of_all_and_none(share: float, shown: str
 )
 def test_wall_times(value: float, shown: str) -> None:
     assert seconds(value) == shown
+
+
+def test_a_long_list_is_counted_not_cut() -> None:
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b\nc", "d"], 2) == "a, b c and 1 more"
+    assert listed([], 2) == ""
