@@ -34,7 +34,7 @@ class KernelRoom:
     def ask(self, frame: bytes, seconds: float) -> bytes:
         with _unchanged(vars(self._main)), _Alarm(seconds) as alarm:
             reply = answer(decode(frame), self._student, self._probes, lambda file: False)
-        if alarm.rang is signal.SIGINT:
+        if alarm.rang == signal.SIGINT:
             raise KeyboardInterrupt
         if alarm.rang:
             raise TimedOut

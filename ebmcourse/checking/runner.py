@@ -97,7 +97,7 @@ def describe(error: BaseException, is_own_file: Callable[[str], bool]) -> dict[s
 
 
 def _kind(error: BaseException) -> str:
-    if isinstance(error, NotImplementedError) and str(error).startswith("Exercise "):  # torch raises such errors too
+    if isinstance(error, NotImplementedError) and str(error).startswith("Exercise"):  # torch raises such errors too
         return "todo"
     if isinstance(error, Missing):
         return "missing"

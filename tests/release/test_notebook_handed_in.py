@@ -1,0 +1,76 @@
+"""An assignment of which the notebook itself is handed in: released, worked on, checked in its kernel and graded."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from test_notebooks import executed, marks, printed
+
+from autograder import assignment as assignments
+from autograder.gate import leaks, stub_complaints
+from autograder.programs import solved
+from autograder.quality.notebook_edits import edit_notebook
+from autograder.release import build
+from ebmcourse.checking.session import run_public_checks
+from ebmcourse.cli import main as ebmcourse
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def note(note_course):
+    return assignments.load("note", note_course)
+
+
+@pytest.fixture
+def released(note, tmp_path):
+    build(note, tmp_path / "released")
+    return tmp_path / "released"
+
+
+def test_the_release_holds_the_notebook_and_nothing_of_the_solution(note, released):
+    files = sorted(str(path.relative_to(released)) for path in released.rglob("*") if path.is_file())
+    checks = [f"checks/{name}" for name in ("assignment.toml", "recorded.safetensors", "test_1.py")]
+    assert files == ["README.md", *checks, "note.ipynb"]
+    assert not leaks(note, released) and not stub_complaints(note, released)
+    (released / "note.ipynb").write_text(solved(note), "utf-8")
+    assert "alpha = 1" in leaks(note, released)[0]
+
+
+def test_the_cells_check_what_is_defined_in_the_kernel(note, released):
+    """1a has a public check of 2 points, 1b a hidden one only; nothing has to be saved for that."""
+    stub = executed(released, "note")
+    assert marks(stub) == {"test-1a": 0, "test-1b": 0} and printed(stub, "stderr") == []
+    assert printed(stub, "stdout") == ["Not yet: Exercise: write what the TODO asks for.\n"]
+    (released / "note.ipynb").write_text(solved(note), "utf-8")
+    assert marks(executed(released, "note")) == {"test-1a": 2, "test-1b": 0}
+    changed_at_the_last_moment = {"cell": "double", "after": "FACTOR = 3.0"}
+    (released / "note.ipynb").write_text(edit_notebook(solved(note), changed_at_the_last_moment, ""), "utf-8")
+    assert marks(executed(released, "note")) == {"test-1a": 0, "test-1b": 0}
+
+
+def test_ebmcourse_check_reads_the_saved_notebook(note, released):
+    assert "Not implemented yet" in CliRunner().invoke(ebmcourse, ["check", str(released)]).output
+    (released / "note.ipynb").write_text(solved(note), "utf-8")
+    assert [outcome.passed for outcome in run_public_checks(released)] == [True]
+    (released / "note.ipynb").write_text("{", "utf-8")
+    (outcome,) = run_public_checks(released)
+    assert "`note.ipynb` cannot be used" in outcome.diagnosis
+    (released / "note.ipynb").unlink()
+    (outcome,) = run_public_checks(released)
+    assert outcome.diagnosis == "The file `note.ipynb` is missing."
+
+
+def test_a_syntax_error_is_told_with_its_cell_and_costs_that_exercise_only(note, released):
+    broken = {"cell": "plus", "source": "def plus(x, y:\n    return x"}
+    (released / "note.ipynb").write_text(edit_notebook(solved(note), broken, ""), "utf-8")
+    assert [outcome.passed for outcome in run_public_checks(released)] == [True]
+    broken = {"cell": "double", "source": "def double(x:\n    return x"}
+    (released / "note.ipynb").write_text(edit_notebook(solved(note), broken, ""), "utf-8")
+    (outcome,) = run_public_checks(released)
+    assert "SyntaxError in cell double, line 1: `def double(x:`" in outcome.diagnosis
+
+
+def test_every_cell_of_the_release_can_be_told_by_its_id(note, released):
+    cells = json.loads((released / "note.ipynb").read_text("utf-8"))["cells"]
+    assert [cell["id"] for cell in cells] == ["setup", "double", "cell-002", "test-1a", "plus", "test-1b"]
