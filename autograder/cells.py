@@ -56,7 +56,10 @@ def main() -> None:
         grader = Grader(Job(assignment, digest, seed, confined=True))
     except Unavailable:
         grader = Grader(Job(assignment, digest, seed, confined=False))
-    result, _ = grader.grade(read(folder, folder.parent.name, assignment))
+    student = folder.parent.name
+    if assignment.hands_in_notebook:  # nbgrader writes it here only after its cells have run
+        folder = course / "submitted" / student / assignment.name
+    result, _ = grader.grade(read(folder, student, assignment))
     grader.close()
     print(json.dumps([asdict(check) for check in result.checks]))
 

@@ -19,6 +19,7 @@ from nbgrader.utils import determine_grade
 
 from autograder import assignment as assignments
 from autograder.notebooks import full_notebook, student_notebook
+from autograder.programs import solved
 from autograder.release import build, part_points
 from ebmcourse.checking import notebook as cells
 from ebmcourse.checking.notebook import Report, check_part, once_written
@@ -367,8 +368,10 @@ def test_the_notebook_runs_through_with_the_stubs_and_with_the_reference(name, t
     stub = executed(tmp_path, name)
     assert set(marks(stub).values()) == {0}
     assert any(text.startswith("Not yet") for text in printed(stub, "stdout"))
-    for file in assignment.files:
-        shutil.copy(assignment.folder / file, tmp_path)
+    for path in assignment.scripts:
+        shutil.copy(path, tmp_path)
+    if assignment.hands_in_notebook:
+        (tmp_path / f"{name}.ipynb").write_text(solved(assignment), "utf-8")
     reference = executed(tmp_path, name)
     public: dict[str, float] = {}
     for outcome in run_public_checks(tmp_path):
