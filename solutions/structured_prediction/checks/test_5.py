@@ -1,0 +1,310 @@
+"""5: training along the best path.
+
+A model that is linear in given features is trained by plain gradient descent. The judgement aligns the words by listing
+all paths, and knows what must come out.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from oracles import alignments, blanked, descend, is_read, judge_mean_losses, per_batch, sums
+from stand_ins import (
+    CrossEntropy,
+    Reader,
+    as_tensor,
+    build_ce_matrix,
+    build_path_matrix,
+    find_path,
+    loader_of,
+    path_energy,
+    replaced,
+    ways,
+)
+
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe
+from ebmcourse.checking.observer import Lost
+from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
+
+RATE = 0.3
+SIZES = (2, 3)
+
+
+def draw_words(rng, lengths):
+    return ["".join(chr(97 + number) for number in rng.integers(0, 26, length)) for length in lengths]
+
+
+@inputs
+def weights(rng):
+    return torch.from_numpy(2 * rng.standard_normal((27, 13)).astype(np.float32))
+
+
+@inputs
+def alike(rng):
+    """Five words of two letters with images of one width."""
+    texts = draw_words(rng, [2] * 5)
+    return {"texts": texts, "images": [torch.from_numpy(rng.random((32, 38)).astype(np.float32)) for _ in texts]}
+
+
+@inputs
+def mixed(rng):
+    """Five words of 1 to 3 letters with images of different widths, the widest word first."""
+    texts = draw_words(rng, (3, 1, 2, 1, 2))
+    widths = (58, 18, 37, 30, 46)
+    images = [torch.from_numpy(rng.random((32, width)).astype(np.float32)) for width in widths]
+    return {"texts": texts, "images": images}
+
+
+@probe
+def training(student, words, sizes, train, only=""):
+    """Call `train` with a loader; as the program is, and with stand-ins for the exercises before this one."""
+    module = student.structured_prediction
+    labels = {
+        text: torch.tensor([label for letter in text.encode() for label in (letter - 97, BETWEEN)])
+        for text in words["texts"]
+    }
+    stand_ins = {
+        "build_path_matrix": build_path_matrix,
+        "build_ce_matrix": build_ce_matrix,
+        "path_energy": path_energy,
+        "find_path": find_path,
+        "transform_word": lambda word: labels[word].clone(),
+    }
+
+    def attempt():
+        return train(module, loader_of(list(zip(words["images"], words["texts"], strict=True)), sizes, collate_fn))
+
+    def isolated():
+        with replaced(module, **stand_ins):
+            return attempt()
+
+    attempts = {"whole": attempt, "isolated": isolated}
+    return ways(**({only: attempts[only]} if only else attempts))
+
+
+@probe
+def trained(student, weights, words, sizes, epochs):
+    """What training with plain gradient descent makes of the model, and the losses."""
+
+    def train(module, loader):
+        model, criterion = Reader(weights).eval(), CrossEntropy()
+        optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+        losses = module.train_ebm_model(model, epochs, loader, criterion, optimizer)
+        asked = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
+        return {"weights": model.weights, "losses": as_tensor(losses), "in_training": all(model.modes), **asked}
+
+    return training(student, words, sizes, train)
+
+
+def batches_of(weights, words, sizes):
+    """For every batch the features of every word's own windows, (L, F) each, those of the padded image, and letters."""
+    batches, start = [], 0
+    for size in sizes:
+        images, texts = words["images"][start : start + size], words["texts"][start : start + size]
+        start += size
+        width = max(image.shape[1] for image in images)
+        reader = Reader(weights)
+        own = [reader.features(image[None, None])[0] for image in images]
+        padded = [reader.features(F.pad(image, (0, width - image.shape[1]))[None, None])[0] for image in images]
+        letters = [[ord(letter) - 97 for letter in text] for text in texts]
+        batches.append(list(zip(own, padded, letters, strict=True)))
+    return batches
+
+
+def best_states(energies, letters, first=(0, 1), last=(-2, -1), sign=1):
+    """The blanked target and the states of the best path through it, whose blanks at the borders may be left out."""
+    labels = torch.tensor(blanked(letters, BETWEEN))
+    pm = sign * energies[:, labels].detach()
+    states = len(labels)
+    ends = tuple(sorted({end % states for end in last}))
+    paths = alignments(len(energies), states, first=first, last=ends)
+    return labels, paths[sums(pm, paths).argmin()]
+
+
+def loss_of(*, padding=False, mean="windows", target="labels", **borders):
+    """The loss of a batch as a function of the weights; the arguments are known mistakes."""
+
+    def loss(weights, batch):
+        each = []
+        for own, padded, letters in batch:
+            energies = (padded if padding else own) @ weights.T
+            labels, states = best_states(energies, letters, **borders)
+            classes = {"labels": labels[states], "states": states, "argmin": energies.argmin(1)}[target]
+            if target == "energies":
+                each.append(energies.gather(1, labels[states][:, None]).flatten())
+            else:
+                each.append(F.cross_entropy(-energies, classes, reduction="none"))
+        means = {
+            "windows": lambda: torch.cat(each).mean(),
+            "words": lambda: torch.stack([values.mean() for values in each]).mean(),
+            "sum": lambda: torch.cat(each).sum(),
+            "sums": lambda: torch.cat(each).sum() / len(each),
+            "sum of means": lambda: torch.stack([values.mean() for values in each]).sum(),
+        }
+        return means[mean]()
+
+    return loss
+
+
+def judge_weights(got, weights, batches, epochs):
+    def after(loss, **rules):
+        return descend(weights, batches, RATE, epochs, loss, **rules)[0]
+
+    mistakes = {
+        "The model has not changed: call `loss.backward()` and `optimizer.step()` for every batch.": lambda: weights,
+        "The gradients of all batches pile up: call `optimizer.zero_grad()` before every `backward()`.": (
+            lambda: after(loss_of(), keep_gradients=True)
+        ),
+        "The loss is the sum over all windows: take the mean.": lambda: after(loss_of(mean="sum")),
+        "The loss is a sum over windows, divided by the number of words: take the mean over all windows.": (
+            lambda: after(loss_of(mean="sums"))
+        ),
+        "The mean losses of the words are added up: take the mean over all windows of the batch.": (
+            lambda: after(loss_of(mean="sum of means"))
+        ),
+        "Every word counts alike here; every window must: take the mean over all windows of the batch.": (
+            lambda: after(loss_of(mean="words"))
+        ),
+        "Windows of the padding count: a word has `window_counts(width)` windows of its own.": (
+            lambda: after(loss_of(padding=True))
+        ),
+        "Windows of the padding count, and every word alike: take its own `window_counts(width)` windows.": (
+            lambda: after(loss_of(padding=True, mean="words"))
+        ),
+        "The labels are those of least energy in every window: align them with the word by the best path.": (
+            lambda: after(loss_of(target="argmin"))
+        ),
+        "The positions on the path are taken for classes: look up the target at each position.": (
+            lambda: after(loss_of(target="states"))
+        ),
+        "The energy along the path is the loss: give energies and labels to the criterion.": (
+            lambda: after(loss_of(target="energies"))
+        ),
+        "The path is the one of the highest energy.": lambda: after(loss_of(sign=-1)),
+        "Only one epoch is trained.": lambda: descend(weights, batches, RATE, 1, loss_of())[0],
+    }
+    # A path with the blank forced at an end does not always have room.
+    if all(len(own) >= 2 * len(letters) for batch in batches for own, _, letters in batch):
+        mistakes |= {
+            "The path may not begin with a blank, and must end with one: use `best_labels`, which leaves both open.": (
+                lambda: after(loss_of(first=(1,), last=(-1,)))
+            ),
+            "The path must begin with a letter here: the blank before it is allowed, use `best_labels`.": (
+                lambda: after(loss_of(first=(1,)))
+            ),
+            "The path must end with a blank here: it may end with the last letter, use `best_labels`.": (
+                lambda: after(loss_of(last=(-1,)))
+            ),
+            "The path must begin and end with a blank here: both may be left out, use `best_labels`.": (
+                lambda: after(loss_of(first=(0,), last=(-1,)))
+            ),
+        }
+    right = after(loss_of())
+    # Sums in another order and in float64 change the weights by 2e-6; a mistake by more than 0.01.
+    if got.shape == right.shape and (got - right).abs().max() < 1e-4:
+        return
+    assert_close(got, right, atol=1e-4, mistakes={name: wrong() for name, wrong in mistakes.items()})
+
+
+@exercise(
+    "5a",
+    points=1.5,
+    public=True,
+    hint="For every word: matrix, best path, labels; the criterion over all windows of the batch; then one step.",
+)
+def test_one_step_along_the_best_paths(run, weights, alike):
+    """`train_ebm_model` makes one step per batch down the mean cross-entropy along the best paths."""
+    got, want = run(trained, weights, alike, SIZES, 2)
+    batches = batches_of(weights, alike, SIZES)
+    assert_either_way(got, want, lambda got, want: judge_weights(got["weights"], weights, batches, 2))
+
+
+@exercise(
+    "5a", points=0.5, public=True, hint="Start the running loss at zero in every epoch, and divide it at the end."
+)
+def test_mean_loss_of_every_epoch(run, weights, alike):
+    """`train_ebm_model` returns a list with the mean loss of every epoch."""
+    got, want = run(trained, weights, alike, SIZES, 3)
+    batches = batches_of(weights, alike, SIZES)
+    windows = [sum(len(own) for own, _, _ in batch) for batch in batches]
+
+    def judge(got, want):
+        losses = per_batch(got["sums"], got["counts"], windows, 3)
+        if losses is None or losses[0, 0] < 0.01:
+            fail("The criterion is not asked once for every window of every word.")
+        if got["losses"].shape != want["losses"].shape and got["losses"].dim() == 0:
+            fail("A list with one number per epoch is expected, not one number.")
+        # Over batches of different size the mean may be taken over windows, over words (here the same) or batches.
+        judge_mean_losses(got["losses"], losses, [windows, [1.0] * len(windows)], windows, "windows")
+
+    assert_either_way(got, want, judge)
+
+
+### BEGIN HIDDEN TESTS
+@exercise(
+    "5a",
+    points=1,
+    hint="A word has window_counts(width) windows of its own; all others are padding and must not count.",
+)
+def test_words_of_different_length(run, weights, mixed):
+    """Every word is aligned with its own windows, and those of the padding do not count."""
+    got, want = run(trained, weights, mixed, SIZES, 2)
+    batches = batches_of(weights, mixed, SIZES)
+
+    def judge(got, want):
+        judge_weights(got["weights"], weights, batches, 2)
+        if got["in_training"] is not True:
+            fail("The model is not in training mode: call `model.train()` first.")
+
+    assert_either_way(got, want, judge)
+
+
+@inputs
+def drawn(rng):
+    """Six words of two letters, drawn with the course's font, and the first weights of a network."""
+    letters = [chr(97 + number) for number in rng.permutation(26)[:3]]
+    pairs = [first + second for first in letters for second in letters]
+    texts = [pairs[number] for number in rng.permutation(9)[:6]]
+    images = [SimpleWordsDataset(2).draw_text(text) for text in texts]
+    start = 0.01 * rng.standard_normal((27, 145)).astype(np.float32)
+    return {"texts": texts, "images": images, "weights": torch.from_numpy(start)}
+
+
+@probe
+def learned(student, words, isolated):
+    """The mean losses of a training with Adam, and the energies of the words after it."""
+
+    def train(module, loader):
+        model = Reader(words["weights"], 16, 9)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        losses = module.train_ebm_model(model, 24, loader, CrossEntropy(), optimizer)
+        with torch.no_grad():
+            return {"losses": as_tensor(losses), "energies": model(torch.stack(words["images"])[:, None])}
+
+    return training(student, words, (3, 3), train, only="isolated" if isolated else "whole")
+
+
+@exercise("5a", points=1, seconds=60, hint="The losses must fall from epoch to epoch, and words must become readable.")
+def test_words_are_learned(run, drawn):
+    """Training on six short words makes the loss fall, and the words are read afterwards."""
+
+    def judge(got, want):
+        if got["energies"].shape != want["energies"].shape or not got["energies"].isfinite().all():
+            fail("After training, the energies are not finite.")
+        # The reference reads five of six or all (twelve seeds), a network that has not learned none.
+        if sum(map(is_read, got["energies"], drawn["texts"])) < 4:
+            fail("After training, most of the words are not read.")
+        if got["losses"].shape == want["losses"].shape and not got["losses"][-1] < 0.7 * got["losses"][0]:
+            fail("The mean loss does not fall from the first epoch to the last.")
+
+    try:  # training takes its time: as the program is only where it does not work with the stand-ins
+        got, want = run(learned, drawn, True)
+        judge(got["isolated"], want["isolated"])
+    except (Mismatch, Lost) as first:
+        try:
+            got, want = run(learned, drawn, False)
+            judge(got["whole"], want["whole"])
+        except (Mismatch, Lost):
+            raise first from None
+
+
+### END HIDDEN TESTS
