@@ -1,0 +1,54 @@
+"""1: the free energy."""
+
+import numpy as np
+import torch
+
+from ebmcourse.checking import assert_close, exercise, inputs, probe
+
+
+@inputs
+def energies(rng):
+    return torch.from_numpy(rng.standard_normal((4, 5)).astype(np.float32))
+
+
+@inputs
+def betas(rng):
+    return torch.from_numpy(rng.uniform(0.5, 3.0, 3).astype(np.float32))
+
+
+@inputs
+def large_energies(rng):
+    """Energies whose exponentials no float32 can hold, of both signs."""
+    return torch.from_numpy((500 * rng.choice([-1, 1], (4, 1)) + rng.standard_normal((4, 5))).astype(np.float32))
+
+
+@probe
+def free_energies(student, energies, betas):
+    return [student.__PROGRAM__.free_energy(energies, float(beta)) for beta in betas]
+
+
+@exercise("1a", points=2, public=True, hint="F = -1/β · log Σ exp(-β E): β stands twice, the minus sign too.")
+def test_free_energy_is_the_soft_minimum(run, energies, betas):
+    """`free_energy` returns -1/β · log Σ exp(-β E) of every row, for any β > 0."""
+    got, want = run(free_energies, energies, betas)
+    mistakes = {
+        "This is β times the free energy: divide by β.": [
+            float(beta) * value for beta, value in zip(betas, want, strict=True)
+        ],
+        "This is the free energy for β = 1: β has no effect.": [-(-energies).logsumexp(1)] * len(betas),
+        "The sign of the energies is wrong: this is the soft maximum.": [
+            (float(beta) * energies).logsumexp(1) / float(beta) for beta in betas
+        ],
+    }
+    assert_close(got, want, mistakes=mistakes)
+
+
+### BEGIN HIDDEN TESTS
+@exercise("1a", points=1, hint="Large energies must not overflow: see torch.logsumexp.")
+def test_large_energies_do_not_overflow(run, large_energies, betas):
+    """`free_energy` is exact for energies in the hundreds, too."""
+    got, want = run(free_energies, large_energies, betas)
+    assert_close(got, want)
+
+
+### END HIDDEN TESTS

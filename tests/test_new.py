@@ -1,0 +1,67 @@
+"""`autograder new`: the new assignment is complete, and every later command takes it as any other."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from autograder import assignment as assignments
+from autograder.cli import main as autograder
+from autograder.quality.cases import load
+
+KINDS = pytest.mark.parametrize("kind", [[], ["--notebook"]], ids=["files", "notebook"])
+
+
+def run(course, *arguments):
+    return CliRunner().invoke(autograder, ["--course", str(course), *map(str, arguments)])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("needs_sandbox")
+@KINDS
+def test_a_new_assignment_is_released_graded_and_of_good_quality_at_once(tmp_path, kind):
+    course = tmp_path / "course"
+    for command in ["new", "fresh", *kind], ["release", "fresh"], ["release", "--check"]:
+        result = run(course, *command)
+        assert result.exit_code == 0, result.output
+    fresh = assignments.load("fresh", course)
+    for case in load(fresh, "class"):
+        case.write(fresh, tmp_path / "submitted" / case.name / "fresh")
+    out = tmp_path / "results"
+    result = run(course, "grade", "fresh", tmp_path / "submitted", "--out", out, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    scores = {path.stem: json.loads(path.read_text()) for path in (out / "fresh").glob("s00?.json")}
+    assert scores["s001"]["score"] == scores["s001"]["max_score"] > 0
+    assert scores["s002"]["score"] == 0
+    assert "soft maximum" in scores["s002"]["checks"][0]["diagnosis"]
+    assert run(course, "report", out).exit_code == 0
+    # Attacks take time and are common to all assignments: they are tried on one of the kinds.
+    result = run(course, "quality", "fresh", "--workers", 1, *(["--only", "mutants"] if kind else []))
+    assert result.exit_code == 0, result.output
+
+
+@KINDS
+def test_no_placeholder_is_left_and_nothing_else_lies_beside_it(tmp_path, kind):
+    assert run(tmp_path, "new", "fresh", *kind).exit_code == 0
+    assert [path.name for path in (tmp_path / "solutions").iterdir()] == ["fresh"]
+    for path in (tmp_path / "solutions").rglob("*"):
+        assert "__" not in path.name and not (path.is_file() and "__" in path.read_text())
+
+
+def test_what_is_there_is_never_overwritten(tmp_path):
+    assert run(tmp_path, "new", "fresh").exit_code == 0
+    sheet = tmp_path / "solutions" / "fresh" / "assignment.toml"
+    sheet.write_text("my own\n")
+    result = run(tmp_path, "new", "fresh")
+    assert result.exit_code == 2 and "choose another name" in result.output
+    assert sheet.read_text() == "my own\n"
+
+
+@pytest.mark.parametrize("name", ["", "Fresh", "two words", "../up", "a-b", "1st", "class", "torch", "json"])
+def test_a_name_that_cannot_be_one_is_refused_in_a_sentence(tmp_path, name):
+    result = run(tmp_path, "new", "--", name)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert "name" in result.output
+    assert not (tmp_path / "solutions").exists()
