@@ -11,21 +11,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from autograder import submissions
 from autograder.assignment import Assignment
+from autograder.drawings import Drawn, draw, drawings_in, write_drawings
 from autograder.judge import Judge
 from autograder.programs import reference_program
 from autograder.results import Result, Timings, read_result, result_path, write_result, write_timings
 from autograder.sandbox.sandbox import Sandbox, SandboxRoom
 from autograder.seed import Seed
 from autograder.submissions import Submission
-from ebmcourse.checking.answers import Live
+from ebmcourse.checking.answers import PUBLIC_SEED, Live
+from ebmcourse.checking.drawing import Drawing
 from ebmcourse.checking.local import LocalRoom
 from ebmcourse.checking.observer import Observer
 from ebmcourse.checking.program import laid_out
+
+DRAWING_SECONDS = 20.0  # for all drawings of a submission together
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Grader:
         self._open = ExitStack()
         reference = self._open.enter_context(laid_out(reference_program(job.assignment)))
         self._judge = Judge(job.assignment.checks, Live(job.seed.value, reference))
+        self._public = Live(PUBLIC_SEED, reference)
         self._sandbox = Sandbox(job.assignment.modules)
         if job.confined:
             self._sandbox.start()
@@ -86,6 +92,19 @@ class Grader:
             confined=self._job.confined,
         )
         return result, Timings(time.perf_counter() - begin, observer.seconds)
+
+    def draw(self, submission: Submission) -> list[Drawn]:
+        """The drawings for the feedback, in a world of their own: what happens there weighs nothing."""
+        if not self._drawings:
+            return []
+        with self._room(submission.files | self._given) as room:
+            observer = Observer(room, submission.files, submission.problems, messages=False, budget=DRAWING_SECONDS)
+            return [drawn for drawing in self._drawings if (drawn := draw(drawing, observer, self._public))]
+
+    @cached_property
+    def _drawings(self) -> list[Drawing]:
+        # Read at the first use, not before: the judge has imported the same files by then, and rests.
+        return drawings_in(self._job.assignment.checks)
 
     def close(self) -> None:
         """End the judge and the sandbox."""
@@ -119,9 +138,10 @@ def _grader(job: Job) -> Grader:
     return _Warm.grader
 
 
-def grade_folder(job: Job, folder: Path, student: str) -> tuple[Result, Timings]:
+def grade_folder(job: Job, folder: Path, student: str) -> tuple[Result, Timings, list[Drawn]]:
     """The task of a worker: grade what lies in `folder`, with this process's warm grader for `job`."""
-    return _grader(job).grade(submissions.read(folder, student, job.assignment))
+    submission = submissions.read(folder, student, job.assignment)
+    return *_grader(job).grade(submission), _grader(job).draw(submission)
 
 
 def is_graded(job: Job, results_dir: Path, submission: Submission) -> bool:
@@ -167,8 +187,9 @@ def grade_class(
     with client:
         futures = [client.submit(grade_folder, job, folder, student, pure=False) for student, folder in folders.items()]
         try:
-            for _, (result, timings) in as_completed(futures, with_results=True):
+            for _, (result, timings, drawings) in as_completed(futures, with_results=True):
                 write_timings(results_dir, result.assignment, result.student, timings)
+                write_drawings(results_dir, result.assignment, result.student, drawings)
                 write_result(results_dir, result)
                 done(result)
         finally:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -25,6 +25,7 @@ from markupsafe import Markup, escape
 
 from autograder import late
 from autograder.assignment import COURSE
+from autograder.drawings import Drawn, read_drawings
 from autograder.report import text
 from autograder.report.advice import NOT_BEGUN, waiting, what_to_mend
 from autograder.report.charts import NAME_SHOWN, class_strips, histogram_columns, mark_strip
@@ -72,7 +73,8 @@ def write_report(
         mine = {result.student: lateness[assignment, result.student] for result in group}
         for result in group:
             own = submitted / result.student / assignment if submitted is not None else None
-            page = feedback_page(result, own, sheet, mine[result.student])
+            drawings = read_drawings(results_dir, assignment, result.student)
+            page = feedback_page(result, own, sheet, mine[result.student], drawings)
             written.append(_write(folder / "feedback" / f"{result.student}.html", page))
         counting = [late.with_penalty(result, mine[result.student]) for result in group]
         written.append(_write(folder / "index.html", class_page(counting, timings, mine)))
@@ -86,6 +88,7 @@ def feedback_page(
     submission: Path | None = None,
     sheet: Sheet | None = None,
     lateness: late.Lateness | None = None,
+    drawings: Sequence[Drawn] = (),
 ) -> str:
     """The page that a student gets; `submission` is the folder of what the student handed in."""
     parts: dict[str, list[Outcome]] = {}
@@ -103,6 +106,7 @@ def feedback_page(
         anchors=_anchors(result),
         reached=reached if abs(counting.score - reached) > 1e-6 else None,
         lateness=lateness.sentences if lateness else [],
+        drawings=drawings,
         figures=figures_of(submission) if submission is not None else [],
     )
 

@@ -6,14 +6,17 @@ What a check's author needs::
 """
 
 from ebmcourse.checking.compare import Mismatch, assert_close, assert_either_way, difference, fail
+from ebmcourse.checking.drawing import Panel, drawing
 from ebmcourse.checking.exercise import exercise, inputs
 from ebmcourse.checking.probe import probe
 
 __all__ = [
     "Mismatch",
+    "Panel",
     "assert_close",
     "assert_either_way",
     "difference",
+    "drawing",
     "exercise",
     "fail",
     "inputs",
