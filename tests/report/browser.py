@@ -100,13 +100,10 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
 
-    def picture(self, *, whole: bool = False) -> bytes:
-        """A PNG of what is in view, or of the whole page."""
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
-
-    def print(self) -> bytes:
-        """The page as a PDF, A4."""
-        return base64.b64decode(self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+    def picture(self, clip: dict[str, float] | None = None) -> bytes:
+        """A PNG of what is in view, or of the rectangle `clip` of the page."""
+        options = {"clip": clip, "captureBeyondViewport": True} if clip else {}
+        return base64.b64decode(self.call("Page.captureScreenshot", **options)["data"])
 
     def _next(self) -> dict[str, Any]:
         """The next message; events among them are kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ from browser import CHROMIUM, Browser
 from hostile import HOSTILE, REQUESTS, hostile_results, hostile_submission
 from report_sample import sample_class, write_class
 
+from autograder.drawings import Drawn, Picture, write_drawings
 from autograder.report import write_report
 from autograder.results import write_result
 
@@ -20,6 +22,7 @@ pytestmark = [
 ]
 
 DESKTOP, PHONE = 1200, 390
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="  # a PNG
 
 # Text that stands on its own colour: [contrast (WCAG 2), text] of every text that is in view, least first.
 CONTRASTS = """(() => {
@@ -60,6 +63,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The page of a class and one of feedback; more students bring nothing new."""
     folder = write_class(tmp_path_factory.mktemp("results"), *sample_class())
+    picture = Picture("Yours", 1, 1, PIXEL, [[0, 0], [1, 1]])
+    write_drawings(folder, "jem", "s007", [Drawn("4b", "Your path.", [picture])])
     write_report(folder)
     return [folder / "index.html", folder / "jem/index.html", folder / "jem/feedback/s007.html"]
 
@@ -160,3 +165,11 @@ def test_the_printed_page_is_light_even_in_dark_mode(browser: Browser, pages: li
     ink = browser.value("getComputedStyle(document.querySelector('h1')).color")
     browser.call("Emulation.setEmulatedMedia", media="", features=[])
     assert ink == "rgb(32, 36, 43)"
+
+
+def test_the_pictures_of_the_documentation_can_be_taken(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "docs" / "make_report_pictures.py"
+    runpy.run_path(str(script))["main"](tmp_path)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(sizes) == {path.name for path in (script.parent / "images" / "report").iterdir()}
+    assert max(sizes.values()) < 200_000

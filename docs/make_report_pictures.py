@@ -1,0 +1,74 @@
+"""Take the pictures of the report for the documentation: `python docs/make_report_pictures.py` (needs Chromium).
+
+The class is made up, and the same every time: the sample class of the report's tests.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from autograder.drawings import Drawn, draw, write_drawings
+from autograder.report import write_report
+from ebmcourse.checking.answers import PUBLIC_SEED, Live
+from ebmcourse.checking.drawing import Drawing, Panel
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent / "tests" / "report"))
+
+from browser import Browser  # noqa: E402
+from report_sample import sample_class, write_class  # noqa: E402
+
+FOLDER = DOCS / "images" / "report"
+STUDENT = "s012"
+# The rectangle around the section with a heading, and some room.
+BOX = """selector => {
+  const {x, y, width, height} = document.querySelector(selector).parentElement.getBoundingClientRect();
+  return {x: x - 16, y: y - 16, width: width + 32, height: height + 32, scale: 1};
+}"""
+
+
+def path_through_a_table() -> Drawn:
+    """A table of energies with a valley, the best path through it, and one that ends too early."""
+    row, column = np.mgrid[:12, :6]
+    table = np.abs(column - row * 5 / 11) + 0.6 * np.random.default_rng(1).random((12, 6))
+    right = [(i, j) for i, j in enumerate([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])]
+    early = [(i, j) for i, j in enumerate([0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 4, 4])]
+
+    def make(run: object) -> list[Panel]:
+        return [Panel("Yours", table, early), Panel("The right kind", table, right)]
+
+    caption = "The path that your `find_path` takes through a table of energies (dark is low)."
+    drawn = draw(Drawing("4b", caption, make, 1.0), None, Live(PUBLIC_SEED, DOCS))
+    assert drawn
+    return drawn
+
+
+def main(target: Path = FOLDER) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as folder, Browser(Path(folder) / "profile") as browser:
+        results = write_class(Path(folder) / "results", *sample_class())
+        write_drawings(results, "jem", STUDENT, [path_through_a_table()])
+        write_report(results)
+        overview = (results / "jem" / "index.html").as_uri()
+        feedback = (results / "jem" / "feedback" / f"{STUDENT}.html").as_uri()
+        for name, page, look in (
+            ("class", overview, {"width": 1200, "height": 1300}),
+            ("class_dark", overview, {"width": 1200, "height": 1300, "dark": True}),
+            ("feedback", feedback, {"width": 900, "height": 1250}),
+            ("feedback_phone", feedback, {"width": 390, "height": 844, "zoom": 1.5, "phone": True}),
+        ):
+            browser.look(**look)
+            browser.open(page)
+            (target / f"{name}.png").write_bytes(browser.picture())
+        browser.look(width=900)
+        browser.open(feedback)
+        box = browser.value(f"({BOX})('#drawings')")
+        (target / "drawing.png").write_bytes(browser.picture(clip=box))
+
+
+if __name__ == "__main__":
+    main()
