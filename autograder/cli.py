@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from autograder import assignment as assignments
 from autograder import seed as seeds
 from autograder.export import FORMATS
+from autograder.imports import KINDS
 
 console = Console(stderr=True, highlight=False)
 
@@ -137,6 +138,29 @@ def grade(
             )
     results = [result for result in read_results(out, name) if result.student in everyone]
     Console().print(class_table(results))
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the submissions: submitted.")
+@click.option("--kind", type=click.Choice(KINDS), default=None, help="Where SOURCE is from (default: by its names).")
+@click.option("--roster", type=click.Path(path_type=Path), help="CSV: id, and whatever else identifies a student.")
+@click.option("--update", is_flag=True, help="Replace submissions that are there and differ.")
+@click.pass_obj
+def collect(
+    course: Path, source: Path, name: str, out: Path, kind: str | None, roster: Path | None, update: bool
+) -> None:
+    """Put the submissions in SOURCE, a zip file or folder, into OUT/<student>/NAME/."""
+    from autograder.imports import collect as put
+    from autograder.imports.people import read_roster
+
+    assignment = assignments.load(name, course)
+    people = read_roster(roster) if roster else None
+    collected = put(source, assignment, out, kind=kind or "", roster=people, update=update)
+    for line in collected.lines():
+        click.echo(line)
+    sys.exit(0 if collected.is_whole else 1)
 
 
 @main.command()
