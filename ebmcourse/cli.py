@@ -21,32 +21,25 @@ def main() -> None:
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
 @click.option("--part", help="Check this exercise only, for example 3.2a.")
-@click.option("--all", "everything", is_flag=True, help="Show every hint, not only the first thing to mend.")
+@click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first thing to mend.")
 def check(directory: Path, part: str | None, everything: bool) -> None:
     """Run the public checks on your solution in DIRECTORY (default: here)."""
-    from ebmcourse.checking.session import run_public_checks
+    from ebmcourse import syntax
 
     out = Console(highlight=False)
+    if error := syntax.first_error(directory):
+        syntax.show(out, error)
+        sys.exit(1)
+    from ebmcourse import progress  # these import torch
+    from ebmcourse.checking.session import read_sheet, run_public_checks
+
     try:
+        parts = read_sheet(directory.resolve()).parts
         with Console(stderr=True).status("Checking …"):
             outcomes = run_public_checks(directory.resolve(), part)
-    except (ValueError, OSError) as error:
-        raise click.UsageError(str(error)) from error
-    current = ""
-    shown = False
-    for outcome in outcomes:
-        if outcome.part != current:
-            current = outcome.part
-            out.print(f"\n[bold]{escape(current)}[/]")
-        mark = "[green]✓[/]" if outcome.passed else "[yellow]–[/]" if outcome.status == "skipped" else "[red]✗[/]"
-        out.print(f"  {mark} {escape(outcome.title)}  [dim]{outcome.points:g}/{outcome.max_points:g}[/]")
-        if not outcome.passed and (everything or not shown):
-            shown = True
-            reason = outcome.diagnosis or "The answer is not the expected one."
-            out.print(f"    [red]{escape(reason)}[/]", soft_wrap=True)
-            out.print(f"    [cyan]Hint:[/] {escape(outcome.hint)}", soft_wrap=True)
-    points, most = sum(o.points for o in outcomes), sum(o.max_points for o in outcomes)
-    out.print(f"\n[bold]{points:g} of {most:g} points[/] of the public checks; grading adds hidden ones.")
+    except (ValueError, OSError) as mistake:
+        raise click.UsageError(str(mistake)) from mistake
+    progress.show(out, parts, outcomes, everything=everything or part is not None)
     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
 
 

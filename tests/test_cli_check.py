@@ -1,0 +1,84 @@
+"""`ebmcourse check`: what a student sees while working."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from autograder.cli import main as autograder
+from ebmcourse.cli import main as ebmcourse
+
+STUB = "def double(x):\n    raise NotImplementedError\n\n\ndef plus(x, y):\n    raise NotImplementedError\n"
+
+
+@pytest.fixture
+def folder(tiny_course):
+    """The released tiny assignment, with one more public check, for part 1b."""
+    checks = tiny_course / "solutions" / "tiny" / "checks" / "test_1.py"
+    hidden = checks.read_text()
+    public = hidden.replace("### BEGIN HIDDEN TESTS\n", "").replace("### END HIDDEN TESTS\n", "")
+    public = public.replace("points=1, hint", "points=1, public=True, hint")
+    checks.write_text(public.replace("public=True", "public=True, seconds=120"))  # a busy machine is no endless loop
+    released = CliRunner().invoke(autograder, ["--course", str(tiny_course), "release"])
+    assert released.exit_code == 0, released.output
+    return tiny_course / "assignments" / "tiny"
+
+
+def check(folder, *options, expect):
+    result = CliRunner().invoke(ebmcourse, ["check", str(folder), *options])
+    assert result.exit_code == expect, result.output
+    return [line.strip() for line in result.output.splitlines()]
+
+
+@pytest.mark.slow
+def test_done_parts_are_short_and_the_first_failing_one_has_its_hint(folder):
+    program = folder / "tiny.py"
+    program.write_text("def double(x):\n    return 2 * x\n\n\ndef plus(x, y):\n    return x - y\n")
+    said = check(folder, expect=1)
+    assert "✓ 1a  Doubling  2/2" in said and "✗ 1b  Adding  0/1  not right yet" in said
+    assert "This is the difference of both." in said and "Hint: Add." in said
+    assert "Go on with 1b: `ebmcourse check --part 1b` runs its checks alone." in said
+    assert not any("`double` doubles" in line for line in said)
+
+    program.write_text(STUB)
+    said = check(folder, expect=1)
+    assert "· 1a  Doubling  0/2  not written yet" in said and "Hint: Multiply by two." in said
+    assert "· 1b  Adding  0/1  not written yet" in said and "Hint: Add." not in said
+
+
+@pytest.mark.slow
+def test_all_shows_everything_and_part_only_one(folder):
+    (folder / "tiny.py").write_text(STUB)
+    said = check(folder, "--all", expect=1)
+    assert "Hint: Multiply by two." in said and "Hint: Add." in said
+    said = check(folder, "--part", "1b", expect=1)
+    assert "Hint: Add." in said and not any("1a" in line for line in said)
+    (folder / "tiny.py").write_text("def double(x):\n    return 2 * x\n")
+    assert "2 of 2 points of the public checks; grading adds hidden ones." in check(folder, "--part", "1a", expect=0)
+
+
+def test_a_syntax_error_is_shown_where_it_is_before_anything_is_imported(tmp_path):
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "good.py").write_text("import nothing_like_that\n")
+    (tmp_path / "zero.py").write_text("def double(x):\n    if x = 1:\n        return 2 * x\n")
+    command = "import sys; sys.modules['torch'] = None; from ebmcourse.cli import main; main(['check', sys.argv[1]])"
+    done = subprocess.run([sys.executable, "-c", command, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == ""
+    assert done.stdout.splitlines()[0].startswith("✗ zero.py, line 2: invalid syntax")
+    assert done.stdout.splitlines()[1:3] == ["    if x = 1:", "       ^"]
+
+
+@pytest.mark.parametrize("text", ["a = '", "x = (1,\n", "\x00", "def f():\nreturn 1\n", "if x:\n\treturn\n  y\n"])
+def test_every_kind_of_broken_file_is_one_message(tmp_path, text):
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "broken.py").write_text(text)
+    said = check(tmp_path, expect=1)
+    assert said[0].startswith("✗ broken.py, line ") and said[-1].startswith("Mend this first")
+
+
+def test_a_folder_that_is_no_assignment_and_a_part_that_does_not_exist_are_told_in_a_sentence(tmp_path):
+    said = check(tmp_path, expect=2)
+    assert "go to the folder of the assignment" in said[-1]
