@@ -7,9 +7,11 @@ asks for, with more care where the exercise is kept simple; docs/words.md says w
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -51,25 +53,25 @@ class WindowNet(nn.Module):
         return energies
 
 
-def blanked(letters: Tensor) -> Tensor:
-    """The labels of the lattice: (B, N) letters -> (B, 2N + 1), BETWEEN before, between and after them."""
-    labels = torch.full((letters.shape[0], 2 * letters.shape[1] + 1), BETWEEN)
+def blanked(letters: Tensor, blank: int = BETWEEN) -> Tensor:
+    """The labels of the lattice: (B, N) letters -> (B, 2N + 1), the blank before, between and after them."""
+    labels = torch.full((letters.shape[0], 2 * letters.shape[1] + 1), blank)
     labels[:, 1::2] = letters
     return labels
 
 
-def best_paths(energies: Tensor, counts: Tensor, letters: Tensor, lengths: Tensor) -> Alignment:
+def best_paths(energies: Tensor, counts: Tensor, letters: Tensor, lengths: Tensor, blank: int = BETWEEN) -> Alignment:
     """The path of least energy of every word through _c_a_t_, whose first and last blank may be left out.
 
-    energies: (B, L, 27); counts: (B,) true numbers of windows; letters: (B, N); lengths: (B,) true numbers of
+    energies: (B, L, C); counts: (B,) true numbers of windows; letters: (B, N); lengths: (B,) true numbers of
     letters. ValueError where a word has fewer windows than letters and gaps between them.
     """
-    return viterbi(energies, blanked(letters), counts, 2 * lengths + 1, optional_first=True, optional_last=True)
+    return viterbi(energies, blanked(letters, blank), counts, 2 * lengths + 1, optional_first=True, optional_last=True)
 
 
-def path_loss(energies: Tensor, counts: Tensor, letters: Tensor, lengths: Tensor) -> Tensor:
+def path_loss(energies: Tensor, counts: Tensor, letters: Tensor, lengths: Tensor, blank: int = BETWEEN) -> Tensor:
     """Mean over all valid windows of the cross-entropy −log p(label of the best path | window), p ∝ exp(−E)."""
-    labels = best_paths(energies.detach(), counts, letters, lengths).labels
+    labels = best_paths(energies.detach(), counts, letters, lengths, blank).labels
     return nn.functional.cross_entropy(-energies.transpose(1, 2), labels)
 
 
@@ -102,10 +104,11 @@ def with_margin(images: Tensor, widths: Tensor, margin: int) -> tuple[Tensor, Te
     return nn.functional.pad(images, (margin, margin)), window_counts(widths + 2 * margin)
 
 
-def collapse(classes: list[int]) -> str:
-    """The text of a sequence of classes: repetitions are one letter, and BETWEEN parts equal letters."""
-    changes = [here for before, here in zip([BETWEEN, *classes], classes, strict=False) if here != before]
-    return "".join(ascii_lowercase[letter] for letter in changes if letter != BETWEEN)
+def collapse(classes: list[int], alphabet: Sequence[str] = ascii_lowercase) -> str:
+    """The text of a sequence of classes: repetitions are one letter, and the blank, which comes after the
+    alphabet, parts equal letters.
+    """
+    return "".join(alphabet[label] for label, _ in groupby(classes) if label != len(alphabet))
 
 
 @dataclass(frozen=True)
@@ -210,14 +213,20 @@ def distort(images: Tensor, widths: Tensor, rng: np.random.Generator) -> tuple[T
     return (moved.lerp(blurred, draw(*BLUR)) * draw(*GAIN) - draw(*DARKEN)).clamp(0, 1), new_widths
 
 
-def train(recipe: Recipe, seed: int, progress: Callable[[int, float], None] | None = None) -> Reader:
-    """Train a reader from nothing, by Viterbi paths alone. `progress(step, loss)` is called after every step.
+def train(
+    recipe: Recipe,
+    seed: int,
+    progress: Callable[[int, float], None] | None = None,
+    start: Reader | None = None,
+) -> Reader:
+    """Train a reader by Viterbi paths alone: from nothing, or a copy of the reader `start` further.
 
-    The seed fixes words, images and the network's first weights; torch's global generator is left as it was.
+    `progress(step, loss)` is called after every step. The seed fixes words, images and the network's first
+    weights; torch's global generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = WindowNet(recipe.channels)
+        net = WindowNet(recipe.channels) if start is None else copy.deepcopy(start.net)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.factor)
     net.train()

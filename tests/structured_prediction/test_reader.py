@@ -137,6 +137,17 @@ def test_a_seed_repeats_the_training_and_leaves_torchs_generator_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_training_goes_on_from_a_reader_and_leaves_it_as_it_was(trained):
+    read, losses = trained
+    before = {name: value.clone() for name, value in read.net.state_dict().items()}
+    further: list[float] = []
+    recipe = reader.Recipe(steps=5, lengths=(1, 3), rate=1e-3)
+    other = reader.train(recipe, 1, lambda step, loss: further.append(loss), start=read)
+    assert max(further) < losses[0] / 5
+    assert all(torch.equal(before[name], value) for name, value in read.net.state_dict().items())
+    assert any(not torch.equal(before[name], value) for name, value in other.net.state_dict().items())
+
+
 def test_words_kept_out_are_never_drawn():
     recipe = reader.Recipe(batch=16, lengths=(2, 2), keep=lambda text: text < "n")
     batches = [batch for _, batch in zip(range(20), reader.batches(recipe, 0), strict=False)]
