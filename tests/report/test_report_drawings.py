@@ -102,14 +102,14 @@ def test_a_mistake_of_the_author_is_raised(course: Path) -> None:
         drawn(course, None)
 
 
-@pytest.mark.parametrize("name", assignment.names())
-def test_the_reference_of_every_assignment_can_be_drawn(name: str) -> None:
-    about = assignment.load(name)
-    with laid_out(reference_program(about)) as folder:
-        live = Live(PUBLIC_SEED, folder)
-        for drawing in drawings_in(about.checks):
-            found = draw(drawing, None, live)
-            assert found and found.panels and found.part in about.parts
+def test_the_references_of_all_assignments_can_be_drawn() -> None:
+    for about in map(assignment.load, assignment.names()):
+        if drawings := drawings_in(about.checks):
+            with laid_out(reference_program(about)) as folder:
+                live = Live(PUBLIC_SEED, folder)
+                for drawing in drawings:
+                    found = draw(drawing, None, live)
+                    assert found and found.panels and found.part in about.parts
 
 
 def test_reading_what_was_written(tmp_path: Path) -> None:
