@@ -96,8 +96,9 @@ def grade(
 ) -> None:
     """Grade the submissions SUBMITTED/<student>/NAME/ of the assignment NAME."""
     from autograder import grading, submissions
+    from autograder.changes import changes, changes_table, results_before
     from autograder.report import class_table
-    from autograder.results import read_results
+    from autograder.results import Result, read_results
     from autograder.sandbox.selftest import failures
 
     assignment = assignments.load(name, course)
@@ -124,18 +125,25 @@ def grade(
         for who in everyone
         if not grading.is_graded(job, out, submissions.read(submitted / who / name, who, assignment))
     ]
-    with progress_bar() as progress:
-        task = progress.add_task(f"Grading {name}", total=len(everyone), completed=len(everyone) - len(todo))
-        if todo:
-            grading.grade_class(
-                job,
-                submitted,
-                out,
-                todo,
-                workers=workers,
-                scheduler=scheduler,
-                done=lambda result: progress.advance(task),
-            )
+    before = results_before(out, name, todo)
+    graded: list[Result] = []
+    try:
+        with progress_bar() as progress:
+            task = progress.add_task(f"Grading {name}", total=len(everyone), completed=len(everyone) - len(todo))
+
+            def done(result: Result) -> None:
+                graded.append(result)
+                progress.advance(task)
+
+            if todo:
+                grading.grade_class(job, submitted, out, todo, workers=workers, scheduler=scheduler, done=done)
+    finally:
+        # Also where it is stopped: the next run sees the new marks as the old ones.
+        if before:
+            found = changes(before, graded)
+            console.print(f"Graded again: {len(before)}; marks that changed: {len(found)}.")
+            if found:
+                Console().print(changes_table(found))
     results = [result for result in read_results(out, name) if result.student in everyone]
     Console().print(class_table(results))
 
@@ -251,7 +259,10 @@ def export(course: Path, results_dir: Path, to: str, out: Path | None, submitted
     from autograder.export import export as write
 
     out = out or (course if to == "nbgrader" else results_dir)
-    for path in write(results_dir, to, out, submitted=submitted, course=course):
+    written = write(
+        results_dir, to, out, submitted=submitted, course=course, say=lambda remark: click.echo(remark, err=True)
+    )
+    for path in written:
         click.echo(f"wrote {path}")
 
 

@@ -1,0 +1,112 @@
+"""Grading again says whose mark changed, from what to what, and why."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from autograder import grading, submissions
+from autograder.changes import changes, changes_table, results_before
+from autograder.cli import main
+from autograder.results import Result, write_result
+from ebmcourse.checking.outcome import Outcome
+
+
+def result(student: str, points: dict[str, float], **more: object) -> Result:
+    checks = [Outcome(id_, "1a", "t", "passed" if got else "failed", got, 2.0, True) for id_, got in points.items()]
+    values = {"submission_sha256": "s", "checks_sha256": "c", "seed": 0, "confined": True} | more
+    return Result("jem", student, sum(points.values()), 2.0 * len(points), checks=checks, **values)
+
+
+BEFORE = result("s001", {"a": 2.0, "b": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("after", "reasons", "checks"),
+    [
+        (result("s001", {"a": 2.0, "b": 1.0}, checks_sha256="d"), ["checks"], [("b", 0, 1)]),
+        (result("s001", {"a": 0.0, "b": 0.0}, submission_sha256="t"), ["submission"], [("a", 2, 0)]),
+        (result("s001", {"a": 2.0, "c": 1.0}, checks_sha256="d"), ["checks"], [("c", None, 1), ("b", 0, None)]),
+        (result("s001", {"a": 0.0, "b": 0.0}, seed=1, confined=False), ["seed", "sandbox"], [("a", 2, 0)]),
+    ],
+)
+def test_a_change_knows_its_reasons_and_its_checks(after, reasons, checks):
+    (change,) = changes({"s001": BEFORE}, [after])
+    assert (change.before.score, change.after.score) == (2, after.score)
+    assert change.reasons == reasons and change.checks == checks
+
+
+def test_who_keeps_the_mark_or_is_new_is_no_change():
+    same = replace(BEFORE, checks_sha256="d", flags=["x"])
+    assert changes({"s001": BEFORE}, [same, result("s002", {"a": 0.0})]) == []
+    assert len(changes({"s001": BEFORE}, [replace(same, max_score=5.0)])) == 1
+
+
+def test_the_table_cannot_be_steered_and_is_short():
+    hostile = "s0[red]01\x1b[2J"
+    after = result(hostile, {f"{n}/check": 1.0 for n in range(9)})
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(changes_table(changes({hostile: result(hostile, {})}, [after])))
+    text = console.export_text()
+    assert "s0[red]01" in text and "\x1b" not in text
+    assert "0/check none → 1" in text and "and 5 more" in text and "8/check" not in text
+
+
+def test_damaged_and_missing_results_count_as_none(tmp_path: Path):
+    write_result(tmp_path, BEFORE)
+    (tmp_path / "jem" / "s002.json").write_text("{")
+    assert results_before(tmp_path, "jem", ["s001", "s002", "s003"]) == {"s001": BEFORE}
+
+
+def graded_by_hand(job, submitted, out, students, *, done, **_):
+    """In the place of `grade_class`: 1b is wrong where it says alpha=2, and 1a is worth what its check says."""
+    worth = 4.0 if "points=4" in (job.assignment.checks / "test_1.py").read_text() else 2.0
+    for student in students:
+        read = submissions.read(submitted / student / "tiny", student, job.assignment)
+        points = {"1a/double": worth, "1b/plus": 0.0 if "alpha=2" in read.files["tiny.py"] else 1.0}
+        marks = {"submission_sha256": read.sha256, "checks_sha256": job.checks_sha256, "seed": job.seed.label}
+        graded = replace(result(student, points, **marks), assignment="tiny", confined=job.confined)
+        write_result(out, graded)
+        done(graded)
+        if "stop" in read.files["tiny.py"]:
+            raise KeyboardInterrupt
+
+
+def test_grade_says_what_changed_also_where_it_is_stopped(tiny_course: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(grading, "grade_class", graded_by_hand)
+    source, submitted = tiny_course / "solutions" / "tiny", tmp_path / "submitted"
+    for student in ("s001", "s002"):
+        (submitted / student / "tiny").mkdir(parents=True)
+        shutil.copy(source / "tiny.py", submitted / student / "tiny")
+
+    def grade(code: int = 0) -> str:
+        arguments = ("grade", "tiny", str(submitted), "--out", str(tmp_path / "results"), "--seed", "1", "--unconfined")
+        done = CliRunner().invoke(main, ["--course", str(tiny_course), *arguments])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    assert "Graded again" not in grade()
+    assert "Graded again" not in grade()  # nothing has changed, nothing is graded
+
+    text = (source / "tiny.py").read_text()
+    (submitted / "s002" / "tiny" / "tiny.py").write_text(text.replace("alpha=1", "alpha=2"))
+    said = grade()
+    assert "Graded again: 1; marks that changed: 1." in said and "1b/plus 1 → 0" in said
+
+    checks = source / "checks" / "test_1.py"
+    checks.write_text(checks.read_text() + "\n# another comment\n")
+    said = grade()
+    assert "Graded again: 2; marks that changed: 0." in said and "changed marks" not in said
+
+    checks.write_text(checks.read_text().replace("points=2", "points=4"))
+    (submitted / "s001" / "tiny" / "tiny.py").write_text(text + "# stop\n")
+    said = grade(code=130)
+    assert "Graded again: 2; marks that changed: 1." in said and "s001" in said and "s002" not in said
+    assert "submission, checks" in said and "1a/double 2 → 4" in said
+    said = grade()
+    assert "Graded again: 1; marks that changed: 1." in said
