@@ -12,6 +12,7 @@ from pathlib import Path
 
 from autograder.export import canvas, gradescope, moodle, plain
 from autograder.late import Lateness, of_results, with_penalty
+from autograder.report.text import on_one_line
 from autograder.results import Result, Timings, assignments_in, read_results, read_timings, write_atomically
 
 # Takes the results of one assignment, with the scores that count, and timings and lateness by student; gives the
@@ -28,14 +29,20 @@ FORMATS = (*_FILES, "nbgrader")
 
 
 def export(
-    results_dir: Path, to: str, out: Path, *, submitted: Path | None = None, course: Path | None = None
+    results_dir: Path,
+    to: str,
+    out: Path,
+    *,
+    submitted: Path | None = None,
+    course: Path | None = None,
+    say: Callable[[str], None] = lambda remark: None,
 ) -> list[Path]:
     """Write the marks of all assignments in `results_dir`, and return the paths written.
 
     `out` is a folder; for "nbgrader" it is the gradebook (`gradebook.db`) or the folder that holds it. `submitted` has
     the submissions and their times (for "nbgrader", by default, the folder of that name beside the gradebook), and
-    `course` the late policy; without it there is none. Raises ValueError for an unknown format, where there are no
-    results, or where they do not fit.
+    `course` the late policy; without it there is none. `say` is called with each remark on a time of submission.
+    Raises ValueError for an unknown format, where there are no results, or where they do not fit.
     """
     if to not in FORMATS:
         raise ValueError(f"cannot export to {to!r}: choose one of {', '.join(FORMATS)}")
@@ -48,6 +55,9 @@ def export(
         submitted = database.parent / "submitted"
     everyone = [result for results in classes for result in results]
     late = of_results(everyone, submitted, course) if course else {}
+    for (assignment, student), entry in sorted(late.items()):
+        for remark in entry.remarks:
+            say(f"{on_one_line(student)}, {assignment}: {remark}")
     if to == "nbgrader":
         # nbgrader takes seconds to import, and the other formats do without it.
         from autograder.export import gradebook

@@ -142,6 +142,10 @@ def _notebooks(result: Result, each: _Class, answers: dict[str, Answers], late: 
     if result.confined is False:
         notes.append("Graded without the sandbox: this mark is provisional.")
     parts = {cell.name: part for part, cell in each.cells.items()}
+    for name in each.notebooks:
+        # Of a notebook that is handed in as the program, grading has said already what was mended.
+        if any(flag.startswith(f"{name}.ipynb: ") for flag in result.flags):
+            answers[name].remarks.clear()
     return {
         name: autograded.graded_notebook(released, answers[name], result, parts, notes)
         for name, released in each.notebooks.items()

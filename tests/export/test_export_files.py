@@ -101,6 +101,33 @@ def test_canvas_finds_its_columns_points_and_students(results_dir: Path, tmp_pat
     assert all(row[1] == row[2] == "" for row in students)
 
 
+def as_canvas_reads(table: list[list[str]], logins: dict[str, str]) -> dict[str, dict[str, float]]:
+    """Marks by user and title, by the rules of Canvas's importer; raises ValueError where it would refuse the file."""
+    header, possible, *students = table
+    if "Student" not in header[0] or "ID" not in header[1]:
+        raise ValueError("no header")
+    columns = 5 if header[2:4] == ["SIS User ID", "SIS Login ID"] else 4 if header[2] == "SIS Login ID" else 3
+    if "Section" not in header[columns - 1] or "Points Possible" not in possible[0]:
+        raise ValueError("no header")
+    marks: dict[str, dict[str, float]] = {}
+    for row in students:
+        if row[1] or row[2]:
+            raise ValueError("would be looked up by a number of Canvas's")
+        user = logins[row[columns - 2]]
+        marks[user] = {
+            title: float(value) for title, value in zip(header[columns:], row[columns:], strict=True) if value
+        }
+    return marks
+
+
+def test_canvas_reads_back_what_was_written(results_dir: Path, tmp_path: Path) -> None:
+    export(results_dir, "canvas", tmp_path)
+    logins = {given.student: f"user of {given.student}" for given in RESULTS}
+    assert as_canvas_reads(rows(tmp_path / "jem.canvas.csv"), logins) == {
+        f"user of {given.student}": {"jem": given.score} for given in RESULTS
+    }
+
+
 def test_no_mark_is_given_to_students_without_a_result(results_dir: Path, tmp_path: Path) -> None:
     for to in ("canvas", "moodle"):
         export(results_dir, to, tmp_path)
@@ -137,46 +164,7 @@ def test_no_cell_is_a_formula(tmp_path: Path, to: str, name: str) -> None:
         assert not [cell for cell in cells if cell.startswith(tuple("=+-@"))]
 
 
-# After https://gradescope-autograders.readthedocs.io/en/latest/specs/
-VISIBILITY = {"enum": ["hidden", "after_due_date", "after_published", "visible"]}
-FORMAT = {"enum": ["text", "html", "simple_format", "md", "ansi"]}
-GRADESCOPE = {
-    "type": "object",
-    "required": ["tests"],
-    "additionalProperties": False,
-    "properties": {
-        "score": {"type": "number"},
-        "execution_time": {"type": "number"},
-        "output": {"type": "string"},
-        "output_format": FORMAT,
-        "test_output_format": FORMAT,
-        "test_name_format": FORMAT,
-        "visibility": VISIBILITY,
-        "stdout_visibility": VISIBILITY,
-        "extra_data": {"type": "object"},
-        "leaderboard": {"type": "array"},
-        "tests": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {
-                    "score": {"type": "number"},
-                    "max_score": {"type": "number"},
-                    "status": {"enum": ["passed", "failed"]},
-                    "name": {"type": "string"},
-                    "name_format": FORMAT,
-                    "number": {"type": "string"},
-                    "output": {"type": "string"},
-                    "output_format": FORMAT,
-                    "tags": {"type": "array", "items": {"type": "string"}},
-                    "visibility": VISIBILITY,
-                    "extra_data": {"type": "object"},
-                },
-            },
-        },
-    },
-}
+GRADESCOPE = json.loads((Path(__file__).parent / "gradescope.schema.json").read_text("utf-8"))
 
 
 def test_gradescope_gets_valid_results_json(results_dir: Path, tmp_path: Path) -> None:
@@ -247,6 +235,19 @@ def test_with_deadlines_no_mark_is_written_without_the_times(late_course: Path) 
     write_result(late_course / "results", RESULTS[0])
     with pytest.raises(ValueError, match="--submitted"):
         export(late_course / "results", "csv", late_course / "out", course=late_course)
+
+
+def test_what_is_odd_about_a_time_is_said_to_the_instructor_too(late_course: Path) -> None:
+    write_result(late_course / "results", RESULTS[0])
+    submitted, said = late_course / "submitted", []
+    (submitted / "s001" / "jem" / "timestamp.txt").write_text("yesterday")
+    export(late_course / "results", "csv", late_course, submitted=submitted, course=late_course, say=said.append)
+    assert said == [
+        "s001, jem: The file timestamp.txt holds no time.",
+        "s001, jem: The time of submission is not known: it counts as in time.",
+    ]
+    flags = next(csv.DictReader(io.StringIO((late_course / "jem.marks.csv").read_text("utf-8"))))["flags"]
+    assert all(remark.removeprefix("s001, jem: ") in flags for remark in said)
 
 
 @pytest.mark.parametrize("to", [name for name in FORMATS if name != "nbgrader"])
