@@ -8,6 +8,8 @@ import os
 import tomllib
 from pathlib import Path
 
+from autograder.notebooks import CODE_STUB
+
 ROOT = Path(__file__).resolve().parent
 
 c = get_config()  # noqa: F821 - nbgrader defines it
@@ -19,6 +21,9 @@ c.CourseDirectory.release_directory = "assignments"
 c.CourseDirectory.submitted_directory = "submitted"
 c.CourseDirectory.autograded_directory = "autograded"
 c.CourseDirectory.feedback_directory = "feedback"
+
+# What students see in the place of a solution is the same as in the release.
+c.ClearSolutions.code_stub = CODE_STUB
 
 # nbgrader copies every other file from source over the student's before it grades: never the solutions.
 c.Autograde.exclude_overwriting = {

@@ -10,9 +10,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from autograder.assignment import COURSE, Assignment
+from autograder.assignment import COURSE, Assignment, part_points
 from autograder.notebooks import full_notebook
-from autograder.release import part_points
 from autograder.results import write_atomically
 
 

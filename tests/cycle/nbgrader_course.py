@@ -1,0 +1,150 @@
+"""A course in a temporary folder, with a real exchange, and people who run nbgrader's own commands in it."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import nbformat
+from click.testing import CliRunner
+from nbgrader.api import Gradebook
+
+from autograder import assignment as assignments
+from autograder.assignment import COURSE, Assignment, part_points
+from autograder.cli import main as autograder
+from autograder.export.answers import grade_id, is_solution
+from autograder.notebooks import solved_notebook
+from autograder.source import fill
+
+# What a student's own configuration says (docs): the course, and what is not handed in.
+STUDENT_CONFIG = """
+c = get_config()
+c.CourseDirectory.course_id = "ebmcourse"
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", ".*", "data", "runs"]
+c.CourseDirectory.max_dir_size = 4_000_000
+"""
+
+
+class Course:
+    """One assignment of another course, by default of this checkout, in a course of its own."""
+
+    def __init__(self, folder: Path, name: str, origin: Path = COURSE) -> None:
+        self.root, self.exchange, self.home = folder / "course", folder / "exchange", folder / "home"
+        self.name = name
+        for kind in ("solutions", "assignments"):
+            shutil.copytree(origin / kind / name, self.root / kind / name)
+        shutil.copy(COURSE / "nbgrader_config.py", self.root)
+        self.assignment: Assignment = assignments.load(name, self.root)
+        self.released = origin / "assignments" / name
+        self.exchange.mkdir()
+        self.exchange.chmod(0o777)
+        fill(self.assignment, self.root)
+
+    def nbgrader(self, *arguments: str, student: str = "", ok: bool = True) -> str:
+        """Run an nbgrader command as the instructor or as a student; return what it says."""
+        where = self.folder_of(student) if student else self.root
+        environment = os.environ | {
+            "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],  # nbgrader calls alembic
+            "NBGRADER_EXCHANGE": str(self.exchange),
+            "EBM_COURSE_SEED_FILE": str(self.root.parent / "seed"),
+            "OMP_NUM_THREADS": "1",
+        }
+        for kind in ("CONFIG", "DATA", "RUNTIME"):  # nothing of the user's own
+            environment[f"JUPYTER_{kind}_DIR"] = str(self.home / (student or "instructor") / kind.lower())
+        command = [sys.executable, "-m", "nbgrader", *arguments]
+        done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def autograder(self, *arguments: str, code: int = 0) -> str:
+        """Run one of our own commands on the course; return what it says."""
+        done = CliRunner().invoke(autograder, ["--course", str(self.root), *arguments])
+        assert done.exit_code == code, done.output + str(done.exception)
+        return done.output
+
+    def grade(self) -> str:
+        return self.autograder(
+            *("grade", self.name, str(self.submitted()), "--out", str(self.results), "--seed", "7", "--workers", "1")
+        )
+
+    def export(self, to: str, *options: str) -> str:
+        return self.autograder("export", str(self.results), "--to", to, "--submitted", str(self.submitted()), *options)
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    def submitted(self, student: str = "") -> Path:
+        return self.root / "submitted" / student / self.name if student else self.root / "submitted"
+
+    def gradebook(self) -> Gradebook:
+        return Gradebook(f"sqlite:///{self.root / 'gradebook.db'}")
+
+    # As a student
+
+    def folder_of(self, student: str) -> Path:
+        folder = self.root.parent / "students" / student
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            (folder / "nbgrader_config.py").write_text(STUDENT_CONFIG)
+        return folder
+
+    def work_of(self, student: str) -> Path:
+        """Where the student works on the assignment."""
+        return self.folder_of(student) / self.name
+
+    def fetch(self, student: str) -> Path:
+        self.nbgrader("fetch_assignment", self.name, f"--Exchange.root={self.exchange}", student=student)
+        return self.work_of(student)
+
+    def submit(self, student: str) -> str:
+        options = (f"--Exchange.root={self.exchange}", f"--student={student}")
+        return self.nbgrader("submit", self.name, *options, student=student)
+
+    def collect(self, *options: str) -> str:
+        # All students are one user of this system, so ids and owners do not agree.
+        return self.nbgrader("collect", self.name, "--ExchangeCollect.check_owner=False", *options)
+
+    @property
+    def notebook(self) -> str:
+        return f"{self.name}.ipynb"
+
+    def solve(self, folder: Path) -> None:
+        """Fill in everything: the program as the reference has it, and a sentence in every written answer."""
+        for path in self.assignment.scripts:
+            shutil.copy(path, folder)
+        if self.assignment.hands_in_notebook:
+            assert self.assignment.notebook
+            text = solved_notebook(self.assignment.notebook.read_text("utf-8"), part_points(self.assignment))
+            (folder / self.notebook).write_text(text, "utf-8")
+        self.edit(folder, lambda cell: "Because the energy is low there." if is_written(cell) else cell.source)
+
+    def edit(self, folder: Path, new_source) -> None:
+        """Give every cell of the notebook in `folder` the text that `new_source(cell)` says."""
+        notebook = nbformat.read(folder / self.notebook, 4)
+        for cell in notebook.cells:
+            cell.source = new_source(cell)
+        nbformat.write(notebook, folder / self.notebook)
+
+    def written(self) -> list[str]:
+        """The names of the written answers."""
+        notebook = nbformat.read(self.released / self.notebook, 4)
+        return [grade_id(cell) for cell in notebook.cells if is_written(cell)]
+
+
+def is_written(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell is an answer in words, which a person grades."""
+    return cell.cell_type == "markdown" and is_solution(cell)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """The files that two folders do not have in common, byte by byte."""
+    files = {path.relative_to(one) for path in one.rglob("*") if path.is_file()}
+    files |= {path.relative_to(other) for path in other.rglob("*") if path.is_file()}
+    _, different, missing = filecmp.cmpfiles(one, other, map(str, sorted(files)), shallow=False)
+    return sorted([*different, *missing])
