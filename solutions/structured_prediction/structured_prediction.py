@@ -1,25 +1,29 @@
 # %% [markdown]
 # # Reading words: structured prediction with energies
 #
-# A network that names single letters is easily trained. A *word* is harder: nobody says where in the image each of
-# its letters is. In this assignment you train a network that looks at an image through small windows, find out by
-# yourself which window belongs to which letter, and read words of any length.
+# A network that names single letters is quickly trained. A *word* is harder. There are $26^8$ words of eight letters,
+# too many for an output each, and nobody says where in the image each letter is. In this assignment you train a network
+# that looks at an image through small windows. It finds out by itself which windows belong to which letter, and then
+# reads words of any length.
 #
-# **How to work.** Everything is in this notebook. In each part you write what the `TODO`s ask for, look at a figure of
-# your code at work, and run a cell `check_part("…")` with the public checks of that part. More checks run when your
-# work is graded, on other inputs.
+# **How to work.** Everything is in this notebook. In each part you write what the `TODO`s ask for, look at your code at
+# work in the cell below, which you may change as you like, and run a cell `check_part("…")` with the public checks of
+# that exercise. They check the functions as they are defined at this moment. More checks run when your work is graded,
+# on other inputs, so an exercise can have more points than its public checks give.
 #
 # | part | what to write |
 # |---|---|
 # | 1 | the network that sees an image through windows |
 # | 2 | training on single letters |
-# | 3 | energies of windows and targets as a matrix |
-# | 4 | the energy of a path, and the best path |
+# | 3 | energies of windows and targets as matrices |
+# | 4 | the energy of a path, and the path of least energy |
 # | 5 | training on words, along the best path |
 # | 6 | connectionist temporal classification, with graphs |
-# | 7 | training from nothing |
-# | 8 | other fonts |
+# | 7 | training from nothing (a question) |
+# | 8 | other fonts (a question) |
 # | 9 | from labels to text: reading |
+#
+# The cells that train take two minutes together on a laptop. Grading does not run them: it calls your functions.
 
 # %% nbgrader={"grade_id": "setup", "locked": true}
 # %matplotlib inline
@@ -33,6 +37,7 @@ from tempfile import TemporaryDirectory
 import torch
 from IPython.display import Image, display
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -48,8 +53,12 @@ from ebmcourse.data.words import (
     window_counts,
 )
 
+# %% [markdown]
+# The next cell holds what is given: the loss of single windows, two ways of asking a network, and figures.
+
+
 # %% nbgrader={"grade_id": "tools", "locked": true}
-SYMBOLS = ascii_lowercase + "_"  # of the 27 classes
+SYMBOLS = ascii_lowercase + "_"  # the signs of the 27 classes; _ is BETWEEN
 
 
 def cross_entropy(energies, *args, **kwargs):
@@ -66,8 +75,15 @@ def get_accuracy(model, dataset):
 
 
 @torch.no_grad()
+def energies_of(model, image):
+    """The energies (L, 27) of one image (32, W)."""
+    model.eval()
+    return model(image[None, None])[0]
+
+
+@torch.no_grad()
 def window_labels(model, dataset):
-    """The class of least energy in every window of every word: a list of lists, and the list of the texts."""
+    """The classes of least energy in the windows of every word, a list of lists, and the texts of the words."""
     model.eval()
     batch = collate_fn(list(dataset))
     labels = model(batch.images.unsqueeze(1)).argmin(dim=2).tolist()
@@ -76,76 +92,157 @@ def window_labels(model, dataset):
 
 
 def signs(labels):
-    """Classes as a string, one sign a window: [7, 7, 26, 8] -> "hh_i"."""
+    """Classes as text, one sign per window: [7, 7, 26, 8] -> "hh_i"."""
     return "".join(SYMBOLS[label] for label in labels)
 
 
-def plot_energies(energies, image=None):
-    """Energies (L, 27), one column per window and one row per class, and the image (32, W) above them."""
-    figure = Figure(figsize=(9, 5.4 if image is not None else 4.4), layout="constrained")
-    ratios = [1, 5] if image is not None else [1]
-    *above, axes = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
-    if image is not None:
-        above[0].imshow(image, cmap="gray", aspect="auto")
-        above[0].set_axis_off()
-    drawn = axes.imshow(torch.as_tensor(energies).T, aspect="auto", cmap="viridis", interpolation="nearest")
-    axes.set_yticks(range(ALPHABET_SIZE), SYMBOLS, fontsize=7)
-    axes.set(xlabel="window", ylabel="class")
-    figure.colorbar(drawn, ax=axes, label="energy (dark = low = likely)")
+def plot_images(images, titles):
+    """Word images (32, W), one below the other."""
+    figure = Figure(figsize=(7, 0.75 * len(images)), layout="constrained")
+    for axes, image, title in zip(figure.subplots(len(images), 1), images, titles, strict=True):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes.set_ylabel(title, rotation=0, ha="right", va="center", color=plots.GREY)
+        axes.set(xticks=[], yticks=[])
     return figure
 
 
-def plot_pm(pm, path=None, targets="", title="", axes=None):
+def plot_energies(energies, image=None, title="", label="energy (dark = low = likely)"):
+    """Energies (L, 27), one column per window and one row per class, below the image (32, W) they come from."""
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    above, axes = figure.subplots(2, 1, height_ratios=[1, 5])
+    above.set_axis_off()
+    above.set_title(title, fontsize=10, color=plots.GREY)
+    if image is not None:
+        above.imshow(image, cmap="gray", vmin=0, vmax=1)
+    drawn = axes.imshow(torch.as_tensor(energies).T, aspect="auto", cmap="viridis", interpolation="nearest")
+    axes.set_yticks(range(ALPHABET_SIZE), SYMBOLS, fontsize=7)
+    axes.set(xlabel="window", ylabel="class")
+    figure.colorbar(drawn, ax=axes, label=label)
+    return figure
+
+
+def plot_pm(pm, path=None, targets="", title=""):
     """A matrix (L, T), one column per window and one row per target, and a path of points (i, j) on it."""
-    figure = Figure(figsize=(9, 0.22 * pm.shape[1] + 1.4), layout="constrained") if axes is None else axes.figure
-    axes = figure.subplots() if axes is None else axes
+    figure = Figure(figsize=(8, min(5.5, 1.2 + 0.2 * pm.shape[1])), layout="constrained")
+    axes = figure.subplots()
     drawn = axes.imshow(torch.as_tensor(pm).T, aspect="auto", cmap="viridis", interpolation="nearest")
     if path is not None:
         axes.plot(*zip(*path, strict=True), color=plots.COLOURS[1], marker=".", linewidth=1.5)
-    if targets:
-        axes.set_yticks(range(len(targets)), targets, fontsize=7)
-    axes.set(xlabel="window", ylabel="target", title=title)
+    axes.set_yticks(range(len(targets)), targets, fontsize=7 if len(targets) < 30 else 5)
+    axes.set(xlabel="window", ylabel="target")
+    axes.set_title(title, fontsize=10, color=plots.GREY)
     figure.colorbar(drawn, ax=axes, label="energy")
     return figure
 
 
-def plot_losses(**losses):
-    """The mean loss of every epoch, one line for each training."""
-    figure = Figure(figsize=(6, 2.6), layout="constrained")
+def plot_lines(lines, xlabel, ylabel):
+    """Numbers over 1, 2, 3, …: one line for every name in a dict of lists."""
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
-    for (name, values), colour in zip(losses.items(), plots.COLOURS, strict=False):
+    for (name, values), colour in zip(lines.items(), plots.COLOURS, strict=False):
         axes.plot(range(1, len(values) + 1), values, color=colour, marker=".", label=name)
-    plots.clean(axes, xlabel="epoch", ylabel="mean loss")
-    axes.legend(frameon=False)
+    plots.clean(axes, xlabel=xlabel, ylabel=ylabel)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
 def show_graph(graph, **options):
-    """Draw a graph whose labels are classes."""
+    """Draw a graph whose labels are classes; options as for `gtn.draw`."""
     names = dict(enumerate(SYMBOLS))
     with TemporaryDirectory() as folder:
         file = Path(folder) / "graph.png"
         gtn.draw(graph, file, names, names, **options)
-        display(Image(file.read_bytes()))
+        display(Image(file.read_bytes(), width=900))
 
 
 # %% [markdown]
-# The notebook runs from top to bottom in a few minutes. With `EBM_PRESET=small` in the environment it trains on far
-# less, to see whether everything works.
+# A few helpers for the cells that train. With `EBM_PRESET=small` in the environment the notebook trains on far less:
+# enough to see whether everything runs, and too little to read.
 
 # %%
 SMALL = os.environ.get("EBM_PRESET") == "small" or "NBGRADER_EXECUTION" in os.environ
+MODELS, LOSSES = {}, {}  # the networks that the cells below train, and the losses of their epochs, by name
 
 
 def sized(full, small):
-    """A number for the full notebook, or for a quick run of it."""
+    """A number for the whole notebook, or for a quick run of it."""
     return small if SMALL else full
 
 
+def trained(name):
+    """A network that a cell above has trained."""
+    if name not in MODELS:
+        raise NotImplementedError(f"this needs the network “{name}”, which a cell further up trains.")
+    return MODELS[name]
+
+
+def plot_losses(*names):
+    """The mean loss of every epoch of these trainings, as far as they have been run."""
+    return plot_lines({name: LOSSES[name] for name in names if name in LOSSES}, "epoch", "mean loss")
+
+
 # %% [markdown]
-# ## 1 The data and the network
+# ## 1 Words, windows, energies
 #
-# **1a** Write `SimpleNet`.
+# ### The images
+#
+# The images are drawn: random letters a-z in a font in which every letter is 11 pixels wide, on 18 pixels of width per
+# letter, 32 pixels high, bright ink on black. *Jitter* begins the text 0 to 7 pixels further to the right; *noise* inks
+# every pixel with probability 0.1.
+
+# %%
+torch.manual_seed(0)
+drawing = SimpleWordsDataset(8, seed=0)
+conditions = {
+    "plain": {},
+    "jitter": {"jitter": True},
+    "noise": {"noise": True},
+    "both": {"jitter": True, "noise": True},
+}
+display(plot_images([drawing.draw_text("energies", **how) for how in conditions.values()], list(conditions)))
+
+# %% [markdown]
+# ### Windows
+#
+# The network sees the image through windows of 32 × 18 pixels. Window $i$ shows the columns $4i, \dots, 4i + 17$, so an
+# image of width $W$ has
+#
+# $$L = \left\lfloor\frac{W - 18}{4}\right\rfloor + 1$$
+#
+# windows. A window is wide enough for one letter and narrow enough not to show two in full. Neighbouring windows
+# overlap: each letter is seen four or five times, from different sides.
+
+# %%
+image = drawing.draw_text("hello")
+figure = Figure(figsize=(8, 1.6), layout="constrained")
+axes = figure.subplots()
+axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+for number, colour in zip((0, 3, 9), plots.COLOURS, strict=False):
+    axes.add_patch(Rectangle((4 * number - 0.5, -0.5), 18, 32, fill=False, edgecolor=colour, linewidth=2))
+    axes.text(4 * number + 8.5, -2, f"window {number}", color=colour, ha="center", fontsize=8)
+axes.set(xticks=range(0, image.shape[1], 10), yticks=[])
+display(figure)
+
+# %% [markdown]
+# ### Energies
+#
+# An energy-based model gives every configuration of its variables a number, low where they fit together, and predicts
+# by looking for the least energy. Our network gives window $i$ of an image 27 energies $E_i[k]$: how badly does the
+# window look like the letter $k$ (0 … 25 for a … z), or like the gap between two letters (`BETWEEN`, 26, written as
+# `_`)? The Gibbs distribution turns them into probabilities,
+#
+# $$p_i(k) = \frac{e^{-E_i[k]}}{Z_i}, \qquad Z_i = \sum_{k=0}^{26} e^{-E_i[k]},
+#     \qquad -\log p_i(k) = E_i[k] + \log Z_i .$$
+#
+# So $-E$ plays the part that logits play in a classifier. **A low energy is likely**, everywhere in this notebook.
+#
+# The same little network judges all windows. That is a convolution: a kernel of 32 × 18 pixels with stride 4 and no
+# padding does for a wide image in one call what it would do for its windows one by one. What was learnt from images of
+# one letter can then be used on words of any length.
+#
+# **1a** Write `SimpleNet`. Any network is fine whose output for window $i$ depends on these 18 columns alone. A
+# non-linearity between the convolution and the last layer is worth its price as soon as there is noise.
 
 
 # %% nbgrader={"grade_id": "simple-net", "solution": true}
@@ -176,14 +273,15 @@ class SimpleNet(nn.Module):
         ### END SOLUTION
 
 
+# %% [markdown]
+# Before training the energies say nothing, but their shape is right:
+
 # %%
 with once_written():
     torch.manual_seed(0)
-    image = SimpleWordsDataset(5).draw_text("hello")
-    with torch.no_grad():
-        energies = SimpleNet()(image[None, None])
-    print(f"an image of width {image.shape[1]} has {energies.shape[1]} windows: energies {tuple(energies.shape)}")
-    display(plot_energies(energies[0], image))
+    energies = energies_of(SimpleNet(), image)
+    print(f"an image of width {image.shape[1]} has {len(energies)} windows: energies of shape {tuple(energies.shape)}")
+    display(plot_energies(energies, image, "hello, before training"))
 
 # %% nbgrader={"grade_id": "test-1a", "grade": true, "locked": true}
 check_part("1a")
@@ -191,7 +289,12 @@ check_part("1a")
 # %% [markdown]
 # ## 2 Training on single letters
 #
-# **2a** Write `train_model`.
+# An image of one letter is 18 pixels wide and so has a single window. There is nothing to align, and the network can be
+# trained as a classifier, with the cross-entropy $-\log p_0(k)$ of the right letter $k$. The training images have
+# jitter, since in a word a letter may stand anywhere in the window.
+#
+# **2a** Write `train_model`. It returns the mean loss of every epoch; a mean over images, not over batches, because the
+# last batch may be smaller.
 
 
 # %% nbgrader={"grade_id": "train-model", "solution": true}
@@ -225,34 +328,61 @@ def train_model(model, epochs, dataloader, criterion, optimizer):
 # %%
 with once_written():
     torch.manual_seed(0)
-    letters = SimpleWordsDataset(1, len=sized(1000, 500), jitter=True, seed=1)
+    letters = SimpleWordsDataset(1, len=sized(1000, 400), jitter=True, seed=1)
     loader = DataLoader(letters, batch_size=16, collate_fn=simple_collate_fn)
-    pretrained = SimpleNet()
-    optimizer = torch.optim.Adam(pretrained.parameters(), lr=1e-3)
-    losses = train_model(pretrained, sized(15, 4), loader, cross_entropy, optimizer)
-    display(plot_losses(letters=losses))
-    print("accuracy on new letters:", get_accuracy(pretrained, SimpleWordsDataset(1, len=500, seed=2)))
-    print("with jitter:            ", get_accuracy(pretrained, SimpleWordsDataset(1, len=500, jitter=True, seed=3)))
+    model = SimpleNet()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    LOSSES["letters"] = train_model(model, sized(10, 3), loader, cross_entropy, optimizer)
+    MODELS["letters"] = model
+    display(plot_losses("letters"))
+    print("accuracy on new letters:", get_accuracy(model, SimpleWordsDataset(1, len=1000, seed=2)))
+    print("            with jitter:", get_accuracy(model, SimpleWordsDataset(1, len=1000, jitter=True, seed=3)))
 
 # %% nbgrader={"grade_id": "test-2a", "grade": true, "locked": true}
 check_part("2a")
 
 # %% [markdown]
-# **2b** (1 point) How does the energy of the class `BETWEEN` come about in this training, although no image shows it?
-# What does the network say in windows between two letters, and why?
+# The same network on a word. Where a window shows one letter, the letter is found. What about the windows that show the
+# gap between two letters, or none at all?
+
+# %%
+with once_written():
+    image = drawing.draw_text("hello")
+    energies = energies_of(trained("letters"), image)
+    print("the best class of every window:", signs(energies.argmin(dim=1)))
+    display(plot_energies(energies, image, "hello, trained on single letters"))
+
+# %% [markdown]
+# **2b** (1 point) No training image shows the class `BETWEEN`. What happens to its energy in this training all the
+# same, through which term of the loss? What does the network therefore say of a window between two letters?
 
 # %% [markdown] nbgrader={"grade_id": "answer-2b", "grade": true, "solution": true, "points": 1}
-# It appears in the partition sum of every window: the loss raises it whenever another class is right. So the network
-# never answers `BETWEEN`, and calls a gap some letter.
+# The energy of `BETWEEN` appears in $\log Z$ of every image. Its derivative is $-p_0(26)$, so that each step raises it:
+# `BETWEEN` is a wrong answer for every image, and becomes unlikely everywhere. In a gap, or where there is nothing, the
+# network has to choose a letter all the same, and takes the one that looks least different.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: raised everywhere, through log Z. ½ point: a gap is called a letter.
+# ½ point: it is raised everywhere, through log Z. ½ point: a gap is called a letter, never `BETWEEN`.
 # ### END MARK SCHEME
 
 # %% [markdown]
 # ## 3 Windows and targets
 #
-# **3a** Write `build_path_matrix`.
+# ### Which window shows which letter?
+#
+# A word is turned into a sequence of **targets** $y_0, \dots, y_{T-1}$: its letters, with the class `BETWEEN` after
+# each, so that "cat" becomes c `_` a `_` t `_`. The windows come in the order of the letters, but how many windows
+# there are for each target is unknown. It is a *latent variable*, the **alignment** or **path** $z$: window $i$ belongs
+# to the target at position $z_i$. Given the alignment, the energy of image and word is a sum over the windows,
+#
+# $$E(x, y, z) = \sum_{i=0}^{L-1} E_i[y_{z_i}] .$$
+#
+# All that it needs are the numbers $E_i[y_j]$, the **path matrix** with a row for every window and a column for every
+# target:
+#
+# $$\mathrm{pm}[i, j] = E_i[y_j] .$$
+#
+# **3a** Write `build_path_matrix`, for a whole batch and without loops.
 
 
 # %% nbgrader={"grade_id": "path-matrix", "solution": true}
@@ -274,7 +404,17 @@ def build_path_matrix(energies, targets):
 check_part("3a")
 
 # %% [markdown]
-# **3b** Write `build_ce_matrix`.
+# ### Energies and cross-entropies
+#
+# For a loss we need log-probabilities. With $-\log p_i(k) = E_i[k] + \log Z_i$, the matrix of cross-entropies is
+#
+# $$\mathrm{CE}[i, j] = -\log p_i(y_j) = \mathrm{pm}[i, j] + \log Z_i, \qquad
+#     \log Z_i = \log\sum_{k=0}^{26} e^{-E_i[k]} .$$
+#
+# A path takes exactly one entry of each row. So along *every* path the two sums differ by the same number, $\sum_i \log
+# Z_i$: **the best path is the same on both matrices, and its energies differ by $\sum_i\log Z_i$.**
+#
+# **3b** Write `build_ce_matrix`, for a whole batch, without loops, and for energies of any size.
 
 
 # %% nbgrader={"grade_id": "ce-matrix", "solution": true}
@@ -291,11 +431,19 @@ def build_ce_matrix(energies, targets):
     ### END SOLUTION
 
 
+# %%
+with once_written():
+    torch.manual_seed(0)
+    energies, targets = torch.randn(1, 5, 27), torch.tensor([[2, 26, 0]])
+    difference = build_ce_matrix(energies, targets) - build_path_matrix(energies, targets)
+    print("CE - pm, the same for all targets of a window:\n", difference[0], sep="")
+    print("log Z of the windows:\n", (-energies[0]).logsumexp(dim=1), sep="")
+
 # %% nbgrader={"grade_id": "test-3b", "grade": true, "locked": true}
 check_part("3b")
 
 # %% [markdown]
-# **3c** Write `transform_word`.
+# **3c** Write `transform_word`. `BETWEEN` has the index 26, because 0 is the letter a.
 
 
 # %% nbgrader={"grade_id": "transform-word", "solution": true}
@@ -313,13 +461,45 @@ def transform_word(word):
     ### END SOLUTION
 
 
+# %%
+with once_written():
+    print("cat ->", transform_word("cat"), signs(transform_word("cat")))
+
 # %% nbgrader={"grade_id": "test-3c", "grade": true, "locked": true}
 check_part("3c")
 
 # %% [markdown]
+# **3d** (1 point) The best path is the same on both matrices. Does it also make no difference which of the two one
+# takes as the *loss*? Somebody trains the network to make the sum of pm along the best path small. What comes out?
+
+# %% [markdown] nbgrader={"grade_id": "answer-3d", "grade": true, "solution": true, "points": 1}
+# It does make a difference. The sum of pm is smallest if the network lowers *all* energies of all windows without end,
+# which a constant added to the last layer does: the loss falls, and no class is preferred to another. In CE this
+# constant cancels, because $\log Z_i$ falls by as much as the energies rise. $\log Z_i$ does not depend on the target,
+# so it says nothing about the path, but it depends on the weights of the network: it is what raises the energies of
+# wrong answers.
+#
+# ### BEGIN MARK SCHEME
+# ½ point: all energies fall together, nothing is learnt (collapse). ½ point: log Z is the same for all paths, but not
+# for all weights; it pushes the others up.
+# ### END MARK SCHEME
+
+# %% [markdown]
 # ## 4 Paths
 #
-# **4a** Write `path_energy`.
+# ### Valid paths
+#
+# A path gives each of the $L$ windows a position among the $T$ targets. It is **valid** if
+#
+# * it starts at the first target, $z_0 = 0$, and ends at the last, $z_{L-1} = T - 1$,
+# * and from one window to the next it stays or advances by exactly one, $z_{i+1} - z_i \in \{0, 1\}$.
+#
+# So no target is skipped, none comes twice, and the word is read to its end. A path that may stop anywhere would read a
+# beginning of the word only, the one that is cheapest. A valid path makes $T - 1$ of its $L - 1$ steps forward, so
+# there are $\binom{L-1}{T-1}$ of them. With fewer windows than targets, $L < T$, there is none at all.
+#
+# **4a** Write `path_energy`. What is not a valid path has infinite energy: `float("inf")`, which stays infinite
+# whatever is added to it, and not some large number.
 
 
 # %% nbgrader={"grade_id": "path-energy", "solution": true}
@@ -343,11 +523,45 @@ def path_energy(pm, path):
     ### END SOLUTION
 
 
+# %%
+with once_written():
+    pm = torch.arange(12.0).view(4, 3)
+    print(pm)
+    for path in ([0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 1, 1], [0, 2, 2, 2], [0, 1, 2]):
+        print(path, "has the energy", path_energy(pm, path).item())
+
 # %% nbgrader={"grade_id": "test-4a", "grade": true, "locked": true}
 check_part("4a")
 
 # %% [markdown]
-# **4b** Write `find_path`.
+# ### The free energy
+#
+# We never see the alignment, only image and word. What is their energy? The **free energy** is that of the best
+# alignment,
+#
+# $$F(x, y) = \min_z E(x, y, z) ,$$
+#
+# the *minimum itself*, not the path at which it is taken. It is the limit for $\beta\to\infty$ of
+#
+# $$F_\beta(x, y) = -\frac1\beta\log\sum_z e^{-\beta E(x, y, z)} ,$$
+#
+# which counts all alignments, the good ones more. We return to it in part 6. As the largest of $n$ terms is at least
+# their mean and at most their sum, $F_\beta \le F \le F_\beta + \frac1\beta\log n$.
+#
+# ### Viterbi's algorithm
+#
+# "hello" has 19 windows and, with its blanks, 10 targets: 48,620 paths. The alphabet in a row has more than $10^{14}$.
+# But all paths that come to $(i, j)$ go on in the same way, so only the best way to $(i, j)$ matters. Its energy is
+#
+# $$\mathrm{dp}[i, j] = \mathrm{pm}[i, j] + \min\bigl(\mathrm{dp}[i-1, j],\; \mathrm{dp}[i-1, j-1]\bigr),$$
+#
+# where the path either has stayed at target $j$ or has come from the target before. The first row says that paths start
+# at 0, $\mathrm{dp}[0, 0] = \mathrm{pm}[0, 0]$ and $\mathrm{dp}[0, j] = \infty$ for $j > 0$; what lies left of the
+# first column is infinite as well. That they end at $T - 1$ is said by where we look: the free energy is
+# $\mathrm{dp}[L-1, T-1]$, even where another entry of the last row is smaller. From there the path is followed back,
+# each time to the entry that gave the minimum. The work is $L\cdot T$ instead of $\binom{L-1}{T-1}$.
+#
+# **4b** Write `find_path`. Training calls it for every word, so it should not take longer than a millisecond.
 
 
 # %% nbgrader={"grade_id": "find-path", "solution": true}
@@ -391,9 +605,48 @@ def find_path(pm):
 check_part("4b")
 
 # %% [markdown]
-# A word may begin a little to the right of the image's edge, and its last letter may end at the right edge. So the
-# path of a word may begin with a blank or with its first letter, and end with a blank or with its last letter. The
-# next cell tries what has room, with your `find_path`.
+# The best path of the whole alphabet, by the network that knows single letters and by one that knows nothing. As the
+# letters are equally wide, it should be a diagonal.
+
+
+# %%
+def best_path_figure(model, text, title, length=None):
+    """The path matrix of a text, drawn in an image of that length, and the best path on it."""
+    energies = energies_of(model, SimpleWordsDataset(1).draw_text(text, length))
+    targets = transform_word(text)
+    pm = build_path_matrix(energies[None], targets[None])[0]
+    free_energy, path, _ = find_path(pm)
+    return plot_pm(pm, path, signs(targets), f"{title}: free energy {free_energy.item():.1f}")
+
+
+with once_written():
+    torch.manual_seed(0)
+    display(best_path_figure(SimpleNet(), ascii_lowercase, "before training", 288))
+    display(best_path_figure(trained("letters"), ascii_lowercase, "trained on single letters", 288))
+
+# %% [markdown]
+# **4c** (1 point) Somebody follows the path back from the smallest entry of the last row instead of from $(L-1, T-1)$.
+# With pm of a word whose first letter has the least energy in all windows, which path do they find? What would training
+# on such paths teach the network?
+
+# %% [markdown] nbgrader={"grade_id": "answer-4c", "grade": true, "solution": true, "points": 1}
+# The path that stays at target 0 in all windows: it is the cheapest of all ways into the last row. Training would then
+# lower the energy of the first letter in windows that show the other letters, which makes the same path still cheaper
+# the next time. The loss falls, and the word is read as its first letter. The end condition forces the other letters to
+# be somewhere, and that is all that tells the network about them.
+#
+# ### BEGIN MARK SCHEME
+# ½ point: the path stays at the first target. ½ point: training confirms it, the other letters are never learnt.
+# ### END MARK SCHEME
+
+# %% [markdown]
+# ### The borders of a word
+#
+# With the targets c `_` a `_` t `_`, a path begins with a letter and must end with a gap. But with jitter a word begins
+# with empty columns, which would be charged to its first letter, and an image of one letter has a single window, with
+# no room for a gap. So the blank *before the first letter* and the one *after the last letter* are both optional: the
+# targets are `_` c `_` a `_` t `_`, and a path may leave out the first, the last, or both. The next cell does this with
+# your `find_path`: it tries each choice for which there are enough windows, and takes the best.
 
 
 # %% nbgrader={"grade_id": "best-labels", "locked": true}
@@ -412,10 +665,35 @@ def best_labels(pm, targets):
     return targets[[first + j for _, j in points]]
 
 
+# %%
+with once_written():
+    targets = torch.cat([torch.tensor([BETWEEN]), transform_word("ab")])
+    pm = torch.ones(6, 5) - torch.eye(6, 5)  # cheap: the blank, a, the blank, b, the blank, nothing
+    for title, rows in {"room on both sides": pm, "none on the left": pm[1:], "none at all": pm[1:4]}.items():
+        print(f"{title:20} {signs(best_labels(rows, targets))}")
+
 # %% [markdown]
 # ## 5 Training on words
 #
-# **5a** Write `train_ebm_model`.
+# ### The loss
+#
+# Given the alignment, a word is a set of windows with known labels, and the cross-entropy does the rest. So training
+# goes to and fro. *First*, with the energies as they are, find the best path $z^*$ of each word. *Then* make one step
+# that lowers the mean cross-entropy along these paths,
+#
+# $$\mathcal L = \frac1{\sum_w L_w}\sum_w\sum_{i=0}^{L_w-1} \bigl(E_i[y_{z^*_i}] + \log Z_i\bigr),$$
+#
+# where word $w$ of the batch has $L_w$ windows. This is how $k$-means and hard expectation maximisation work: better
+# energies give better paths, and better paths give better energies. Two remarks.
+#
+# * The path is found on *detached* energies. That is no approximation: where the minimum is taken at $z^*$, the
+#   gradient of $\min_z E(x, y, z)$ is that of $E(x, y, z^*)$ with the path held fixed.
+# * Words of a batch differ in length, and their images are padded to one width. The windows of the padding are no
+#   windows of the word: they are neither aligned nor in the loss. Otherwise a short word's alignment would depend on
+#   which words happen to be in the same batch.
+#
+# **5a** Write `train_ebm_model`. A batch has the fields `images` (B, 32, W), `widths` (B,), `letters` (B, N), `lengths`
+# (B,) and `texts`; `window_counts(widths)` gives the $L_w$.
 
 
 # %% nbgrader={"grade_id": "train-ebm", "solution": true}
@@ -456,23 +734,93 @@ def train_ebm_model(model, num_epochs, train_loader, criterion, optimizer):
     ### END SOLUTION
 
 
+# %% [markdown]
+# The network starts from single letters and sees words of one to three letters with jitter.
+
+
 # %%
+def word_loader(dataset_class, seed):
+    """Batches of words of one to three letters, with jitter."""
+    words = dataset_class(3, len=sized(2500, 256), jitter=True, min_length=1, seed=seed)
+    return DataLoader(words, batch_size=32, collate_fn=collate_fn)
+
+
 with once_written():
     torch.manual_seed(0)
-    words = SimpleWordsDataset(2, len=sized(2500, 320), seed=4)
-    loader = DataLoader(words, batch_size=32, collate_fn=collate_fn)
-    ebm_model = copy.deepcopy(pretrained)
-    optimizer = torch.optim.Adam(ebm_model.parameters(), lr=1e-3)
-    ebm_losses = train_ebm_model(ebm_model, sized(15, 3), loader, cross_entropy, optimizer)
-    display(plot_losses(words=ebm_losses))
+    model = copy.deepcopy(trained("letters"))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    words = word_loader(SimpleWordsDataset, 4)
+    LOSSES["Viterbi"] = train_ebm_model(model, sized(8, 2), words, cross_entropy, optimizer)
+    MODELS["Viterbi"] = model
+    display(plot_losses("Viterbi"))
 
 # %% nbgrader={"grade_id": "test-5a", "grade": true, "locked": true}
 check_part("5a")
 
 # %% [markdown]
+# What has changed? Before, the path had to go through gaps that the network took for letters. Now windows with a gap
+# have found their class, although no image was ever labelled with it.
+
+# %%
+with once_written():
+    for name, title in {"letters": "before", "Viterbi": "after"}.items():
+        model, image = trained(name), drawing.draw_text("hello")
+        print(f"the best class of every window {title:6}: {signs(energies_of(model, image).argmin(dim=1))}")
+        display(best_path_figure(model, "hello", f"{title} training on words"))
+    display(plot_energies(energies_of(model, image), image, "hello, trained on words"))
+    display(best_path_figure(model, ascii_lowercase, "after training on words", 288))
+
+# %% [markdown]
+# **5b** (2 points) The homework from which this assignment comes trains on words of exactly two letters without jitter.
+# Such a network reads new words of two letters without a mistake, one in three words of three letters, and hardly any
+# longer word. With the training set above, words of eight letters are read as well as short ones. Explain both.
+# (Letters are 11 pixels wide, windows 4 pixels apart. What can be in a window?)
+
+# %% [markdown] nbgrader={"grade_id": "answer-5b", "grade": true, "solution": true, "points": 2}
+# Without jitter, letters of two-letter words begin at columns 0 and 11, so that the windows cut them at few and always
+# the same positions. The third letter begins at column 22, the fourth at 33, at other offsets to the grid of windows
+# (11, 22 and 33 leave the remainders 3, 2 and 1 when divided by 4), and such views of letters and gaps were never
+# trained. Besides, a letter in the middle of a word has a neighbour on both sides; in words of two letters there never
+# is one on both. With jitter all offsets occur, and with three letters so does every neighbourhood that fits into a
+# window: a window of 18 pixels never shows more than parts of three letters of 11 pixels. A network that sees windows
+# only cannot notice that a word is longer, since all windows of a long word look like windows of short ones.
+#
+# ### BEGIN MARK SCHEME
+# 1 point: offsets of letters to windows that were never seen, and jitter brings all of them. ½ point: a letter with
+# neighbours on both sides. ½ point: windows are judged one by one, so that length does not matter once all views are
+# known.
+# ### END MARK SCHEME
+
+# %% [markdown]
 # ## 6 Connectionist temporal classification
 #
-# **6a** Write `create_ctc_graph`.
+# ### All alignments instead of the best one
+#
+# Early in training, the best path is often wrong, and yet the Viterbi loss believes in it alone. **Connectionist
+# temporal classification** (CTC) counts all of them. Every window emits a label, a letter or the blank, with
+# probability $p_i(k)$, independently of the others. A string of labels *reads as* a word if merging equal neighbours
+# and then dropping blanks gives the word: `_cc_aat` and `c_a_ttt` both read as "cat". The probability of a word is the
+# sum over all strings that read as it,
+#
+# $$p(y\mid x) = \sum_{\pi\,:\,\pi\text{ reads as }y}\;\prod_{i=0}^{L-1} p_i(\pi_i), \qquad
+#     \mathcal L_{\mathrm{CTC}} = -\log p(y\mid x) .$$
+#
+# With $-\log p_i = E_i + \log Z_i$ this is $F_1(x, y) + \sum_i\log Z_i$: the free energy at $\beta = 1$, with all its
+# alignments, instead of the minimum. As $p(y\mid x)$ is a probability, **the loss is never negative**. A negative loss
+# is a sure sign of a bug, such as strings that are counted twice.
+#
+# ### Words as graphs
+#
+# The strings that read as a word are those that an automaton accepts. For "cat" its states are `_ c _ a _ t _`. An arc
+# leads from a state to itself (the label is repeated), to the next one, and from a letter over the blank to the next
+# letter, *unless both letters are the same*: `ll` reads as one l, so that "hello" needs a blank between its two l.
+# Blanks between *different* letters may be left out here; in part 4 they could not. The label of an arc is that of the
+# state it leads to. Each string that reads as the word has exactly one path.
+#
+# The graph puts the blanks in, so a CTC target is **plain letters**, c a t. A target that holds blanks already would
+# get blanks around blanks, and strings that are counted many times.
+#
+# **6a** Write `create_ctc_graph`, with `gtn.Graph`: `add_node(start=…, accept=…)` and `add_arc(from, to, label)`.
 
 
 # %% nbgrader={"grade_id": "ctc-graph", "solution": true}
@@ -506,11 +854,47 @@ def create_ctc_graph(target, blank_idx=BETWEEN):
     ### END SOLUTION
 
 
+# %% [markdown]
+# The graphs of "cat" and of "ll". Thick rims are starts, double rims accept.
+
+# %%
+with once_written():
+    for word in ("cat", "ll"):
+        show_graph(create_ctc_graph([SYMBOLS.index(letter) for letter in word]))
+
 # %% nbgrader={"grade_id": "test-6a", "grade": true, "locked": true}
 check_part("6a")
 
 # %% [markdown]
-# **6b** Write `CTCLossFunction.forward`. **6c** Write `backward`.
+# ### The loss is a forward score
+#
+# The windows are a graph too: $L + 1$ nodes in a row, 27 arcs from each to the next with the weights $\log p_i(k)$,
+# `gtn.linear_graph(L, 27)`. Its **intersection** with the graph of the word has a path for every string that both
+# accept, with the weight $\sum_i\log p_i(\pi_i)$. The **forward score** of a graph is $\log\sum_{\text{paths}}
+# e^{\text{weight}}$, and is computed like the best path, with $\log\sum\exp$ in the place of the minimum:
+#
+# $$\alpha(v) = \log\sum_{u\to v} e^{\alpha(u) + w_{uv}} .$$
+#
+# So $\log p(y\mid x)$ is the forward score of the intersection, and a loss takes four calls. Weights in `gtn` are
+# *scores*, high = likely.
+#
+# **6b** Write `CTCLossFunction.forward`. What `reduction` means is what torch means by it: "none" gives a loss for
+# every word, "mean" divides the loss of each word by its number of letters and then takes the mean over the batch.
+#
+# ### The gradient is a posterior
+#
+# Which share of $p(y\mid x)$ comes from strings with the label $k$ in window $i$? Call it $\gamma_i(k)$; for each
+# window these shares add up to 1. Differentiating the sum over strings gives just that,
+#
+# $$\frac{\partial\,\log p(y\mid x)}{\partial\log p_i(k)} = \gamma_i(k), \qquad
+#     \frac{\partial\mathcal L_{\mathrm{CTC}}}{\partial E_i[k]} = \gamma_i(k) - p_i(k) .$$
+#
+# The second follows with the softmax. It is the contrast of all energy-based learning: energies fall where the right
+# word needs them ($\gamma$), and rise where the model believes in them ($p$). Viterbi training has the same gradient
+# with $\gamma$ replaced by 1 on the best path and 0 elsewhere.
+#
+# **6c** Write `CTCLossFunction.backward`, in the same cell. `gtn.backward(score)` leaves in `graph.grad()` the gradient
+# of a score with respect to a graph's weights.
 
 
 # %% nbgrader={"grade_id": "ctc-loss", "solution": true}
@@ -577,6 +961,26 @@ def ctc_loss(log_probs, targets, input_lengths=None, blank_idx=BETWEEN, reductio
     return CTCLossFunction.apply(log_probs, targets, input_lengths, blank_idx, reduction)
 
 
+# %% [markdown]
+# Three checks with pencil and paper. Eight windows that say `cc_aa_tt` beyond doubt: no loss. Eight windows that know
+# nothing: each string has the probability $27^{-8}$, and the number of strings that read as "cat" in eight windows
+# comes out. And torch's own loss must be the same.
+
+# %%
+with once_written():
+    cat = [SYMBOLS.index(letter) for letter in "cat"]
+    certain = torch.full((1, 8, 27), -30.0)
+    certain[0, range(8), [SYMBOLS.index(sign) for sign in "cc_aa_tt"]] = 0.0
+    print(f"certain: {ctc_loss(certain.log_softmax(2), [cat], reduction='none').item():.6f}")
+    uniform = torch.zeros(1, 8, 27).log_softmax(2)
+    strings = torch.exp(8 * torch.tensor(27.0).log() - ctc_loss(uniform, [cat], reduction="none")).item()
+    print(f"strings of 8 labels that read as cat: {strings:.0f}")
+    torch.manual_seed(0)
+    log_probs = torch.randn(1, 8, 27).log_softmax(2)
+    own = ctc_loss(log_probs, [cat])
+    torchs = nn.functional.ctc_loss(log_probs.transpose(0, 1), torch.tensor([cat]), [8], [3], blank=BETWEEN)
+    print(f"ours {own.item():.5f}, torch's {torchs.item():.5f}")
+
 # %% nbgrader={"grade_id": "test-6b", "grade": true, "locked": true}
 check_part("6b")
 
@@ -584,6 +988,26 @@ check_part("6b")
 check_part("6c")
 
 # %% [markdown]
+# The intersection for "at" in four windows, with random energies: each arc is drawn as strong as its share of all
+# paths, which is the gradient of the forward score.
+
+# %%
+with once_written():
+    torch.manual_seed(1)
+    emissions = gtn.linear_graph(4, 27, True)
+    emissions.set_weights((3 * torch.randn(4, 27)).log_softmax(1).round(decimals=1))
+    both = gtn.intersect(emissions, create_ctc_graph([SYMBOLS.index(letter) for letter in "at"]))
+    gtn.backward(gtn.forward_score(both))
+    show_graph(both, emphasis=both.grad().weights_to_list())
+
+# %% [markdown]
+# ### The best path again
+#
+# The same graphs give the best path, if the maximum takes the place of the sum: `gtn.viterbi_path`. It returns the
+# labels along the path. To lay them over the word, we need *positions*: 0 is the blank before the first letter, 1 the
+# first letter, 2 the blank behind it, and so on. A label alone does not tell them, as a letter may occur in a word
+# several times, and in any order.
+#
 # **6d** Write `viterbi`.
 
 
@@ -623,7 +1047,32 @@ def viterbi(energies, targets, input_lengths=None, blank_idx=BETWEEN):
 check_part("6d")
 
 # %% [markdown]
-# **6e** Write `train_gtn_model`.
+# All paths and the best one: the shares $\gamma_i(k)$ for "hello" are minus the gradient of the loss, and the dots are
+# the best path. The network that knows single letters only is not sure.
+
+
+# %%
+def shares_figure(model, text, title):
+    """The shares of all CTC paths that have label k in window i, and the best path as dots."""
+    image, target = drawing.draw_text(text), [SYMBOLS.index(letter) for letter in text]
+    energies = energies_of(model, image)
+    log_probs = (-energies).log_softmax(1)[None].requires_grad_()
+    ctc_loss(log_probs, [target], reduction="none").sum().backward()
+    _, [path] = viterbi(energies[None], [target])
+    figure = plot_energies(-log_probs.grad[0], image, title, "share of all paths")
+    labels = [BETWEEN if position % 2 == 0 else target[position // 2] for position in path]
+    figure.axes[1].plot(range(len(labels)), labels, ".", color=plots.COLOURS[1])
+    return figure
+
+
+with once_written():
+    display(shares_figure(trained("letters"), "hello", "hello, trained on single letters"))
+
+# %% [markdown]
+# ### Training
+#
+# **6e** Write `train_gtn_model`. It gets batches like those of part 5 and the given `ctc_loss`, whose reduction is
+# "mean".
 
 
 # %% nbgrader={"grade_id": "train-gtn", "solution": true}
@@ -659,60 +1108,129 @@ def train_gtn_model(model, num_epochs, train_loader, criterion, optimizer):
 # %%
 with once_written():
     torch.manual_seed(0)
-    words = SimpleWordsDataset(3, len=sized(2500, 320), seed=5)
-    loader = DataLoader(words, batch_size=32, collate_fn=collate_fn)
-    gtn_model = copy.deepcopy(pretrained)
-    optimizer = torch.optim.Adam(gtn_model.parameters(), lr=1e-3)
-    gtn_losses = train_gtn_model(gtn_model, sized(15, 3), loader, ctc_loss, optimizer)
-    display(plot_losses(words=gtn_losses))
+    model = copy.deepcopy(trained("letters"))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    words = word_loader(SimpleWordsDataset, 4)
+    LOSSES["CTC"] = train_gtn_model(model, sized(8, 2), words, ctc_loss, optimizer)
+    MODELS["CTC"] = model
+    display(plot_losses("CTC"))
+    display(shares_figure(model, "hello", "hello, trained with CTC"))
 
 # %% nbgrader={"grade_id": "test-6e", "grade": true, "locked": true}
 check_part("6e")
 
 # %% [markdown]
+# **6f** (2 points) Compare training along the best path (part 5) with CTC. (i) Write down the gradient at $E_i[k]$ of
+# both losses. When do they agree? (ii) What does either do early in training, when two alignments have nearly the same
+# energy? (iii) Show that the CTC loss of a word is at most the sum of cross-entropies along any alignment that reads as
+# it.
+
+# %% [markdown] nbgrader={"grade_id": "answer-6f", "grade": true, "solution": true, "points": 2}
+# (i) Viterbi: $[k = y_{z^*_i}] - p_i(k)$, for the sum over the windows. CTC: $\gamma_i(k) - p_i(k)$. They agree where
+# one alignment has nearly all of the probability of the word, so that $\gamma$ is 0 or 1: late in training. (ii)
+# Viterbi takes one of the two, by chance, with its whole weight, and the step makes it more likely to be taken again; a
+# wrong choice may be confirmed for long. CTC divides its gradient between both by their probabilities, and lets the
+# many other words decide. (iii) $p(y\mid x)$ is a sum of non-negative terms, one of which is the probability $\prod_i
+# p_i(\pi_i)$ of the labels of this alignment. So it is at least as large as this term, and $-\log p(y\mid x)$ at most
+# $-\sum_i\log p_i(\pi_i)$.
+#
+# ### BEGIN MARK SCHEME
+# 1 point: (i), both gradients (½) and when they agree (½). ½ point: (ii). ½ point: (iii).
+# ### END MARK SCHEME
+
+# %% [markdown]
 # ## 7 Training from nothing
 #
-# **7a** (1 point) Compare the two curves.
+# Is the training on single letters needed? Here both methods start from random weights, with the same words and a few
+# epochs more.
 
 # %%
 with once_written():
-    torch.manual_seed(0)
-    scratch_model = SimpleNet()
-    optimizer = torch.optim.Adam(scratch_model.parameters(), lr=1e-3)
-    scratch_losses = train_gtn_model(scratch_model, sized(20, 3), loader, ctc_loss, optimizer)
-    display(plot_losses(pretrained=gtn_losses, scratch=scratch_losses))
+    for name, train, criterion in (("Viterbi", train_ebm_model, cross_entropy), ("CTC", train_gtn_model, ctc_loss)):
+        torch.manual_seed(0)
+        model, words = SimpleNet(), word_loader(SimpleWordsDataset, 4)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        LOSSES[f"{name} from nothing"] = train(model, sized(12, 2), words, criterion, optimizer)
+        MODELS[f"{name} from nothing"] = model
+        display(plot_losses(name, f"{name} from nothing"))
+        print("hello:", signs(energies_of(model, drawing.draw_text("hello")).argmin(dim=1)))
+
+# %% [markdown]
+# **7a** (1 point) Why does it work at all without a single image whose letters are labelled one by one? What do words
+# of *one* letter in the training set contribute, and what would become of Viterbi training from nothing if all words
+# were long?
 
 # %% [markdown] nbgrader={"grade_id": "answer-7a", "grade": true, "solution": true, "points": 1}
-# Without pretraining the loss first stays at a plateau, where the network says blank everywhere.
+# The words constrain one another: a letter occurs in many words, at different places and beside different neighbours,
+# and the only labelling of windows that suits all of them is the right one. A word of one letter leaves next to no
+# choice: its few windows belong to this letter or to the blank. So it is nearly a labelled letter, from which the
+# alignments of longer words can start; short words are a curriculum that the data bring along. With long words only,
+# the first paths are arbitrary, and Viterbi training believes each of them fully. It learns wrong labels at first, and
+# may settle on alignments that are shifted against the letters, or that give most windows to the blank. CTC, which
+# keeps all alignments, gets out of that more easily.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: the plateau. ½ point: why.
+# ½ point: the same letters in many words, only consistent labellings last. ½ point: short words have few alignments;
+# with long ones the first, arbitrary path is confirmed.
 # ### END MARK SCHEME
 
 # %% [markdown]
 # ## 8 Other fonts
 #
-# **8a** (1 point) What happens with handwriting?
+# `CustomWordsDataset` draws every word with one of several fonts, here with two that look like handwriting; one of them
+# writes capitals. The network was trained on one font. What does it see?
 
 # %%
 with once_written():
     torch.manual_seed(0)
-    handwriting = CustomWordsDataset(3, len=sized(2500, 320), seed=6)
-    loader = DataLoader(handwriting, batch_size=32, collate_fn=collate_fn)
-    hand_model = copy.deepcopy(gtn_model)
-    optimizer = torch.optim.Adam(hand_model.parameters(), lr=1e-3)
-    hand_losses = train_gtn_model(hand_model, sized(20, 3), loader, ctc_loss, optimizer)
-    display(plot_losses(handwriting=hand_losses))
+    pen = CustomWordsDataset(8, seed=10)
+    texts = ["hello", "hello", "window", "energy", "energy"]
+    images = [pen.draw_text(text) for text in texts]
+    display(plot_images(images, texts))
+    for text, image in zip(texts, images, strict=True):
+        print(f"{text:8} {signs(energies_of(trained('CTC'), image).argmin(dim=1))}")
+    display(plot_energies(energies_of(trained("CTC"), images[-1]), images[-1], "trained on the printed font"))
+
+# %% [markdown]
+# The same network after more training, on handwriting only:
+
+# %%
+with once_written():
+    torch.manual_seed(0)
+    model = copy.deepcopy(trained("CTC"))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    words = word_loader(CustomWordsDataset, 6)
+    LOSSES["handwriting"] = train_gtn_model(model, sized(12, 2), words, ctc_loss, optimizer)
+    MODELS["handwriting"] = model
+    display(plot_losses("handwriting"))
+    for text, image in zip(texts, images, strict=True):
+        print(f"{text:8} {signs(energies_of(model, image).argmin(dim=1))}")
+    display(plot_energies(energies_of(model, images[-1]), images[-1], "trained on handwriting"))
+
+# %% [markdown]
+# **8a** (1 point) Look at the energies of the handwritten word before and after. What is different, and is the network
+# that fails unsure of itself? What do you expect of the printed words now, and what would you train on if both should
+# be read? (Part 9 has the numbers.)
 
 # %% [markdown] nbgrader={"grade_id": "answer-8a", "grade": true, "solution": true, "points": 1}
-# The network has learnt the shapes of one font.
+# The network has learnt the shapes of one font and judges new shapes by these, a *domain shift*. Its energies in
+# windows of handwriting are as far apart as in print, often with a clear minimum at a wrong class: it is wrong and sure
+# of it, since nothing in training told it how windows look that are no letters of this font. After training on
+# handwriting the minimum follows the letters. Then print is read worse than before, because no word of the training
+# asked for it any more. Who wants both trains on a mixture of both; with many fonts in it, fonts that were not in it
+# are read better too.
 #
 # ### BEGIN MARK SCHEME
-# 1 point: domain shift.
+# ½ point: domain shift, confident mistakes. ½ point: print gets worse (forgetting), train on a mixture.
 # ### END MARK SCHEME
 
 # %% [markdown]
 # ## 9 Reading
+#
+# To read a word that is not known, take the class of least energy in every window, merge equal neighbours, then drop
+# the blanks. The order matters: h e l `_` l o must keep both l, so the blank has to be there until the neighbours have
+# been merged. A letter that is seen in several windows is one letter, and *two* different letters may stand side by
+# side without a blank.
 #
 # **9a** Write `indices_to_str`.
 
@@ -731,13 +1249,70 @@ def indices_to_str(indices):
     ### END SOLUTION
 
 
-# %%
-with once_written():
-    for text in ("hello", "words", "energy"):
-        example = [(SimpleWordsDataset(1).draw_text(text), text)]
-        for name, model in {"EBM": ebm_model, "CTC": gtn_model}.items():
-            [labels], _ = window_labels(model, example)
-            print(f"{text:8} {name:4} {signs(labels):26} {indices_to_str(labels)}")
-
 # %% nbgrader={"grade_id": "test-9a", "grade": true, "locked": true}
 check_part("9a")
+
+# %% [markdown]
+# What the networks read, from the labels of the windows to the text:
+
+# %%
+with once_written():
+    for text in ("hello", "words", "energy", "banana", "jazz"):
+        print(text)
+        for name in ("letters", "Viterbi", "CTC"):
+            labels = energies_of(trained(name), drawing.draw_text(text)).argmin(dim=1)
+            print(f"    {name:8} {signs(labels):24} {indices_to_str(labels)}")
+
+# %% [markdown]
+# How many new words of one to eight letters are read without a mistake? All networks have seen words of at most three
+# letters.
+
+
+# %%
+def word_accuracy(model, dataset):
+    """The share of words that are read without a mistake."""
+    found, texts = window_labels(model, dataset)
+    return sum(indices_to_str(labels) == text for labels, text in zip(found, texts, strict=True)) / len(texts)
+
+
+NAMES = ("letters", "Viterbi", "CTC", "Viterbi from nothing", "CTC from nothing", "handwriting")
+COUNT = sized(300, 40)
+
+with once_written():
+    accuracies = {}
+    print(f"{'letters in the word':24}", *(f"{length:5}" for length in range(1, 9)))
+    for name in NAMES:
+        accuracies[name] = [
+            word_accuracy(trained(name), SimpleWordsDataset(length, len=COUNT, jitter=True, seed=100 + length))
+            for length in range(1, 9)
+        ]
+        print(f"{name:24}", *(f"{accuracy:5.2f}" for accuracy in accuracies[name]))
+    display(plot_lines(accuracies, "letters in the word", "words read"))
+
+# %% [markdown]
+# And other images: without jitter, with noise, and in handwriting, with words of three letters.
+
+# %%
+with once_written():
+    sets = {
+        "plain": SimpleWordsDataset(3, len=COUNT, seed=200),
+        "noise": SimpleWordsDataset(3, len=COUNT, noise=True, seed=201),
+        "handwriting": CustomWordsDataset(3, len=COUNT, jitter=True, seed=202),
+    }
+    print(f"{'':24}", *(f"{name:>12}" for name in sets))
+    for name in NAMES:
+        print(f"{name:24}", *(f"{word_accuracy(trained(name), dataset):12.2f}" for dataset in sets.values()))
+
+# %% [markdown]
+# ## Handing in
+#
+# Restart the kernel, run all cells once more, and save. `ebmcourse check` in a terminal repeats the public checks of
+# all exercises on the saved notebook. Hand in this notebook.
+#
+# ## References
+#
+# * Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, *Gradient-based learning applied to document recognition*, Proc. IEEE
+#   1998: graph transformer networks.
+# * Y. LeCun, S. Chopra, R. Hadsell, M. Ranzato, F. Huang, *A tutorial on energy-based learning*, 2006.
+# * A. Graves, S. Fernández, F. Gomez, J. Schmidhuber, *Connectionist temporal classification*, ICML 2006.
+# * A. Hannun, V. Pratap, J. Kahn, W.-N. Hsu, *Differentiable weighted finite-state transducers*, 2020: gtn.
