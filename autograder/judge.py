@@ -1,25 +1,25 @@
-"""The judge: one pytest session in a trusted process that judges submission after submission.
+"""The judge: the checks of an assignment in a trusted process, run on submission after submission.
 
-Starting pytest costs a quarter of a second, so its session stays open: collected once, its checks run again for
-every submission that comes.
+pytest collects the checks and makes their inputs, once. From then on the judgements are called as the functions that
+they are: pytest's own round for a test takes longer than most of them.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
+import inspect
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 from ebmcourse.checking.answers import Answers
+from ebmcourse.checking.exercise import Exercise
 from ebmcourse.checking.observer import Observer
 from ebmcourse.checking.outcome import Outcome
 from ebmcourse.checking.plugin import PYTEST_OPTIONS, Checks
-
-_END: Any = object()
+from ebmcourse.checking.probe import reset_world
 
 
 class BrokenChecks(Exception):
@@ -27,63 +27,70 @@ class BrokenChecks(Exception):
 
 
 class Judge:
-    """Judges submissions by the checks in a folder; start once, then call `outcomes` for each."""
+    """Judges submissions by the checks in a folder; raises `BrokenChecks` where these cannot be loaded."""
 
     def __init__(self, checks: Path, answers: Answers) -> None:
         self._checks = Checks(answers)
-        self._folder = checks.resolve()
-        self._observers: queue.Queue[Any] = queue.Queue()
-        self._replies: queue.Queue[list[Outcome] | Exception] = queue.Queue()
-        self._complaints: list[str] = []
-        self._thread = threading.Thread(target=self._session, name="judge", daemon=True)
-        self._thread.start()
+        collector = _Collector()
+        status = pytest.main([*PYTEST_OPTIONS, str(checks.resolve())], plugins=[self._checks, collector])
+        if status is pytest.ExitCode.INTERRUPTED and not collector.complaints:  # pytest keeps Ctrl-C to itself
+            raise KeyboardInterrupt
+        if collector.complaints or not collector.judgements:
+            raise BrokenChecks("\n".join(collector.complaints) or f"No checks were found in {checks}.")
+        self._judgements = collector.judgements
 
     def outcomes(self, observer: Observer | None) -> list[Outcome]:
         """Run all checks on the submission that `observer` looks at, in the order in which they stand in the files.
 
         Without an observer they run on the reference, which must pass them all.
         """
-        self._observers.put(observer)
-        reply = self._replies.get()
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        reset_world(0)  # of a thread that may have done anything before
+        self._checks.observer = observer
+        self._checks.outcomes = {}
+        for check, judgement in self._judgements:
+            error: BaseException | None = None
+            try:
+                self._checks.require(check)
+                judgement(run=self._checks.run_of(check))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as raised:  # pytest.fail and its like are no Exception
+                error = raised
+            self._checks.conclude(check, error)
+        return list(self._checks.outcomes.values())
+
+    def close(self) -> None:
+        """Forget the checks and their inputs."""
+        self._judgements = []
 
     @property
     def surprises(self) -> dict[str, str]:
         """Check id -> traceback of a judgement that failed in a way its author did not foresee."""
         return self._checks.surprises
 
-    def close(self) -> None:
-        """End the session."""
-        self._observers.put(_END)
-        self._thread.join()
 
-    def _session(self) -> None:
-        try:
-            pytest.main([*PYTEST_OPTIONS, str(self._folder)], plugins=[self._checks, self])
-            raise BrokenChecks("\n".join(self._complaints) or f"No checks were found in {self._folder}.")
-        except BaseException as error:
-            while self._observers.get() is not _END:  # whoever asks from now on learns why there is no answer
-                self._replies.put(BrokenChecks(str(error)))
+class _Collector:
+    """A pytest plugin that keeps each check's judgement with its inputs, instead of calling it."""
+
+    def __init__(self) -> None:
+        self.judgements: list[tuple[Exercise, Callable[..., None]]] = []
+        self.complaints: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool:
+        given = [name for name in inspect.signature(pyfuncitem.function).parameters if name != "run"]
+        judgement = partial(pyfuncitem.function, **{name: pyfuncitem.funcargs[name] for name in given})
+        self.judgements.append((pyfuncitem.function.exercise, judgement))
+        return True
 
     @pytest.hookimpl
     def pytest_collectreport(self, report: Any) -> None:
-        """Keep what pytest has to say about a file of checks that cannot be loaded."""
-        if report.failed:
-            self._complaints.append(f"{report.nodeid}: {report.longreprtext}")
+        self._complain(report)
 
     @pytest.hookimpl
-    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        """Judge each submission that comes, until the end is asked for."""
-        if session.testsfailed or not session.items:
-            return None
-        following = [*session.items[1:], session.items[0]]  # never None: session fixtures live on
-        while (observer := self._observers.get()) is not _END:
-            self._checks.observer = observer
-            self._checks.outcomes = {}
-            for item, after in zip(session.items, following, strict=True):
-                runtestprotocol(item, nextitem=after, log=False)
-            self._replies.put(list(self._checks.outcomes.values()))
-        self._observers.put(_END)
-        return True
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self._complain(report)
+
+    def _complain(self, report: Any) -> None:
+        if report.failed:
+            self.complaints.append(f"{report.nodeid}: {report.longreprtext}")

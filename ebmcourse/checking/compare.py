@@ -30,18 +30,25 @@ def fail(diagnosis: str) -> None:
 
 
 def assert_close(
-    got: Any, want: Any, *, rtol: float = 1e-4, atol: float = 1e-5, mistakes: dict[str, Any] | None = None
+    got: Any,
+    want: Any,
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    mistakes: dict[str, Any] | Callable[[], dict[str, Any]] | None = None,
 ) -> None:
     """Raise `Mismatch` unless `got` has the structure, the shapes and, up to the tolerance, the numbers of `want`.
 
     `mistakes` maps the description of a wrong answer to its value: the first that equals `got` is the diagnosis.
+    Where these values take time, let `mistakes` be a function that makes them: it is called for wrong answers only.
     The defaults are about ten times what float32 and another order of summation change in these assignments.
     """
     reason = difference(got, want, rtol, atol)
     if reason is None:
         return
+    known = mistakes() if callable(mistakes) else mistakes or {}
     usual = {f"{name}.": change(want) for name, change in _USUAL_MISTAKES.items() if _is_numbers(want)}
-    for name, wrong in {**(mistakes or {}), **usual}.items():
+    for name, wrong in {**known, **usual}.items():
         if difference(got, wrong, rtol, atol) is None and difference(wrong, want, rtol, atol) is not None:
             raise Mismatch(reason, name)
     raise Mismatch(reason)

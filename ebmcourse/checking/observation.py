@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 MAX_BYTES = 32 * 2**20  # a message larger than this is refused unread
 MAX_TREE_BYTES = 4 * 2**20  # of these, for the tree: once parsed, it takes twenty times the room of its text
-_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}
-_DTYPES |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"}
+_DTYPES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
 
 
 class Opaque:
@@ -30,11 +30,20 @@ class Opaque:
 def encode(value: Any) -> bytes:
     """Write an observation (see the module's text); tuples become lists, numpy arrays become tensors.
 
-    Whatever is not plain data becomes `Opaque` at the reader's end.
+    Whatever is not plain data becomes `Opaque` at the reader's end. The file is put together here: safetensors' own
+    `save` takes as long for small tensors as all else that a question costs.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    tree = _flatten(value, tensors)
-    return save(tensors, metadata={"tree": json.dumps(tree)})
+    tensors: list[torch.Tensor] = []
+    header: dict[str, Any] = {"__metadata__": {"tree": json.dumps(_flatten(value, tensors))}}
+    parts, end = [], 0
+    for number, tensor in enumerate(tensors):
+        bits = tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor  # numpy has no bfloat16
+        parts.append(bits.numpy().tobytes())
+        begin, end = end, end + len(parts[-1])
+        header[str(number)] = {"dtype": _DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def decode(data: bytes) -> Any:
@@ -64,7 +73,7 @@ def _fits(number: int) -> bool:
     return -(2**63) <= number < 2**63
 
 
-def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _flatten(value: Any, tensors: list[torch.Tensor]) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         try:
             value = torch.from_numpy(np.array(value))
@@ -73,10 +82,8 @@ def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided or value.dtype not in _DTYPES:
             return {"$opaque": True}
-        plain = torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu()
-        name = str(len(tensors))
-        tensors[name] = plain.contiguous().clone()  # clone: two names may not share memory in a safetensors file
-        return {"$tensor": name}
+        tensors.append(torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu().resolve_neg())
+        return {"$tensor": str(len(tensors) - 1)}
     if type(value) is int and not _fits(value):
         return {"$opaque": True}
     if value is None or type(value) in (bool, int, float, str):

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +22,15 @@ _ADVICE = {
 }
 
 
+_NO_TICKET = "0" * 16
+
+
 @dataclass(frozen=True)
 class Call:
-    """One call of a probe: which, on what, with which random seed, within how many seconds."""
+    """One call of a probe: which, on what, with which random seed, within how many seconds.
+
+    Whoever asks many submissions the same keeps the call: it is encoded once.
+    """
 
     check: str
     file: Path
@@ -31,6 +38,24 @@ class Call:
     inputs: tuple[Any, ...]
     seed: int
     seconds: float
+
+    def request(self, ticket: str) -> bytes:
+        """The request that asks for this call's observation, see `runner.answer`."""
+        head, tail = self._around_ticket
+        return head + ticket.encode() + tail
+
+    @cached_property
+    def _around_ticket(self) -> tuple[bytes, bytes]:
+        """What stands before and after the ticket, which is all that changes from one submission to the next."""
+        request = {
+            "ticket": _NO_TICKET,  # first, so that nothing in the inputs can be taken for it
+            "source": probe_source(self.file),
+            "probe": self.probe,
+            "inputs": list(self.inputs),
+            "seed": self.seed,
+        }
+        head, _, tail = encode(request).partition(_NO_TICKET.encode())
+        return head, tail
 
 
 class Lost(Exception):
@@ -91,14 +116,7 @@ class Observer:
 
     def observe(self, call: Call) -> Any:
         """Run a probe beside the submission and return its observation; raises `Lost` where there is none."""
-        ticket = secrets.token_hex(8)
-        request = {
-            "source": probe_source(call.file),
-            "probe": call.probe,
-            "inputs": list(call.inputs),
-            "seed": call.seed,
-            "ticket": ticket,
-        }
+        ticket = secrets.token_hex(len(_NO_TICKET) // 2)
         allowed = call.seconds * self._patience
         seconds = min(allowed, self._budget)
         if seconds <= 0:
@@ -106,7 +124,7 @@ class Observer:
         begin = time.monotonic()
         used = 0.0
         try:
-            frame = self._room.ask(encode(request), seconds)
+            frame = self._room.ask(call.request(ticket), seconds)
             self._patience = 1.0
             value, error, used = _reply(frame, ticket)
         except TimedOut:

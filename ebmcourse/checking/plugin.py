@@ -24,6 +24,7 @@ _UNUSED = "terminal cacheprovider faulthandler logging warnings unraisableexcept
 _UNUSED += " unittest junitxml pastebin setuponly setupplan stepwise tmpdir recwarn legacypath"
 PYTEST_OPTIONS = ["-c", os.devnull, "-s", "--assert=plain", *(f"-pno:{name}" for name in _UNUSED.split())]
 
+Run = Callable[..., tuple[Any, Any]]
 _CHECKS = pytest.StashKey["Checks"]()
 
 
@@ -34,22 +35,9 @@ def draw(pytestconfig: pytest.Config) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def run(request: pytest.FixtureRequest) -> Callable[..., tuple[Any, Any]]:
+def run(request: pytest.FixtureRequest) -> Run:
     """``got, want = run(probe, *inputs)``: the observations that the probe makes of student and reference."""
-    checks = request.config.stash[_CHECKS]
-    check = _exercise(request.node)
-    calls = itertools.count()
-
-    def run(probe: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
-        key = f"{check.id}#{next(calls)}"
-        seed = derive(checks.answers.seed, key)
-        call = Call(check.id, Path(inspect.getfile(probe)), probe.__name__, arguments, seed, check.seconds)
-        want = checks.answers.want(key, call)
-        got = checks.observer.observe(call) if checks.observer else want
-        require_structure(got, want)
-        return got, want
-
-    return run
+    return request.config.stash[_CHECKS].run_of(_exercise(request.node))
 
 
 class Checks:
@@ -64,6 +52,51 @@ class Checks:
         self.observer = observer
         self.outcomes: dict[str, Outcome] = {}
         self.surprises: dict[str, str] = {}
+        self._calls: dict[str, Call] = {}
+
+    def run_of(self, check: Exercise) -> Run:
+        """The `run` of one check of one submission.
+
+        The inputs of a check's calls are the same for every submission, so a call is made once and asked often.
+        """
+        numbers = itertools.count()
+
+        def run(probe: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+            key = f"{check.id}#{next(numbers)}"
+            if key not in self._calls:
+                file, seed = Path(inspect.getfile(probe)), derive(self.answers.seed, key)
+                self._calls[key] = Call(check.id, file, probe.__name__, arguments, seed, check.seconds)
+            call = self._calls[key]
+            want = self.answers.want(key, call)
+            got = self.observer.observe(call) if self.observer else want
+            require_structure(got, want)
+            return got, want
+
+        return run
+
+    def require(self, check: Exercise) -> None:
+        """Raise `Lost` where the check needs another one that has not passed."""
+        for needed in check.needs:
+            other = self.outcomes.get(needed)
+            if other is not None and other.status != "passed":
+                raise Lost("skipped", f"Skipped until `{needed}` passes.")
+
+    def conclude(self, check: Exercise, error: BaseException | None) -> None:
+        """Keep the outcome of a check that ended with this exception, or with none."""
+        status, diagnosis = judge(error)
+        if error and not isinstance(error, Lost | AssertionError):
+            self.surprises[check.id] = "".join(traceback.format_exception(error))
+        self.outcomes[check.id] = Outcome(
+            id=check.id,
+            part=check.part,
+            title=check.title,
+            status=status,
+            points=check.points if status == "passed" else 0.0,
+            max_points=check.points,
+            public=check.public,
+            hint=check.hint,
+            diagnosis=diagnosis,
+        )
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Make the fixtures of this module find this object."""
@@ -87,10 +120,7 @@ class Checks:
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Skip a check that needs another one which has not passed."""
-        for needed in _exercise(item).needs:
-            other = self.outcomes.get(needed)
-            if other is not None and other.status != "passed":
-                raise Lost("skipped", f"Skipped until `{needed}` passes.")
+        self.require(_exercise(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -99,21 +129,7 @@ class Checks:
         """Turn what happened into an outcome."""
         report = yield
         if call.when == "call" or call.excinfo is not None:
-            status, diagnosis = judge(call.excinfo.value if call.excinfo else None)
-            check = _exercise(item)
-            if call.excinfo and not isinstance(call.excinfo.value, Lost | AssertionError):
-                self.surprises[check.id] = "".join(traceback.format_exception(call.excinfo.value))
-            self.outcomes[check.id] = Outcome(
-                id=check.id,
-                part=check.part,
-                title=check.title,
-                status=status,
-                points=check.points if status == "passed" else 0.0,
-                max_points=check.points,
-                public=check.public,
-                hint=check.hint,
-                diagnosis=diagnosis,
-            )
+            self.conclude(_exercise(item), call.excinfo.value if call.excinfo else None)
         return report
 
 
