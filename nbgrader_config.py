@@ -35,7 +35,7 @@ c.Execute.timeout = 600
 # The folder through which releases, submissions and feedback travel; everybody in the course can write there.
 c.Exchange.root = os.environ.get("NBGRADER_EXCHANGE", "/usr/local/share/nbgrader/exchange")
 
-# A submission may write HTML and JavaScript into its cells: formgrader and feedback show it as text.
+# The outputs of a submission may hold HTML and JavaScript, which formgrader and feedback would run.
 c.HTMLExporter.sanitize_html = True
 
 # Above this size (in kB) nbgrader refuses a folder, and it counts what it ignores: checkpoints and pictures too.

@@ -17,8 +17,10 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 
 from autograder.export.answers import Answers, grade_id, in_short, is_solution
+from autograder.export.markdown import harmless
 from autograder.files import read_regular
 from autograder.late import TIMESTAMP
+from autograder.report.text import STATUS_WORDS, number, prose, what_went_wrong
 from autograder.results import Result, write_atomically
 from ebmcourse.checking.notebook import Report
 
@@ -36,9 +38,11 @@ def graded_notebook(
     for cell in notebook.cells:
         name = grade_id(cell)
         if is_solution(cell) and name in answers.texts:
-            cell.source = answers.texts[name]
-            if cell.cell_type == "markdown" and answers.pictures.get(name):
-                cell.attachments = answers.pictures[name]
+            is_text = cell.cell_type == "markdown"
+            text, pictures = answers.texts[name], answers.pictures.get(name, {})
+            cell.source = harmless(text, pictures) if is_text else text
+            if is_text and pictures:
+                cell.attachments = pictures
         if name in parts:
             cell.outputs = [_found(result, parts[name])]
             cell.execution_count = None
@@ -71,10 +75,21 @@ def _secret(path: Path) -> str | None:
 
 
 def _found(result: Result, part: str) -> NotebookNode:
-    """What the checks of one part found, as the output of its tested cell; all text in it is escaped."""
+    """What the checks of one part found, as the output of its tested cell; all text in it is escaped.
+
+    The HTML is as plain as what is left of any HTML where a course has nbgrader's pages cleaned.
+    """
     checks = [check for check in result.checks if check.part == part]
-    report = Report(part, "", checks, "checks")
-    return new_output("display_data", {"text/html": report._repr_html_(), "text/plain": repr(report)})
+    lines = []
+    for check in checks:
+        points = f"{number(check.points)} / {number(check.max_points)}"
+        line = f"<b>{'✓' if check.passed else '✗'} {points}</b> {prose(check.title)}"
+        if not check.passed:
+            line += f"<br>{STATUS_WORDS[check.status]}. {prose(what_went_wrong(check))}"
+            line += f"<br><em>Hint:</em> {prose(check.hint)}" if check.hint else ""
+        lines.append(f"<li>{line}</li>")
+    html = f"<ul>{''.join(lines)}</ul>"
+    return new_output("display_data", {"text/html": html, "text/plain": repr(Report(part, "", checks, "checks"))})
 
 
 def _as_markdown(sentence: str) -> str:

@@ -225,7 +225,7 @@ def test_the_notebook_shows_answers_and_what_the_checks_found(course: Path) -> N
     assert cells["answer-3-1"].source == "Because." and cells["sketch-3-1"].source == "plot()"
     assert cells["test-3-2a"].source == "check()"
     html = cells["test-3-2a"].outputs[0].data["text/html"]
-    assert "0 of 2 points" in html and "<code>diagnosis</code>" in html and "<script" not in html
+    assert "✗ 0 / 2" in html and "<code>diagnosis</code>" in html and "<script" not in html
     assert remarks(made) == ""
 
 

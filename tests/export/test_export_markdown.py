@@ -1,0 +1,156 @@
+"""A student's markdown on pages where the instructor is logged in: read by the renderer that nbgrader uses."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
+
+from autograder.export.markdown import harmless
+
+# What the renderer itself makes of markdown, with the attributes that it gives.
+TAGS = {f"h{n}" for n in range(1, 7)} | {"p", "em", "strong", "code", "pre", "a", "ul", "ol", "li", "blockquote", "hr"}
+TAGS |= {"br", "del", "img", "table", "thead", "tbody", "tr", "th", "td"}
+TAGS |= {"div", "span"}  # around formulas and highlighted code
+ATTRIBUTES = {"href", "src", "alt", "title", "class", "id", "align", "style", "start"}
+
+
+PICTURES = {"a.png": {"image/png": "aGFsbG8="}}
+
+
+def markdown2html(text: str) -> str:
+    """HTML as formgrader and feedback show it (`HTMLExporter.markdown2html`)."""
+    return MarkdownWithMath(renderer=IPythonRenderer(escape=False, attachments=PICTURES)).render(text)
+
+
+def shown(text: str) -> str:
+    return markdown2html(harmless(text, PICTURES))
+
+
+class Found(HTMLParser):
+    """Complains of everything that could run or fetch something."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.complaints: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in TAGS:
+            self.complaints.append(f"<{tag}>")
+        for name, value in attrs:
+            target = (value or "").strip().lower()
+            if name not in ATTRIBUTES:
+                self.complaints.append(name)
+            if name == "href" and not target.startswith(("http://", "https://", "mailto:", "#")):
+                self.complaints.append(f"{name}={value}")
+            if name == "src" and not target.startswith("data:image/png;base64,"):
+                self.complaints.append(f"{name}={value}")
+            if name == "style" and not target.startswith("text-align:"):
+                self.complaints.append(f"{name}={value}")
+
+    def handle_comment(self, data: str) -> None:
+        self.complaints.append("comment")
+
+    def handle_decl(self, decl: str) -> None:
+        self.complaints.append("declaration")
+
+
+ATTACKS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "</p><svg/onload=alert(1)>",
+    "<!-- --><iframe srcdoc='x'>",
+    "<?php ?>",
+    "a\n\n<div\nonclick=alert(1)>b</div>",
+    "[a](javascript:alert(1))",
+    "[a]( javascript:alert(1))",
+    "[a](<javascript:alert(1)>)",
+    "[a](\njavascript:alert(1))",
+    "[a](java&#115;cript:alert(1))",
+    "[a](&#x6A;avascript:alert(1))",
+    "[a](https://x 'b' onclick=alert(1))",
+    '[a](https://x" onclick="alert(1))',
+    "[a](data:text/html,<script>alert(1)</script>)",
+    "[a][b]\n\n[b]: javascript:alert(1)",
+    "[b]\n\n[b]:\njavascript:alert(1)",
+    "<javascript:alert(1)>",
+    "![a](https://elsewhere/pixel.png)",
+    "![a][b]\n\n[b]: https://elsewhere/pixel.png",
+    "[![a](https://elsewhere/pixel.png)](https://x)",
+    "![[a]](https://elsewhere/pixel.png)",
+    "![a](attachment:a.png)![b](https://elsewhere/pixel.png)",
+    "`<b>`` <script>alert(1)</script>",
+    "```\n<b>\n``` <script>\n```\n<script>alert(1)</script>",
+    "$<script>alert(1)</script>$",
+    "\\<script>alert(1)</script>",
+    "|a|b|\n|-|-|\n|<script>|[x](javascript:alert(1))|",
+    "<\0script>alert(1)</script>",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+]
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_nothing_of_it_runs_or_is_fetched(text: str) -> None:
+    assert Found(shown(text)).complaints == []
+
+
+def test_the_attacks_are_attacks() -> None:
+    """Without `harmless`, most of them come through: the renderer does not help, and the test can see it."""
+    assert sum(bool(Found(markdown2html(text)).complaints) for text in ATTACKS) > len(ATTACKS) / 2
+
+
+def test_a_picture_that_is_not_there_does_not_stop_nbgrader() -> None:
+    with pytest.raises(InvalidNotebook, match="missing attachment"):
+        markdown2html("![](attachment:other.png)")
+    assert "attachment:other.png" in shown("![](attachment:other.png)")
+
+
+PIECES = st.sampled_from(
+    [
+        *"<>/!?[]()`$*_\\&;: \n\"'#|-",
+        "script",
+        "img",
+        "onerror=x",
+        "javascript:",
+        "https://x",
+        "attachment:a.png",
+        "![",
+        "](",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=25).map("".join))
+@example("![](attachment:b.png)")
+@example("<![a](attachment:a.png)")
+@example("[![a](attachment:a.png)](javascript:x)")
+@example("[<](https://x)")
+def test_whatever_is_put_together_is_harmless(text: str) -> None:
+    assert Found(shown(text)).complaints == []
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("Because **low** energy is *likely*.", "<strong>low</strong> energy is <em>likely</em>"),
+        ("See [here](https://example.org/a_b?c=1) (p. 3).", '<a href="https://example.org/a_b?c=1">here</a>'),
+        ("![a](attachment:a.png)", 'src="data:image/png;base64,aGFsbG8="'),
+        ("if x < 3 and y > 4:", "x &lt; 3 and y &gt; 4"),
+        ("| a | b |\n|---|---|\n| 1 | 2 |", "<td>1</td>"),
+        ("> quoted\n\n1. one\n2. two", "<blockquote>"),
+        ("`torch.zeros(3)[1](x)`", "torch.zeros"),
+    ],
+)
+def test_what_an_answer_needs_stays(text: str, html: str) -> None:
+    assert html in shown(text)
+
+
+def test_formulas_stay_but_for_their_links() -> None:
+    assert harmless(r"$E_\theta(x) < -f$ and $a<0$") == r"$E_\theta(x) < -f$ and $a<0$"
+    assert "href" not in harmless(r"$\href{javascript:alert(1)}{x}$").replace(r"\,href", "")
+    assert r"\href" not in harmless(r"\\href{}") and r"\style" not in harmless(r"$\style{x}{y}$")
