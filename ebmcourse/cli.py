@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+try:
+    import click
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+except ModuleNotFoundError as missing:  # then not even `doctor` can start
+    print(f"The package {missing.name} is missing: run `pip install .` in the folder of the course.", file=sys.stderr)
+    sys.exit(2)
 
 DATA_SETS = ("glyphs",)
 
@@ -72,7 +76,7 @@ def doctor() -> None:
     healthy = True
     for finding in examine():
         healthy &= finding.remedy is None
-        out.print(f"{'[green]✓[/]' if finding.remedy is None else '[red]✗[/]'} {escape(finding.what)}")
+        out.print(f"{'[green]✓[/]' if finding.remedy is None else '[red]✗[/]'} {escape(finding.what)}", soft_wrap=True)
         if finding.remedy:
             out.print(f"  [cyan]{escape(finding.remedy)}[/]", soft_wrap=True)
     sys.exit(0 if healthy else 1)

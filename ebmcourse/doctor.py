@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+REINSTALL = "pip install --force-reinstall torch torchvision"  # in one command, so both from the same source
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -35,7 +37,7 @@ def _packages() -> Iterator[Finding]:
     try:
         requirements = importlib.metadata.requires("ebmcourse") or []
     except importlib.metadata.PackageNotFoundError:
-        yield Finding("the package ebmcourse", "pip install ebmcourse")
+        yield Finding("the package ebmcourse is not installed", "pip install .    (in the folder of the course)")
         return
     for requirement in requirements:
         if "extra ==" in requirement:
@@ -57,9 +59,9 @@ def _torch() -> Finding:
     try:
         import torch
         import torchvision  # noqa: F401
-    except (ImportError, RuntimeError) as error:
-        remedy = "pip install --force-reinstall torch torchvision, both from the same source"
-        return Finding(f"torch and torchvision do not work together ({error})", remedy)
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        return Finding(f"torch and torchvision do not work together ({reason})", REINSTALL)
     if torch.cuda.is_available():
         return Finding(f"GPU: {torch.cuda.get_device_name(0)}")
     return Finding(f"no GPU, {os.cpu_count()} CPU cores: use the presets `smoke` and `cpu`")

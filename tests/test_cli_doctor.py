@@ -1,0 +1,88 @@
+"""`ebmcourse doctor` on machines where something is missing, too old, or does not fit together."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NEEDED_TO_SPEAK = ("click", "rich", "markdown_it", "mdurl", "pygments")
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A folder of packages with the students' library, what its command line needs, and nothing else."""
+    (tmp_path / "ebmcourse").symlink_to(ROOT / "ebmcourse")
+    for name in NEEDED_TO_SPEAK:
+        place = Path(importlib.util.find_spec(name).origin).parent
+        (tmp_path / name).symlink_to(place)
+    pretend(tmp_path, "ebmcourse", PROJECT["version"], PROJECT["dependencies"])
+    for line in PROJECT["dependencies"]:
+        name, _, bound = line.partition(">=")
+        pretend(tmp_path, name, bound)
+    for name in ("torch", "torchvision"):
+        (tmp_path / f"{name}.py").write_text("class cuda:\n    is_available = staticmethod(lambda: False)\n")
+    return tmp_path
+
+
+def pretend(folder: Path, name: str, version: str, needs: list[str] = ()) -> None:
+    """Make the package `name` look installed."""
+    about = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    about.mkdir()
+    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {need}" for need in needs)]
+    (about / "METADATA").write_text("Metadata-Version: 2.1\n" + "\n".join(lines) + "\n")
+
+
+def forget(folder: Path, name: str) -> None:
+    for path in folder.glob(f"{name}-*.dist-info"):
+        (path / "METADATA").unlink()
+        path.rmdir()
+
+
+def doctor(machine, expect: int) -> str:
+    code = "import sys; sys.path.insert(0, sys.argv.pop()); from ebmcourse.cli import main; main(['doctor'])"
+    command = [sys.executable, "-I", "-S", "-c", code, str(machine)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=machine, check=False)
+    assert done.returncode == expect, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_all_is_well(machine):
+    said = doctor(machine, expect=0)
+    assert "✗" not in said and "no GPU" in said
+    assert said.count("✓") == len(PROJECT["dependencies"]) + 3
+
+
+def test_what_is_missing_or_too_old_comes_with_the_command_that_mends_it(machine):
+    forget(machine, "numba")
+    forget(machine, "pytest")
+    pretend(machine, "pytest", "7.4.1")
+    said = doctor(machine, expect=1).splitlines()
+    assert said[said.index("✗ numba is missing") + 1].strip() == 'pip install "numba>=0.60"'
+    assert said[said.index("✗ pytest 7.4.1 is too old") + 1].strip() == 'pip install --upgrade "pytest>=8"'
+
+
+def test_the_library_itself_is_not_installed(machine):
+    forget(machine, "ebmcourse")
+    assert "pip install ." in doctor(machine, expect=1)
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "ImportError", "OSError"])
+def test_torch_and_torchvision_that_were_not_made_for_each_other(machine, error):
+    (machine / "torchvision.py").write_text(f"raise {error}('operator torchvision::nms does not exist\\nand more')\n")
+    said = doctor(machine, expect=1)
+    assert "(operator torchvision::nms does not exist)" in said
+    assert "pip install --force-reinstall torch torchvision" in said
+
+
+@pytest.mark.parametrize("name", ["click", "rich"])
+def test_even_the_command_line_may_miss_something(machine, name):
+    (machine / name).unlink()
+    assert f"{name} is missing: run `pip install .`" in doctor(machine, expect=2)
