@@ -253,16 +253,27 @@ def report(course: Path, results_dir: Path, submitted: Path | None, exercises: s
     help="Folder to write to (default: RESULTS_DIR; for nbgrader the course, where gradebook.db is).",
 )
 @click.option("--submitted", type=click.Path(path_type=Path), help="Folder of the submissions, with their times.")
+@click.option("--roster", type=click.Path(path_type=Path), help="CSV: id, and by what other systems know a student.")
 @click.pass_obj
-def export(course: Path, results_dir: Path, to: str, out: Path | None, submitted: Path | None) -> None:
+def export(
+    course: Path, results_dir: Path, to: str, out: Path | None, submitted: Path | None, roster: Path | None
+) -> None:
     """Write the marks in the form that another system imports; course.toml says what late ones lose."""
     from autograder.export import export as write
+    from autograder.imports.people import read_roster
+
+    people = read_roster(roster).people if roster else None
 
     out = out or (course if to == "nbgrader" else results_dir)
-    written = write(
-        results_dir, to, out, submitted=submitted, course=course, say=lambda remark: click.echo(remark, err=True)
-    )
-    for path in written:
+    for path in write(
+        results_dir,
+        to,
+        out,
+        submitted=submitted,
+        course=course,
+        people=people,
+        say=lambda remark: click.echo(remark, err=True),
+    ):
         click.echo(f"wrote {path}")
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autograder.export import canvas, gradescope, moodle, plain
-from autograder.late import Lateness, of_results, with_penalty
+from autograder.export.known import Known
+from autograder.late import of_results, with_penalty
 from autograder.report.text import on_one_line
-from autograder.results import Result, Timings, assignments_in, read_results, read_timings, write_atomically
+from autograder.results import Result, assignments_in, read_results, read_timings, write_atomically
 
-# Takes the results of one assignment, with the scores that count, and timings and lateness by student; gives the
-# content of its files by relative path.
-Exporter = Callable[[list[Result], dict[str, Timings], dict[str, Lateness]], dict[str, bytes]]
+# Takes the results of one assignment, with the scores that count, and gives the content of its files by relative path.
+Exporter = Callable[[list[Result], Known], dict[str, bytes]]
 
 _FILES: dict[str, Exporter] = {
     "csv": plain.files,
@@ -35,6 +35,7 @@ def export(
     *,
     submitted: Path | None = None,
     course: Path | None = None,
+    people: dict[str, dict[str, str]] | None = None,
     say: Callable[[str], None] = lambda remark: None,
 ) -> list[Path]:
     """Write the marks of all assignments in `results_dir`, and return the paths written.
@@ -42,6 +43,8 @@ def export(
     `out` is a folder; for "nbgrader" it is the gradebook (`gradebook.db`) or the folder that holds it. `submitted` has
     the submissions and their times (for "nbgrader", by default, the folder of that name beside the gradebook), and
     `course` the late policy; without it there is none. `say` is called with each remark on a time of submission.
+    `people` holds the roster's columns by student, by which other systems find them.
+
     Raises ValueError for an unknown format, where there are no results, or where they do not fit.
     """
     if to not in FORMATS:
@@ -73,7 +76,7 @@ def export(
         }
         of_class = {student: entry for (name, student), entry in late.items() if name == results[0].assignment}
         counting = [with_penalty(result, of_class.get(result.student)) for result in results]
-        for name, content in _FILES[to](counting, timings, of_class).items():
+        for name, content in _FILES[to](counting, Known(timings, of_class, people or {})).items():
             write_atomically(out / name, content)
             written.append(out / name)
     return written

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 
+from autograder.export.known import Known
 from autograder.late import Lateness
 from autograder.report.text import STATUS_WORDS, number, on_one_line, visible, what_went_wrong
 from autograder.results import Result, Timings
 from ebmcourse.checking.outcome import Outcome
 
 
-def files(results: list[Result], timings: dict[str, Timings], late: dict[str, Lateness]) -> dict[str, bytes]:
+def files(results: list[Result], known: Known) -> dict[str, bytes]:
     """`<assignment>/<student>/results.json`."""
     content = {}
     for result in results:
-        data = _results_json(result, timings.get(result.student), late.get(result.student))
+        data = _results_json(result, known.timings.get(result.student), known.late.get(result.student))
         text = json.dumps(data, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
         content[f"{result.assignment}/{result.student}/results.json"] = text.encode("utf-8")
     return content

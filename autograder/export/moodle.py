@@ -1,26 +1,31 @@
 """Moodle: the CSV that Grades → Import → CSV file takes.
 
-On the page that follows the upload, “Username” identifies the user, the second column goes to the grade item
-and the third to its feedback. There is one file per assignment, because Moodle reads an empty cell as “no
-grade”. Moodle shows feedback as HTML, so the text is escaped and its lines end in <br>.
+On the page that follows the upload, “Username” identifies the user, or “Email address” where there is a roster with
+mail addresses; the next column goes to the grade item and the last to its feedback. There is one file per assignment,
+because Moodle reads an empty cell as “no grade”. Moodle shows feedback as HTML, so the text is escaped and its lines
+end in <br>.
 """
 
 from __future__ import annotations
 
 import html
 
+from autograder.export.known import Known
 from autograder.export.sheets import Row, csv_bytes
 from autograder.late import Lateness
 from autograder.report.advice import what_to_mend
 from autograder.report.text import STATUS_WORDS, number, on_one_line, what_went_wrong
-from autograder.results import Result, Timings
+from autograder.results import Result
 
 
-def files(results: list[Result], timings: dict[str, Timings], late: dict[str, Lateness]) -> dict[str, bytes]:
+def files(results: list[Result], known: Known) -> dict[str, bytes]:
     """`<assignment>.moodle.csv`."""
     name = results[0].assignment
-    rows: list[Row] = [["Username", name, f"{name} (feedback)"]]
-    rows += [(r.student, r.score, _feedback(r, late.get(r.student))) for r in results]
+    mail = ["Email address"] if known.any_of("email") else []
+    rows: list[Row] = [["Username", *mail, name, f"{name} (feedback)"]]
+    for result in results:
+        mails = [known.of(result.student, "email") for _ in mail]
+        rows.append([result.student, *mails, result.score, _feedback(result, known.late.get(result.student))])
     return {f"{name}.moodle.csv": csv_bytes(rows)}
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from autograder.export.known import Known
 from autograder.export.sheets import Row, csv_bytes
 from autograder.late import Lateness
 from autograder.results import Result, Timings
 
 
-def files(results: list[Result], timings: dict[str, Timings], late: dict[str, Lateness]) -> dict[str, bytes]:
+def files(results: list[Result], known: Known) -> dict[str, bytes]:
     """`<assignment>.marks.csv` (a row per student, a column per part) and `.checks.csv` (a row per check)."""
     name = results[0].assignment
     return {
-        f"{name}.marks.csv": csv_bytes(_marks(results, late)),
-        f"{name}.checks.csv": csv_bytes(_checks(results, timings)),
+        f"{name}.marks.csv": csv_bytes(_marks(results, known.late)),
+        f"{name}.checks.csv": csv_bytes(_checks(results, known.timings)),
     }
 
 

@@ -36,6 +36,7 @@ class Roster:
 
     ids: dict[str, set[str]] = field(default_factory=dict)  # plain name -> ids
     submitted: dict[str, datetime] = field(default_factory=dict)
+    people: dict[str, dict[str, str]] = field(default_factory=dict)  # the row of each id
 
     def find(self, names: tuple[str, ...]) -> str | None:
         """The id of the student whom one of the names means, the first that means just one; None for nobody."""
@@ -63,13 +64,14 @@ def read_roster(path: Path) -> Roster:
         if student_id(student) is None or student in known:
             raise ValueError(f"{path}, row {number}: the id {student!r} stands twice or cannot be the name of a folder")
         known.add(student)
-        for column, value in row.items():
-            if column == "submitted" and (value or "").strip():
+        roster.people[student] = {column: value.strip() for column, value in row.items() if column and value}
+        for column, value in roster.people[student].items():
+            if column == "submitted":
                 try:
                     roster.submitted[student] = parse_time(value).astimezone(UTC)
                 except ValueError as error:
                     raise ValueError(f"{path}, row {number}: {error}") from error
-            elif column is not None and column != "submitted" and value:
+            else:
                 for name in _orders(value):
                     roster.ids.setdefault(name, set()).add(student)
     roster.ids.pop("", None)

@@ -128,6 +128,17 @@ def test_canvas_reads_back_what_was_written(results_dir: Path, tmp_path: Path) -
     }
 
 
+def test_a_roster_says_by_what_other_systems_know_a_student(results_dir: Path, tmp_path: Path) -> None:
+    people = {"s001": {"id": "s001", "name": "=One, Student", "email": "s001@example.org", "canvas": "41"}}
+    for to in ("canvas", "moodle"):
+        export(results_dir, to, tmp_path, people=people)
+    _, _, first, second, _ = rows(tmp_path / "jem.canvas.csv")
+    assert first == ["'=One, Student", "41", "", "s001", "", "4.5"] and second[:2] == ["s002", ""]
+    header, first, second, _ = rows(tmp_path / "jem.moodle.csv")
+    assert header == ["Username", "Email address", "jem", "jem (feedback)"]
+    assert first[:3] == ["s001", "s001@example.org", "4.5"] and second[:3] == ["s002", "", "0"]
+
+
 def test_no_mark_is_given_to_students_without_a_result(results_dir: Path, tmp_path: Path) -> None:
     for to in ("canvas", "moodle"):
         export(results_dir, to, tmp_path)
