@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -75,6 +75,13 @@ def path_loss(energies: Tensor, counts: Tensor, letters: Tensor, lengths: Tensor
     return nn.functional.cross_entropy(-energies.transpose(1, 2), labels)
 
 
+MIDDLE = 17
+"""The row in the middle of small letters."""
+STRETCHES_ACROSS, STRETCHES_DOWN = (0.87, 1.0, 1.15, 1.3), (0.87, 1.0, 1.15)
+SHIFTS = (-3.0, -1.5, 0.0, 1.5)
+"""What `read_any_font` tries; fonts sit low in an image more often than high."""
+
+
 class Reader:
     """A trained network and the margin that it wants beside the word."""
 
@@ -93,10 +100,47 @@ class Reader:
         energies, counts = self.energies(images, widths)
         return [collapse(row[:count]) for row, count in zip(energies.argmin(2).tolist(), counts, strict=True)]
 
+    def read_any_font(self, images: Tensor, widths: Tensor) -> list[str]:
+        """As `read`, in letters of any size and height: the energy is minimised over these as well.
+
+        Every word is tried under all combinations of STRETCHES and SHIFTS. The one counts in which the windows are
+        surest: that of the least mean over the windows of min −log p(class | window).
+        """
+        best = torch.full((len(images),), torch.inf)
+        texts = [""] * len(images)
+        for across, down, shift in product(STRETCHES_ACROSS, STRETCHES_DOWN, SHIFTS):
+            change = (torch.full((len(images),), value) for value in (across, down, shift, 0.0))
+            energies, counts = self.energies(*warp(images, widths, *change))
+            least, classes = (-energies).log_softmax(2).neg().min(2)
+            valid = torch.arange(energies.shape[1]) < counts[:, None]
+            doubt = (least * valid).sum(1) / counts
+            for index in (doubt < best).nonzero().flatten().tolist():
+                texts[index] = collapse(classes[index, : counts[index]].tolist())
+            best = torch.minimum(best, doubt)
+        return texts
+
     def read_words(self, images: Tensor, widths: Tensor, lexicon: Trie) -> list[str]:
         """The word of the lexicon whose best path has the least energy: exactly, every word is scored."""
         energies, counts = self.energies(images, widths)
         return lexicon_decode(energies, lexicon, counts, BETWEEN, may_join=False).words
+
+
+def warp(
+    images: Tensor, widths: Tensor, across: Tensor, down: Tensor, shift: Tensor, slant: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Words (B, 32, W) of true widths (B,), each stretched, moved down and slanted by its own amount (B,).
+
+    The middle row of the letters stays where it is. Returns images (B, 32, W') and their true widths (B,).
+    """
+    height, width = images.shape[1:]
+    across, down, shift, slant = (values[:, None, None] for values in (across, down, shift, slant))
+    new_widths = (widths * across.flatten()).ceil().long()
+    # Where in the old image lies the ink of row y and column x of the new one?
+    y = torch.arange(height)[None, :, None] - MIDDLE - shift
+    x = torch.arange(int(new_widths.max()))[None, None, :] / across + slant * y
+    y = (y / down + MIDDLE).expand_as(x)
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
+    return nn.functional.grid_sample(images[:, None], grid, align_corners=False).squeeze(1), new_widths
 
 
 def with_margin(images: Tensor, widths: Tensor, margin: int) -> tuple[Tensor, Tensor]:
@@ -180,11 +224,9 @@ def batches(recipe: Recipe, seed: int) -> Iterator[Batch]:
 
 
 STRETCH_ACROSS, STRETCH_DOWN = (0.74, 1.28), (0.78, 1.28)
-SLANT = (-0.15, 0.3)
-SHIFT = (-4.0, 5.0)
+SHIFT, SLANT = (-4.0, 5.0), (-0.15, 0.3)
 BLUR, GAIN, DARKEN = (0.0, 1.0), (1.0, 2.7), (0.0, 0.3)
-MIDDLE = 17
-"""How far `distort` goes, in each direction about as far as fonts differ, and the row that stays where it is."""
+"""How far `distort` goes: in each direction about as far as fonts differ."""
 
 
 def distort(images: Tensor, widths: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -196,21 +238,15 @@ def distort(images: Tensor, widths: Tensor, rng: np.random.Generator) -> tuple[T
     images: (B, 32, W), widths: (B,) true widths
     returns: images (B, 32, W') and their true widths (B,)
     """
-    batch, height, width = images.shape
 
     def draw(low: float, high: float) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1)).astype(np.float32))
+        return torch.from_numpy(rng.uniform(low, high, len(images)).astype(np.float32))
 
     across, down = (draw(*(math.log(end) for end in ends)).exp() for ends in (STRETCH_ACROSS, STRETCH_DOWN))
-    new_widths = (widths * across.flatten()).ceil().long()
-    # Where in the old image lies the ink of row y and column x of the new one?
-    y = torch.arange(height)[None, :, None] - MIDDLE - draw(*SHIFT)
-    x = torch.arange(int(new_widths.max()))[None, None, :] / across + draw(*SLANT) * y
-    y = (y / down + MIDDLE).expand_as(x)
-    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
-    moved = nn.functional.grid_sample(images[:, None], grid, align_corners=False).squeeze(1)
+    moved, new_widths = warp(images, widths, across, down, draw(*SHIFT), draw(*SLANT))
     blurred = nn.functional.avg_pool2d(moved, 3, stride=1, padding=1)
-    return (moved.lerp(blurred, draw(*BLUR)) * draw(*GAIN) - draw(*DARKEN)).clamp(0, 1), new_widths
+    mix, gain, darken = (draw(*ends)[:, None, None] for ends in (BLUR, GAIN, DARKEN))
+    return (moved.lerp(blurred, mix) * gain - darken).clamp(0, 1), new_widths
 
 
 def train(

@@ -137,6 +137,41 @@ def test_a_seed_repeats_the_training_and_leaves_torchs_generator_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_reading_any_font_finds_where_the_letters_are(trained):
+    read, _ = trained
+    batch = collate_fn(list(SimpleWordsDataset(3, 40, seed=2)))
+    lower = batch.images.roll(3, dims=1)
+    plain, any_font = read.read(lower, batch.widths), read.read_any_font(lower, batch.widths)
+    right = [sum(text == word for text, word in zip(texts, batch.texts, strict=True)) for texts in (plain, any_font)]
+    assert right[0] < 10 and right[1] > 30
+
+
+def test_reading_any_font_takes_the_change_with_the_least_doubt(trained):
+    read, _ = trained
+    image, width = SimpleWordsDataset(1).draw_text("by")[None], torch.tensor([36])
+    readings = {}
+    for change in product(reader.STRETCHES_ACROSS, reader.STRETCHES_DOWN, reader.SHIFTS):
+        changed = reader.warp(image, width, *(torch.tensor([value]) for value in (*change, 0.0)))
+        energies, counts = read.energies(*changed)
+        doubt = -(-energies[0, : counts[0]]).log_softmax(1).max(1).values.mean().item()
+        readings[doubt] = read.read(*changed)
+    assert read.read_any_font(image, width) == readings[min(readings)]
+
+
+def test_warp_moves_down_and_stretches():
+    image, width = torch.zeros(1, 32, 20), torch.tensor([20])
+    image[0, reader.MIDDLE, 5:10] = 1
+
+    def ink(*change):
+        warped, widths = reader.warp(image, width, *(torch.tensor([float(value)]) for value in change))
+        rows, columns = (warped[0] > 0.5).nonzero(as_tuple=True)
+        return warped.shape[2], widths.tolist(), rows.unique().tolist(), int(columns.min()), int(columns.max())
+
+    assert ink(1, 1, 0, 0) == (20, [20], [17], 5, 9)
+    assert ink(1, 1, 3, 0) == (20, [20], [20], 5, 9)
+    assert ink(2, 1, 0, 0) == (40, [40], [17], 10, 18)
+
+
 def test_training_goes_on_from_a_reader_and_leaves_it_as_it_was(trained):
     read, losses = trained
     before = {name: value.clone() for name, value in read.net.state_dict().items()}
