@@ -38,6 +38,7 @@ import torch
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -106,29 +107,32 @@ def plot_images(images, titles):
     return figure
 
 
-def plot_energies(energies, image=None, title="", label="energy (dark = low = likely)"):
-    """Energies (L, 27), one column per window and one row per class, below the image (32, W) they come from."""
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
-    above, axes = figure.subplots(2, 1, height_ratios=[1, 5])
+def plot_energies(energies, image, title="", label="energy (dark = low = likely)"):
+    """Energies (L, 27) of an image (32, W): one row per class, and one column per window, below the window's middle."""
+    figure = Figure(figsize=(8, 5.4), layout="constrained")
+    above, axes = figure.subplots(2, 1, height_ratios=[1, 4], sharex=True)
+    left, right = ((column - 8.5) / 4 for column in (-0.5, image.shape[1] - 0.5))  # in numbers of windows
+    above.imshow(image, aspect="auto", cmap="gray", vmin=0, vmax=1, extent=(left, right, 32, 0))
     above.set_axis_off()
     above.set_title(title, fontsize=10, color=plots.GREY)
-    if image is not None:
-        above.imshow(image, cmap="gray", vmin=0, vmax=1)
     drawn = axes.imshow(torch.as_tensor(energies).T, aspect="auto", cmap="viridis", interpolation="nearest")
     axes.set_yticks(range(ALPHABET_SIZE), SYMBOLS, fontsize=7)
-    axes.set(xlabel="window", ylabel="class")
-    figure.colorbar(drawn, ax=axes, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="window", ylabel="class", xlim=(left, right))
+    figure.colorbar(drawn, ax=[above, axes], label=label)
     return figure
 
 
 def plot_pm(pm, path=None, targets="", title=""):
     """A matrix (L, T), one column per window and one row per target, and a path of points (i, j) on it."""
-    figure = Figure(figsize=(8, min(5.5, 1.2 + 0.2 * pm.shape[1])), layout="constrained")
+    figure = Figure(figsize=(8, min(6.5, 1.2 + 0.2 * pm.shape[1])), layout="constrained")
     axes = figure.subplots()
     drawn = axes.imshow(torch.as_tensor(pm).T, aspect="auto", cmap="viridis", interpolation="nearest")
     if path is not None:
         axes.plot(*zip(*path, strict=True), color=plots.COLOURS[1], marker=".", linewidth=1.5)
-    axes.set_yticks(range(len(targets)), targets, fontsize=7 if len(targets) < 30 else 5)
+    step = 1 if len(targets) < 30 else 2  # the letters alone
+    axes.set_yticks(range(0, len(targets), step), targets[::step], fontsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="window", ylabel="target")
     axes.set_title(title, fontsize=10, color=plots.GREY)
     figure.colorbar(drawn, ax=axes, label="energy")
@@ -143,17 +147,17 @@ def plot_lines(lines, xlabel, ylabel):
         axes.plot(range(1, len(values) + 1), values, color=colour, marker=".", label=name)
     plots.clean(axes, xlabel=xlabel, ylabel=ylabel)
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
 def show_graph(graph, **options):
     """Draw a graph whose labels are classes; options as for `gtn.draw`."""
-    names = dict(enumerate(SYMBOLS))
     with TemporaryDirectory() as folder:
         file = Path(folder) / "graph.png"
-        gtn.draw(graph, file, names, names, **options)
-        display(Image(file.read_bytes(), width=900))
+        gtn.draw(graph, file, dict(enumerate(SYMBOLS)), **options)
+        display(Image(file.read_bytes(), width=800))
 
 
 # %% [markdown]
@@ -211,14 +215,14 @@ display(plot_images([drawing.draw_text("energies", **how) for how in conditions.
 # $$L = \left\lfloor\frac{W - 18}{4}\right\rfloor + 1$$
 #
 # windows. A window is wide enough for one letter and narrow enough not to show two in full. Neighbouring windows
-# overlap: each letter is seen four or five times, from different sides.
+# overlap: every column of the image is in four or five of them.
 
 # %%
 image = drawing.draw_text("hello")
 figure = Figure(figsize=(8, 1.6), layout="constrained")
 axes = figure.subplots()
 axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-for number, colour in zip((0, 3, 9), plots.COLOURS, strict=False):
+for number, colour in zip((0, 5, 10), plots.COLOURS, strict=False):
     axes.add_patch(Rectangle((4 * number - 0.5, -0.5), 18, 32, fill=False, edgecolor=colour, linewidth=2))
     axes.text(4 * number + 8.5, -2, f"window {number}", color=colour, ha="center", fontsize=8)
 axes.set(xticks=range(0, image.shape[1], 10), yticks=[])
@@ -771,10 +775,10 @@ with once_written():
     display(best_path_figure(model, ascii_lowercase, "after training on words", 288))
 
 # %% [markdown]
-# **5b** (2 points) The homework from which this assignment comes trains on words of exactly two letters without jitter.
-# Such a network reads new words of two letters without a mistake, one in three words of three letters, and hardly any
-# longer word. With the training set above, words of eight letters are read as well as short ones. Explain both.
-# (Letters are 11 pixels wide, windows 4 pixels apart. What can be in a window?)
+# **5b** (2 points) Somebody trains on words of exactly two letters, without jitter. The network reads new words of two
+# letters without a mistake, one in three words of three letters, and next to no word of eight. With the training set
+# above, words of eight letters are read as well as short ones. Explain both. (Letters are 11 pixels wide, windows 4
+# pixels apart. What can be in a window?)
 
 # %% [markdown] nbgrader={"grade_id": "answer-5b", "grade": true, "solution": true, "points": 2}
 # Without jitter, letters of two-letter words begin at columns 0 and 11, so that the windows cut them at few and always
@@ -971,7 +975,7 @@ with once_written():
     cat = [SYMBOLS.index(letter) for letter in "cat"]
     certain = torch.full((1, 8, 27), -30.0)
     certain[0, range(8), [SYMBOLS.index(sign) for sign in "cc_aa_tt"]] = 0.0
-    print(f"certain: {ctc_loss(certain.log_softmax(2), [cat], reduction='none').item():.6f}")
+    print(f"certain: {ctc_loss(certain.log_softmax(2), [cat]).item():z.4f}")
     uniform = torch.zeros(1, 8, 27).log_softmax(2)
     strings = torch.exp(8 * torch.tensor(27.0).log() - ctc_loss(uniform, [cat], reduction="none")).item()
     print(f"strings of 8 labels that read as cat: {strings:.0f}")
@@ -1156,22 +1160,22 @@ with once_written():
         print("hello:", signs(energies_of(model, drawing.draw_text("hello")).argmin(dim=1)))
 
 # %% [markdown]
-# **7a** (1 point) Why does it work at all without a single image whose letters are labelled one by one? What do words
-# of *one* letter in the training set contribute, and what would become of Viterbi training from nothing if all words
-# were long?
+# **7a** (1 point) Why does it work at all, without a single image whose letters are labelled one by one? If *all* words
+# have six letters, the network soon answers `BETWEEN` for every window, and the loss stays at a plateau for many
+# epochs, with CTC even longer than with Viterbi. Why there? What do words of one letter change?
 
 # %% [markdown] nbgrader={"grade_id": "answer-7a", "grade": true, "solution": true, "points": 1}
 # The words constrain one another: a letter occurs in many words, at different places and beside different neighbours,
-# and the only labelling of windows that suits all of them is the right one. A word of one letter leaves next to no
-# choice: its few windows belong to this letter or to the blank. So it is nearly a labelled letter, from which the
-# alignments of longer words can start; short words are a curriculum that the data bring along. With long words only,
-# the first paths are arbitrary, and Viterbi training believes each of them fully. It learns wrong labels at first, and
-# may settle on alignments that are shifted against the letters, or that give most windows to the blank. CTC, which
-# keeps all alignments, gets out of that more easily.
+# and only the right labelling of the windows suits all of them. But at first all alignments of a long word are about
+# equally good. The blank is in every word and takes about half of the targets, a letter only few. So, averaged over
+# words, the blank is the best answer for every window, and the first steps teach just that. From then on those
+# alignments are the best that have blanks nearly everywhere, whatever the windows show, and the share of each letter is
+# small and arbitrary. An image of one letter has one window and thus one alignment: it is a labelled letter. From a few
+# known letters the alignments of short words follow, and from these the others.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: the same letters in many words, only consistent labellings last. ½ point: short words have few alignments;
-# with long ones the first, arbitrary path is confirmed.
+# ½ point: the same letters in many words, only consistent labellings last. ½ point: the blank is the most frequent
+# target of all words, and short words have few alignments (one letter: a single one).
 # ### END MARK SCHEME
 
 # %% [markdown]
@@ -1183,8 +1187,8 @@ with once_written():
 # %%
 with once_written():
     torch.manual_seed(0)
-    pen = CustomWordsDataset(8, seed=10)
-    texts = ["hello", "hello", "window", "energy", "energy"]
+    pen = CustomWordsDataset(8, seed=8)
+    texts = ["hello", "window", "energy", "energy"]
     images = [pen.draw_text(text) for text in texts]
     display(plot_images(images, texts))
     for text, image in zip(texts, images, strict=True):
