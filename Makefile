@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench release lock clean
+.PHONY: demo test lint bench docs release lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m autograder.demo
@@ -19,6 +19,9 @@ lint: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 release: .venv/ready
 	$(BIN)/autograder release
 
@@ -33,7 +36,7 @@ release: .venv/ready
 lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --upgrade torch==2.14.1 torchvision==0.29.2 editables hatchling
-	build/lock/bin/python -m pip install --quiet --no-build-isolation -e ".[autograder,dev]"
+	build/lock/bin/python -m pip install --quiet --no-build-isolation -e ".[notebook,autograder,cluster,dev]"
 	build/lock/bin/python -m pip freeze --exclude-editable \
 	  | sed -E 's/^((nvidia|cuda|triton)[^ ]*)$$/\1 ; sys_platform == "linux"/' > requirements.lock
 

@@ -1,0 +1,22 @@
+"""Hand in the sample class of an assignment: `hand_in.py NAME FOLDER`, one folder for each student.
+
+A `*` in FOLDER stands for the student; without one, their folders lie in FOLDER.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from autograder import assignment as assignments
+from autograder.quality.cases import load
+
+
+def main(name: str, folder: str) -> None:
+    assignment = assignments.load(name)
+    for case in load(assignment, "class"):
+        case.write(assignment, Path(folder.replace("*", case.name) if "*" in folder else f"{folder}/{case.name}"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
