@@ -21,6 +21,7 @@ from autograder.files import read_regular
 MAX_BYTES = 32 * 2**20
 MAX_ANSWER = 200_000  # characters
 _PICTURES = ("image/png", "image/jpeg", "image/gif")
+_ACTIVE = re.compile(r"<script|<iframe|<object|<embed|\bon\w+ *=|javascript:", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 
 
@@ -76,6 +77,8 @@ def read_answers(path: Path, released: NotebookNode) -> Answers:
             for copy in copies:
                 answers.pictures.setdefault(name, {}).update(_pictures(copy))
     answers.remarks += _kernel_remark(notebook, released)
+    if any(_is_active(output) for cell in cells for output in _outputs(cell)):
+        answers.remarks.append("Its outputs hold HTML or scripts that a browser would run: outputs are left out here.")
     return answers
 
 
@@ -111,6 +114,18 @@ def _pictures(cell: dict[str, Any]) -> dict[str, dict[str, str]]:
             if isinstance(data, str) and _BASE64.fullmatch(data):
                 kept[str(name)] = {kind: data}
     return kept
+
+
+def _outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    outputs = cell.get("outputs")
+    return [output for output in outputs if isinstance(output, dict)] if isinstance(outputs, list) else []
+
+
+def _is_active(output: dict[str, Any]) -> bool:
+    """Whether an output would run something where it is shown; what it is judged by need not be complete."""
+    data = output.get("data")
+    forms = {kind: _text({"source": content}) for kind, content in data.items()} if isinstance(data, dict) else {}
+    return "application/javascript" in forms or any(_ACTIVE.search(text) for text in forms.values())
 
 
 def _remarks(cell: NotebookNode, copies: list[dict[str, Any]]) -> Iterator[str]:

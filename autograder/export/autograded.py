@@ -35,18 +35,21 @@ def graded_notebook(
     `notes` are plain sentences that stand on top, with the remarks on the notebook.
     """
     notebook = nbformat.from_dict(released)
+    remarks = list(answers.remarks)
     for cell in notebook.cells:
         name = grade_id(cell)
         if is_solution(cell) and name in answers.texts:
             is_text = cell.cell_type == "markdown"
             text, pictures = answers.texts[name], answers.pictures.get(name, {})
             cell.source = harmless(text, pictures) if is_text else text
+            if cell.source != text:
+                remarks.append(f"HTML, unusual links and pictures from elsewhere in `{name}` are shown as text.")
             if is_text and pictures:
                 cell.attachments = pictures
         if name in parts:
             cell.outputs = [_found(result, parts[name])]
             cell.execution_count = None
-    if sentences := [*notes, *in_short(answers.remarks)]:
+    if sentences := [*notes, *in_short(remarks)]:
         text = "**Remarks**\n\n" + "\n".join(f"* {_as_markdown(sentence)}" for sentence in sentences)
         notebook.cells.insert(0, new_markdown_cell(text, id="remarks"))
     return nbformat.writes(notebook) + "\n"

@@ -252,6 +252,7 @@ def test_a_mended_notebook_says_what_was_mended(course: Path) -> None:
     for said in ("`logits` was missing", "`answer-3-1` stands 2 times", "`test-3-2a` is not to be changed"):
         assert said in remarks(made)
     assert "another kernel (`julia-1.10?script?`)" in remarks(made)
+    assert "Its outputs hold HTML or scripts" in remarks(made)
 
 
 def test_pictures_in_written_answers_are_kept_and_nothing_else_of_them(course: Path) -> None:
@@ -262,7 +263,17 @@ def test_pictures_in_written_answers_are_kept_and_nothing_else_of_them(course: P
     data["cells"][0]["attachments"] = {"a.png": picture, "b.svg": script, "c.png": {"image/png": '"><script>'}}
     path.write_text(json.dumps(data))
     export(results, "nbgrader", course)
-    assert shown(course).cells[0].attachments == {"a.png": picture}
+    answer = next(cell for cell in shown(course).cells if cell.id == "answer-3-1")
+    assert answer.attachments == {"a.png": picture} and answer.source == "![](attachment:a.png)"
+
+
+def test_html_in_written_answers_is_shown_as_text_and_said(course: Path) -> None:
+    results = put(course, result("s001", 1, 1, 4))
+    hand_in(course, "s001", answer_3_1="See <script>alert(1)</script>", sketch_3_1='print("<b>")')
+    export(results, "nbgrader", course)
+    cells = {cell.id: cell.source for cell in shown(course).cells}
+    assert cells["answer-3-1"] == "See < script>alert(1)< /script>" and cells["sketch-3-1"] == 'print("<b>")'
+    assert "`answer-3-1` are shown as text" in cells["remarks"]
 
 
 @pytest.mark.parametrize(
