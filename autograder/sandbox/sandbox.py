@@ -22,6 +22,7 @@ from ebmcourse.checking.observer import Died, Garbled, TimedOut
 WARM_UP_SECONDS = 120
 NOBODY = 65534
 _LENGTH = struct.Struct("<Q")
+LIBRARY = Path(ebmcourse.__file__).resolve().parent
 _ZYGOTE = Path(__file__).with_name("zygote.py")
 
 
@@ -54,8 +55,7 @@ def bubblewrap_command(zygote_arguments: list[str]) -> list[str]:
             command += ["--ro-bind", name, name]
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    package = Path(ebmcourse.__file__).resolve().parent
-    for folder in dict.fromkeys([sys.base_prefix, sys.prefix, str(package)]):
+    for folder in dict.fromkeys([sys.base_prefix, sys.prefix, str(LIBRARY)]):
         if not Path(folder).is_relative_to("/usr"):
             for parent in reversed(Path(folder).parents[:-1]):
                 command += ["--perms", "0755", "--dir", str(parent)]  # or nobody may pass through
@@ -95,9 +95,9 @@ class Sandbox:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         user = NOBODY if os.getuid() == 0 else os.getuid()
         with theirs:
-            arguments = [str(theirs.fileno()), json.dumps(self.limits), str(user), program().hex(), *self._modules]
+            arguments = [str(theirs.fileno()), json.dumps(self.limits), str(user), program().hex(), str(LIBRARY.parent)]
             self._process = subprocess.Popen(
-                bubblewrap_command(arguments),
+                bubblewrap_command([*arguments, *self._modules]),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
