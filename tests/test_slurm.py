@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import write_files
 
 from autograder import assignment as assignments
 from autograder.cli import main as autograder
@@ -41,13 +40,24 @@ echo "Submitted batch job $!"
 SCANCEL = '#!/usr/bin/env bash\necho "scancel $*" >> "$CALLS"\nkill "$@" 2>/dev/null || true\n'
 SCONTROL = '#!/usr/bin/env bash\necho "scontrol $*" >> "$CALLS"\n'
 
+PROGRAM = """
+import os, sys
+from pathlib import Path
+
+out = Path(sys.argv[sys.argv.index("--out") + 1])
+if "WRITES" in os.environ:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "last.ckpt").touch()
+sys.exit(int(os.environ["ENDS_WITH"]))
+"""
+
 
 @pytest.fixture
 def cluster(tmp_path):
     """The environment of a machine with SLURM's commands; what was called stands in `calls`."""
-    commands = {"srun": SRUN, "sbatch": SBATCH, "scancel": SCANCEL, "scontrol": SCONTROL}
-    write_files(tmp_path / "bin", commands)
-    for name in commands:
+    (tmp_path / "bin").mkdir()
+    for name, text in {"srun": SRUN, "sbatch": SBATCH, "scancel": SCANCEL, "scontrol": SCONTROL}.items():
+        (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
     path = os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     return os.environ | {
@@ -69,17 +79,7 @@ def program(tmp_path):
     """A folder with a program that takes the same options, trains nothing, and leaves the same file."""
     folder = tmp_path / "work"
     (folder / "data" / "glyphs").mkdir(parents=True)
-    code = """
-        import os, sys
-        from pathlib import Path
-
-        out = Path(sys.argv[sys.argv.index("--out") + 1])
-        if "WRITES" in os.environ:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "last.ckpt").touch()
-        sys.exit(int(os.environ["ENDS_WITH"]))
-        """
-    write_files(folder, {"ex_main.py": code})
+    (folder / "ex_main.py").write_text(PROGRAM)
     return folder
 
 
