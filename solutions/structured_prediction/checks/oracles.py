@@ -114,12 +114,16 @@ def per_batch(sums, counts, sizes, epochs):
     return torch.tensor(found).view(epochs, -1) if next(calls, None) is None else None
 
 
-def judge_mean_losses(got, losses, rights, sizes, what):
+def judge_mean_losses(got, losses, rights, sizes, what, mistakes=None):
     """Fail unless `got` is one of the right means of losses (epochs, batches), over which each epoch's mean is taken.
 
     rights: weights (batches,) of the batches in the mean; several where more than one is right, first the sheet's.
     sizes: how many `what` a batch has.
     """
+    if got.numel() == 0:
+        fail("Nothing is returned, or an empty list: is a `return` missing?")
+    if got.dim() == 0:
+        fail("A list with one number per epoch is expected, not one number.")
     losses, sizes = losses.double(), torch.tensor(sizes).double()
     means = [(losses * torch.tensor(weights)).sum(1) / sum(weights) for weights in rights]
     for mean in means[1:]:
@@ -146,6 +150,7 @@ def judge_mean_losses(got, losses, rights, sizes, what):
             "This is the loss of the last epoch alone: return a list with one number per epoch.": mean[-1],
             "These are the losses of all batches: return one number per epoch.": losses.flatten(),
             "An epoch is missing: return one number per epoch.": mean[:-1],
+            **(mistakes or {}),
         },
     )
 

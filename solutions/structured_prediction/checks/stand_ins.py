@@ -62,7 +62,8 @@ def path_energy(pm, path):
 
 @probe
 def build_path_matrix(energies, targets):
-    return torch.stack([item[:, labels] for item, labels in zip(energies, targets, strict=True)])
+    words, windows = torch.arange(len(energies)), torch.arange(energies.shape[1])
+    return energies[words[:, None, None], windows[None, :, None], targets[:, None, :]]
 
 
 @probe
@@ -159,6 +160,12 @@ def as_tensor(value):
         return value if value is None else torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError):
         return value
+
+
+@probe
+def as_losses(value):
+    """The losses of a training as a tensor; an empty one where nothing was returned, which spoils nothing else."""
+    return torch.zeros(0) if value is None else as_tensor(value)
 
 
 @probe

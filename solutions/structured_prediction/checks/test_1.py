@@ -72,7 +72,6 @@ def test_energies_for_every_window(run, images):
     "1a",
     points=1,
     public=True,
-    needs=(test_energies_for_every_window,),
     hint="The energies of window i are those of the columns 4i … 4i + 17 alone: no padding, nothing from beside it.",
 )
 def test_windows_see_their_own_columns(run, images):
@@ -85,7 +84,7 @@ def test_windows_see_their_own_columns(run, images):
     alone = torch.cat(alone, dim=1)
     if (whole[:, 1:] - whole[:, :-1]).abs().amax((0, 2)).min() < 1e-6:
         fail("All windows of an image have the same energies.")
-    # Convolutions over another width add up in another order: 5e-6 was measured for energies of the size 1.
+    # Convolutions over another width add up in another order: 3e-7 was measured for energies of the size 1.
     if (whole[:, :1] - alone[:, :1]).abs().max() < 1e-4 < (whole - alone).abs().max():
         fail("Only the first window is as it is alone: the windows are not 4 columns apart, or see their neighbours.")
     if (whole[:, 1:-1] - alone[:, 1:-1]).abs().max() < 1e-4 < (whole - alone).abs().max():
@@ -96,10 +95,10 @@ def test_windows_see_their_own_columns(run, images):
 
 @probe
 def reactions(student, spots):
-    """The energies of one window and how they change with each of its columns; they are taken with any batch around."""
+    """The energies of one window and how they change with each of its columns, in a large and in a small batch."""
     model = student.structured_prediction.SimpleNet().eval()
     with torch.no_grad():
-        return {"energies": model(spots.clone()), "reversed": model(spots.flip(0).clone())}
+        return {"energies": model(spots.clone()), "fewer": model(spots[:19].clone())}
 
 
 ### BEGIN HIDDEN TESTS
@@ -115,7 +114,7 @@ def test_windows_see_all_their_columns(run, spots):
     if got["energies"].shape != want["energies"].shape or not got["energies"].isfinite().all():
         fail("The energies of images with one window must have the shape (B, 1, 27).")
     mixed = "The energies of an image depend on the other images of the batch, also in eval mode."
-    if (got["energies"] - got["reversed"].flip(0)).abs().max() > 1e-4:
+    if got["fewer"].shape != want["fewer"].shape or (got["energies"][:19] - got["fewer"]).abs().max() > 1e-4:
         fail(mixed)
     energies = got["energies"].view(2, 19, 27)
     change = (energies[:, 1:] - energies[:, :1]).abs().amax((0, 2))

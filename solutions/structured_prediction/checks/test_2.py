@@ -6,7 +6,7 @@ A model that is linear in given features is trained by plain gradient descent; t
 import numpy as np
 import torch
 from oracles import descend, judge_mean_losses, per_batch
-from stand_ins import CrossEntropy, Reader, as_tensor, loader_of
+from stand_ins import CrossEntropy, Reader, as_losses, as_tensor, loader_of
 
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
 from ebmcourse.data.words import simple_collate_fn
@@ -39,7 +39,7 @@ def trained(student, weights, images, letters, sizes, epochs):
     criterion = CrossEntropy()
     losses = student.structured_prediction.train_model(model, epochs, loader, criterion, optimizer)
     asked = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
-    return {"weights": model.weights, "losses": as_tensor(losses), "in_training": all(model.modes), **asked}
+    return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **asked}
 
 
 def loss_of(sign=-1, reduction="mean"):
@@ -58,7 +58,7 @@ def batches_of(weights, images, letters, sizes):
 
 def judge_weights(got, weights, batches, epochs):
     right = descend(weights, batches, RATE, epochs, loss_of())[0]
-    # Sums in another order and in float64 change the weights by 1e-6; a mistake by more than 0.01.
+    # In float64 the reference's weights differ by 1e-7; mistakes change them by more than 0.01.
     assert_close(
         got["weights"],
         right,
@@ -74,6 +74,9 @@ def judge_weights(got, weights, batches, epochs):
             "The loss is summed over the batch: use the criterion's mean.": (
                 descend(weights, batches, RATE, epochs, loss_of(reduction="sum"))[0]
             ),
+            "The steps go uphill: the loss must become smaller.": descend(weights, batches, -RATE, epochs, loss_of())[
+                0
+            ],
             "Only one epoch is trained: go through the loader `epochs` times.": (
                 descend(weights, batches, RATE, 1, loss_of())[0]
             ),
@@ -109,13 +112,11 @@ def test_one_step_for_every_batch(run, weights, images, letters):
 )
 def test_mean_loss_of_every_epoch(run, weights, images, letters):
     """`train_model` returns a list with the mean loss per image of every epoch."""
-    got, want = run(trained, weights, images, letters, SIZES, 3)
+    got, _ = run(trained, weights, images, letters, SIZES, 3)
     losses = per_batch(got["sums"], got["counts"], SIZES, 3)
     first = loss_of()(weights, batches_of(weights, images, letters, SIZES)[0])
     if losses is None or not torch.isclose(losses[0, 0], first, atol=1e-4):
         fail("The criterion is not asked once for every image of every epoch.")
-    if got["losses"].shape != want["losses"].shape and got["losses"].dim() == 0:
-        fail("A list with one number per epoch is expected, not one number.")
     judge_mean_losses(got["losses"], losses, [SIZES], SIZES, "images")
 
 

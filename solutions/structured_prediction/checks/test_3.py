@@ -179,7 +179,7 @@ def test_cross_entropies_of_large_energies(run, large_energies, targets):
             fail(overflow)
         other = picked(large_energies.logsumexp(2, keepdim=True) - large_energies, targets[:2])
         positive = "This is the cross-entropy of +energies: a low energy is likely, so negate them."
-        # Differences of numbers of the size 1000 in float32.
+        # Numbers of the size 1000: the reference's differ by 1e-4 from those in float64.
         assert_close(got["matrix"], right, atol=1e-2, mistakes={positive: other})
 
     assert_either_way(got, want, judge)
@@ -191,8 +191,8 @@ def test_cross_entropies_of_large_energies(run, large_energies, targets):
 @inputs
 def words(rng):
     """Five words of 1 to 6 letters, one with a double letter."""
-    letters = [[chr(97 + number) for number in rng.permutation(26)[:size]] for size in (1, 3, 4, 6)]
-    return ["".join(row) for row in letters] + ["".join((letters[2][0], letters[2][1], letters[2][1], letters[2][2]))]
+    letters = [[chr(97 + number) for number in rng.permutation(26)[:size]] for size in (3, 4, 6, 1)]
+    return ["".join(row) for row in letters] + ["".join((letters[1][0], letters[1][1], letters[1][1], letters[1][2]))]
 
 
 @inputs

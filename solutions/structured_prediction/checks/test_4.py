@@ -198,7 +198,7 @@ def wrong_minima(pm):
         "The best path skips targets: from one window to the next it stays or advances by one.": least(
             pm, alignments(frames, states, steps=range(states))
         ),
-        "The best path jumps over single targets: it stays or advances by one.": least(
+        "The best path skips targets, one at a time: it stays or advances by one.": least(
             pm, alignments(frames, states, steps=(0, 1, 2))
         ),
         "This is the energy of the worst path: take the minimum, not the maximum.": -least(
