@@ -16,8 +16,13 @@ def labels(rng):
 
 @inputs
 def levels(rng):
-    """The brightness of every image of every step: all different, in no order, and not symmetric about 0."""
-    steps = rng.permutation(np.linspace(-0.9, 0.889, STEPS * COUNT)).reshape(STEPS, COUNT)
+    """The brightness of every image of every step: all different, in no order, and not symmetric about 0.
+
+    None is near -1, 0 or 1, which figures have between their images.
+    """
+    half = STEPS * COUNT // 2
+    steps = np.concatenate([np.linspace(-0.9, -0.03, half), np.linspace(0.037, 0.889, half)])
+    steps = rng.permutation(steps).reshape(STEPS, COUNT)
     return torch.from_numpy(steps.astype(np.float32))
 
 
@@ -101,29 +106,74 @@ def test_generation_starts_from_noise(run, labels, slopes):
 
 
 @probe
+def pixels(figure):
+    """All pixels of a figure's images: numbers (N,), of one channel, and places in the figure (N, 2), x and y."""
+    numbers, places = [np.zeros(0)], [np.zeros((0, 2))]
+    for axes in figure.axes:
+        for image in axes.get_images():
+            grey = np.asarray(image.get_array(), dtype=float)
+            grey = grey[..., 0] if grey.ndim == 3 else grey
+            left, right, bottom, top = image.get_extent()
+            top, bottom = (top, bottom) if image.origin == "upper" else (bottom, top)  # of the array
+            x, y = (
+                first + (np.arange(size) + 0.5) / size * (last - first)
+                for first, last, size in ((left, right, grey.shape[1]), (top, bottom, grey.shape[0]))
+            )
+            numbers.append(grey.ravel())
+            places.append(axes.transData.transform(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)))
+    places = figure.transFigure.inverted().transform(np.concatenate(places))
+    return {"numbers": np.concatenate(numbers).astype(np.float32), "places": places}
+
+
+@probe
 def shown(student, levels, labels):
-    """The tones that the two figures show in at least 16 pixels: fewer are borders between pictures."""
+    """What the two figures of some chains show, and where."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
     student.ex_main.draw_generation(chains.clone(), rows=1, columns=3)  # without titles
-    tones = []
-    for figure in student.ex_main.draw_generation(chains, labels.tolist()):
-        pictures = [np.asarray(image.get_array(), dtype=float) for axes in figure.axes for image in axes.get_images()]
-        pixels = [picture[..., 0].ravel() if picture.ndim == 3 else picture.ravel() for picture in pictures]
-        found, counts = np.unique(np.round(np.concatenate([np.zeros(0), *pixels]), 4), return_counts=True)
-        tones.append(torch.from_numpy(found[counts >= 16]))
-    return {"strip": tones[0], "sheet": tones[1]}
+    strip, sheet = student.ex_main.draw_generation(chains, labels.tolist())
+    return {"strip": pixels(strip), "sheet": pixels(sheet)}
 
 
-def seen(tones, levels):
-    """Which of `levels` (steps, count) appear among the tones of a figure: a mask (steps, count).
+def tiles(figure, levels):
+    """Where a figure shows the image of which of `levels` (steps, count): (step, chain) -> middle and size of its tile.
 
-    The figure may show the images as they are, as 0 … 1, as 0 … 255, or ink for paper: the scale that explains most.
+    An image of one tone is shown where at least 16 pixels have that tone: fewer are borders between pictures. The
+    figure may show the images as they are, as 0 … 1, as 0 … 255, or ink for paper: the scale that explains most.
     """
-    masks = []
+    numbers, places = figure["numbers"].numpy(), figure["places"].double().numpy()
+    order = np.argsort(levels.flatten().numpy())
+    tones = levels.flatten().numpy()[order]
+    best = {}
     for scale, offset in ((1.0, 0.0), (0.5, 0.5), (127.5, 127.5), (-1.0, 0.0), (-0.5, 0.5)):
-        distance = (scale * levels.double().flatten()[:, None] + offset - tones.double()[None, :]).abs()
-        masks.append((distance < 0.006 * abs(scale)).any(1).view_as(levels))
-    return max(masks, key=torch.Tensor.sum)
+        asked = (numbers - offset) / scale
+        nearest = np.searchsorted((tones[1:] + tones[:-1]) / 2, asked)
+        is_tone = np.abs(asked - tones[nearest]) < 0.006
+        nearest, its = nearest[is_tone], places[is_tone]
+        counts = np.bincount(nearest, minlength=len(tones))
+        if (counts >= 16).sum() <= len(best):
+            continue
+        sums = [[np.bincount(nearest, axis**power, len(tones)) for axis in its.T] for power in (1, 2)]
+        middles, squares = np.array(sums).swapaxes(1, 2) / np.maximum(counts, 1)[:, None]
+        sizes = np.sqrt(np.maximum(12 * (squares - middles**2), 0))  # of evenly spread places
+        best = {
+            divmod(int(order[tone]), levels.shape[1]): (middles[tone], sizes[tone])
+            for tone in np.flatnonzero(counts >= 16)
+        }
+    return best
+
+
+def lie_apart(places):
+    """Whether no two of these tiles lie on each other."""
+    middles, sizes = (np.array(part) for part in zip(*places, strict=True))
+    is_beside = np.abs(middles[:, None] - middles) > 0.4 * (sizes[:, None] + sizes)
+    return bool((is_beside.any(2) | np.eye(len(middles), dtype=bool)).all())
+
+
+def runs_on(places):
+    """Whether at least three tiles follow each other as text does, in rows from the left or columns from the top."""
+    middles, sizes = (np.array(part) for part in zip(*places, strict=True))
+    cells = np.round((middles - middles[0]) / sizes.mean(0) * [1, -1]).tolist()  # y grows upwards
+    return len(cells) >= 3 and any(sorted(cells, key=lambda cell: cell[::way]) == cells for way in (1, -1))
 
 
 @exercise(
@@ -136,10 +186,17 @@ def seen(tones, levels):
 def test_pictures_of_the_generation(run, levels, labels):
     """One figure shows chains from first to last step, the other all finished images."""
     got, _ = run(shown, levels, labels)
-    strip, sheet = seen(got["strip"], levels), seen(got["sheet"], levels)
-    if not sheet[-1].all():
+    strip, sheet = tiles(got["strip"], levels), tiles(got["sheet"], levels)
+    last = [(STEPS - 1, chain) for chain in range(COUNT)]
+    if not sheet.keys() >= set(last):
         fail("The sheet does not show all images after the last step.")
-    if strip.any(1).sum() < 3:
+    if len({step for step, _ in strip}) < 3:
         fail("The strip does not show chains at several steps.")
-    if not strip[-1].any():
+    if strip.keys().isdisjoint(last):
         fail("The strip does not reach the last step.")
+    if not lie_apart([sheet[tile] for tile in last]) or not lie_apart(strip.values()):
+        fail("The images of a figure lie on each other.")
+    if not any(
+        runs_on([strip[tile] for tile in sorted(strip) if tile[1] == chain]) for _, chain in strip.keys() & last
+    ):
+        fail("The steps of a chain do not follow each other in the strip.")

@@ -83,24 +83,25 @@ def test_norm_of_the_gradient(run, images, centres, labels):
     norms = want["norms"]
     if got["off"] is True and got["norms"].shape == (0,):
         fail("Gradients are off at the images: grad_norm must work inside torch.no_grad, so use torch.enable_grad.")
-    # log p(x|y) is a bowl around the centre of y; without a class, the centres are weighed by p(y|x).
-    offsets = images[:, None] - centres[None]
-    gradient = -offsets[torch.arange(len(images)), labels] / 4
-    absolute = gradient.abs().flatten(1).sum(1)
-    weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
-    free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
-    assert_close(
-        got["norms"],
-        norms,
-        mistakes={
+
+    def mistakes():
+        # log p(x|y) is a bowl around the centre of y; without a class, the centres are weighed by p(y|x).
+        offsets = images[:, None] - centres[None]
+        gradient = -offsets[torch.arange(len(images)), labels] / 4
+        weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
+        free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
+        return {
             "This is the square of the norm.": norms.square(),
-            "This is the sum of the absolute values; the norm is the root of the sum of squares.": absolute,
+            "This is the sum of the absolute values; the norm is the root of the sum of squares.": (
+                gradient.abs().flatten(1).sum(1)
+            ),
             "This is the gradient itself, not its norm: (B,) is expected.": gradient,
             "The label is ignored: f must be that of the class.": free,
             "This is one norm over the whole batch; take one per image.": norms.square().sum().sqrt(),
             "This is minus the norm.": -norms,
-        },
-    )
+        }
+
+    assert_close(got["norms"], norms, mistakes=mistakes)
     if got["graph"] is not False:
         fail("The norms carry a graph: detach them.")
     if got["left"] is not False:
@@ -152,7 +153,7 @@ def test_score_px(run, images, centres, labels):
         assert_close(
             got["scores"],
             energy,
-            mistakes={
+            mistakes=lambda energy=energy: {
                 "The orientation is wrong: this is f = -E, and a score is larger for outliers.": -energy,
                 "This is exp of f, which is small for outliers; take the energy.": (-energy).exp(),
                 "This is the density exp(f) with its sign turned round; take the energy.": -(-energy).exp(),
@@ -175,7 +176,7 @@ def test_score_py(run, images, centres):
     assert_close(
         got["scores"],
         -confidence,
-        mistakes={
+        mistakes=lambda: {
             "The orientation is wrong: high confidence is not outlying, so the score is minus the confidence.": (
                 confidence
             ),
@@ -224,8 +225,8 @@ def histogram(student, scores_id, scores_ood):
 def test_histogram_of_the_scores(run, scores_id, scores_ood):
     """`score_histogram` returns common edges and the density of every group."""
     got, want = run(histogram, scores_id, scores_ood)
-    one_group = {"The bins do not reach over all groups.": np.histogram_bin_edges(scores_id.numpy(), 20)}
-    assert_close(got["edges"], want["edges"], mistakes={name: torch.tensor(edges) for name, edges in one_group.items()})
+    one_group = torch.from_numpy(np.histogram_bin_edges(scores_id.numpy(), 20))
+    assert_close(got["edges"], want["edges"], mistakes={"The bins do not reach over all groups.": one_group})
     width = (want["edges"][1] - want["edges"][0]).item()
     for group, scores in (("test", scores_id), ("ood", scores_ood)):
         one = 1 / (len(scores) * width)  # a score that rounding moves over an edge
@@ -233,7 +234,7 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
             got[group],
             want[group],
             atol=1.01 * one,
-            mistakes={
+            mistakes=lambda group=group, scores=scores, one=one: {
                 "These are counts; groups of different size compare by their density.": want[group] / one,
                 "These are shares; a density integrates to 1 over the width of the bins.": want[group] * width,
                 "Every group has bins of its own: pass the common edges to numpy.histogram.": torch.from_numpy(
@@ -297,11 +298,16 @@ def hard_labels(scores_id, scores_ood):
 def test_auroc(run, scores_id, scores_ood):
     """`ood_metrics` returns the area under the ROC curve, with OOD as the positive class."""
     got, want = run(metrics, scores_id, scores_ood)
-    truth, predictions = hard_labels(scores_id, scores_ood)
-    mistakes = {"The classes are the wrong way round: OOD is the positive class (label 1).": 1 - want["auroc"]} | {
-        f"This is the AUROC of hard labels (a cut at {name}): rank by the scores themselves.": roc_auc_score(truth, cut)
-        for name, cut in predictions.items()
-    }
+
+    def mistakes():
+        truth, predictions = hard_labels(scores_id, scores_ood)
+        return {"The classes are the wrong way round: OOD is the positive class (label 1).": 1 - want["auroc"]} | {
+            f"This is the AUROC of hard labels (a cut at {name}): rank by the scores themselves.": (
+                roc_auc_score(truth, cut)
+            )
+            for name, cut in predictions.items()
+        }
+
     assert_close(got["auroc"], want["auroc"], rtol=0, atol=0.002, mistakes=mistakes)
 
 
@@ -310,19 +316,24 @@ def test_auroc(run, scores_id, scores_ood):
 def test_aupr(run, scores_id, scores_ood):
     """`ood_metrics` returns the area under the precision-recall curve."""
     got, want = run(metrics, scores_id, scores_ood)
-    truth, predictions = hard_labels(scores_id, scores_ood)
-    scores = torch.cat([scores_id, scores_ood]).numpy()
-    mistakes = {
-        "In-distribution images are the positive class here; OOD is (label 1).": average_precision_score(
-            ~truth, -scores
-        ),
-        "The labels are the wrong way round: OOD has the label 1.": average_precision_score(~truth, scores),
-        "The scores are turned round: a larger score means OOD.": average_precision_score(truth, -scores),
-        "This is the area under the ROC curve.": roc_auc_score(truth, scores),
-    } | {
-        f"This is the AUPR of hard labels (a cut at {name}): rank by the scores.": average_precision_score(truth, cut)
-        for name, cut in predictions.items()
-    }
+
+    def mistakes():
+        truth, predictions = hard_labels(scores_id, scores_ood)
+        scores = torch.cat([scores_id, scores_ood]).numpy()
+        return {
+            "In-distribution images are the positive class here; OOD is (label 1).": average_precision_score(
+                ~truth, -scores
+            ),
+            "The labels are the wrong way round: OOD has the label 1.": average_precision_score(~truth, scores),
+            "The scores are turned round: a larger score means OOD.": average_precision_score(truth, -scores),
+            "This is the area under the ROC curve.": roc_auc_score(truth, scores),
+        } | {
+            f"This is the AUPR of hard labels (a cut at {name}): rank by the scores.": (
+                average_precision_score(truth, cut)
+            )
+            for name, cut in predictions.items()
+        }
+
     # Trapezoids instead of steps, which some libraries use, differ by less than 0.01 here.
     assert_close(got["aupr"], want["aupr"], rtol=0, atol=0.01, mistakes=mistakes)
 
