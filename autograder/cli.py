@@ -98,8 +98,10 @@ def grade(
     from autograder import grading, submissions
     from autograder.changes import changes, changes_table, results_before
     from autograder.report import class_table
+    from autograder.report.text import on_one_line
     from autograder.results import Result, read_results
     from autograder.sandbox.selftest import failures
+    from autograder.twins import twins
 
     assignment = assignments.load(name, course)
     everyone = submissions.students(submitted, name)
@@ -146,6 +148,8 @@ def grade(
                 Console().print(changes_table(found))
     results = [result for result in read_results(out, name) if result.student in everyone]
     Console().print(class_table(results))
+    for group in twins(results):
+        console.print(f"The same files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
 
 
 @main.command()
