@@ -95,4 +95,5 @@ def _unchanged(names: dict[str, Any]) -> Iterator[None]:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(gradients)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it imports 900 modules
+            torch.use_deterministic_algorithms(deterministic)

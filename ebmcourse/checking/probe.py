@@ -98,7 +98,8 @@ def reset_world(seed: int) -> None:
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would also queue work for GPUs, at every call
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():  # setting it imports 900 modules, which takes seconds
+        torch.use_deterministic_algorithms(False)
     if torch.get_num_threads() != 1:  # one thread: the same sums in the same order on every machine
         torch.set_num_threads(1)
     os.environ.pop("PYTEST_CURRENT_TEST", None)  # nothing says that this is a grader
