@@ -165,6 +165,7 @@ def show_graph(graph, **options):
 # enough to see whether everything runs, and too little to read.
 
 # %%
+# nbgrader runs the notebook for its tested cells only.
 SMALL = os.environ.get("EBM_PRESET") == "small" or "NBGRADER_EXECUTION" in os.environ
 MODELS, LOSSES = {}, {}  # the networks that the cells below train, and the losses of their epochs, by name
 
@@ -215,7 +216,7 @@ display(plot_images([drawing.draw_text("energies", **how) for how in conditions.
 # $$L = \left\lfloor\frac{W - 18}{4}\right\rfloor + 1$$
 #
 # windows. A window is wide enough for one letter and narrow enough not to show two in full. Neighbouring windows
-# overlap: every column of the image is in four or five of them.
+# overlap: every column, those at the borders aside, is in four or five of them.
 
 # %%
 image = drawing.draw_text("hello")
@@ -859,11 +860,11 @@ def create_ctc_graph(target, blank_idx=BETWEEN):
 
 
 # %% [markdown]
-# The graphs of "cat" and of "ll". Thick rims are starts, double rims accept.
+# The graphs of "cat" and of "oo". A thick rim is the start, double rims accept.
 
 # %%
 with once_written():
-    for word in ("cat", "ll"):
+    for word in ("cat", "oo"):
         show_graph(create_ctc_graph([SYMBOLS.index(letter) for letter in word]))
 
 # %% nbgrader={"grade_id": "test-6a", "grade": true, "locked": true}
@@ -1052,7 +1053,8 @@ check_part("6d")
 
 # %% [markdown]
 # All paths and the best one: the shares $\gamma_i(k)$ for "hello" are minus the gradient of the loss, and the dots are
-# the best path. The network that knows single letters only is not sure.
+# the best path. The network that knows single letters gives the blank a share where the word demands one, between the
+# two l, and little elsewhere.
 
 
 # %%
@@ -1294,7 +1296,8 @@ with once_written():
     display(plot_lines(accuracies, "letters in the word", "words read"))
 
 # %% [markdown]
-# And other images: without jitter, with noise, and in handwriting, with words of three letters.
+# And other images, with words of three letters: without jitter, with noise, which was in no training, and in
+# handwriting. What would you change so that words with noise are read too?
 
 # %%
 with once_written():
