@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "report"))
+
+from browser import CHROMIUM, Browser  # noqa: E402
+
+REQUEST = "Network.requestWillBeSent"
 # What makes a browser fetch something as soon as the page opens.
 FETCHED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"']?(?P<src>[^\"' >]+)"
@@ -41,9 +46,32 @@ def test_nothing_is_fetched_from_elsewhere(site):
             assert not re.match(r"(https?:)?//", address), f"{path.relative_to(site)} fetches {address}"
 
 
-def test_no_code_that_runs_on_a_page_knows_another_server_but_for_what_is_not_used_here(site):
-    """The theme can draw diagrams, show a repository and help browsers without ResizeObserver: none of it is used."""
+def test_what_the_theme_would_fetch_a_library_for_is_not_used(site):
+    """Diagrams and the numbers of a repository would come from other servers."""
     for path in site.rglob("*.html"):
         text = path.read_text("utf-8")
-        assert 'class="mermaid"' not in text and "data-md-source" not in text.replace('data-md-component="source"', "")
-        assert 'data-md-component="source"' not in text
+        assert 'class="mermaid"' not in text and 'data-md-component="source"' not in text
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed, so no page can be looked at")
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("page", ["index", "instructor", "engine", "design"])
+def test_pages_fit_a_phone_and_ask_no_server(site, browser, page):
+    browser.look(width=390, phone=True)
+    browser.open((site / f"{page}.html").as_uri())
+    assert browser.value("document.documentElement.scrollWidth") <= 390
+    requests = [event["params"]["request"]["url"] for event in browser.events if event["method"] == REQUEST]
+    assert requests and all(url.startswith(("file:", "data:")) for url in requests), requests
+
+
+def test_pages_are_dark_where_the_reader_likes_it(site, browser):
+    browser.look(width=1200, dark=True)
+    browser.value("localStorage.clear()")
+    browser.open((site / "index.html").as_uri())
+    assert browser.value("document.body.dataset.mdColorScheme") == "slate"
