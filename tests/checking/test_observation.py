@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load
 
 from ebmcourse.checking.observation import MAX_BYTES, MAX_TREE_BYTES, Opaque, decode, encode
 
@@ -54,6 +55,12 @@ def test_what_comes_out_is_what_went_in(tree):
 @given(trees)
 def test_the_same_value_has_the_same_bytes(tree):
     assert encode(tree) == encode(decode(encode(tree)))
+
+
+@given(st.lists(tensors()))
+def test_an_observation_is_a_safetensors_file(values):
+    out = load(encode(values))
+    assert all(same(value, out[str(number)]) for number, value in enumerate(values)) and len(out) == len(values)
 
 
 class Anything:
@@ -113,6 +120,10 @@ def test_arrays_and_subclasses_become_plain_tensors():
         out = decode(encode(value))
         assert type(out) is torch.Tensor and not out.requires_grad
         assert np.array_equal(out.numpy(), np.asarray(value.detach() if isinstance(value, torch.Tensor) else value))
+
+
+def test_a_view_that_only_claims_to_be_negated_comes_out_negated():
+    assert decode(encode(torch._neg_view(torch.arange(3.0)))).tolist() == [0, -1, -2]
 
 
 def test_tensors_that_share_memory_come_out_apart():

@@ -57,6 +57,14 @@ def test_a_proper_answer_is_passed_on():
     assert watching.flags == [] and watching.seconds["1a/check"] < 1, "the claimed time is not believed"
 
 
+def test_a_request_differs_by_its_ticket_only():
+    call = Call("1a/check", Path(__file__), "anything", ("0" * 16, [1, 0.5]), 7, 8.0)
+    one, other = (decode(call.request(ticket * 16)) for ticket in "ab")
+    assert one.pop("ticket") == "a" * 16 and other.pop("ticket") == "b" * 16
+    assert one == other and one["inputs"] == ["0" * 16, [1, 0.5]]
+    assert (one["probe"], one["seed"]) == ("anything", 7) and "def anything(student)" in one["source"]
+
+
 @pytest.mark.parametrize(
     "said",
     [

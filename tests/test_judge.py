@@ -1,0 +1,119 @@
+"""The judge runs all checks of a folder on one submission after the other, whatever a judgement does."""
+
+import pytest
+
+from autograder.judge import BrokenChecks, Judge
+from ebmcourse.checking.answers import Live
+from ebmcourse.checking.observation import decode, encode
+from ebmcourse.checking.observer import Observer
+
+CHECKS = '''
+import pytest
+import torch
+
+from ebmcourse.checking import assert_close, exercise, inputs, probe
+
+
+@inputs
+def numbers(rng):
+    return torch.from_numpy(rng.random(3))
+
+
+@probe
+def doubled(student, numbers):
+    return student.work.double(numbers)
+
+
+@exercise("1a", points=2, hint="Twice.")
+def test_double(run, numbers):
+    """Doubles."""
+    got, want = run(doubled, numbers)
+    assert_close(got, want, mistakes=lambda: {"This is the square.": numbers**2})
+
+
+@exercise("1b", points=1, hint="Twice.", needs=(test_double,))
+def test_double_again(run, numbers):
+    """Doubles what was doubled."""
+    got, want = run(doubled, 2 * numbers)
+    assert_close(got, want)
+
+
+@exercise("1c", points=1, hint="Nothing.")
+def test_that_gives_up(run, numbers):
+    """Is no business of a judgement."""
+    got, want = run(doubled, numbers)
+    if got[0] < 0:
+        pytest.skip("negative")
+'''
+
+
+class Room:
+    """A submission that answers with what a function makes of the numbers that it is given."""
+
+    def __init__(self, function):
+        self.function, self.tickets = function, []
+
+    def ask(self, frame, seconds):
+        request = decode(frame)
+        self.tickets.append(request["ticket"])
+        value = self.function(request["inputs"][0])
+        return encode({"value": value, "seconds": 0.0, "ticket": request["ticket"]})
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "work.py").write_text("def double(x):\n    return 2 * x\n")
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "checks" / "test_work.py").write_text(CHECKS)
+    return tmp_path
+
+
+def judge(folder):
+    return Judge(folder / "checks", Live("seed", folder / "reference"))
+
+
+def judged(judge, function):
+    room = Room(function)
+    outcomes = judge.outcomes(Observer(room, {}, {}, messages=False, budget=100.0))
+    return [(outcome.id, outcome.status, outcome.points, outcome.diagnosis) for outcome in outcomes], room
+
+
+def test_every_submission_gets_what_it_deserves_whoever_came_before(folder):
+    made = judge(folder)
+    right = [
+        ("1a/double", "passed", 2.0, None),
+        ("1b/double-again", "passed", 1.0, None),
+        ("1c/that-gives-up", "passed", 1.0, None),
+    ]
+    assert [outcome.status for outcome in made.outcomes(None)] == ["passed"] * 3
+    first, room = judged(made, lambda x: 2 * x)
+    assert first == right
+    square, _ = judged(made, lambda x: x**2)
+    assert square[0] == ("1a/double", "failed", 0.0, "This is the square.")
+    assert square[1] == ("1b/double-again", "skipped", 0.0, "Skipped until `1a/double` passes.")
+    negative, _ = judged(made, lambda x: -x)
+    assert negative[2][:2] == ("1c/that-gives-up", "error") and "1c/that-gives-up" in made.surprises
+    again, other = judged(made, lambda x: 2 * x)
+    assert again == right
+    assert len({*room.tickets, *other.tickets}) == 6, "no ticket is used twice"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "No checks were found"),
+        ("def test_without_points():\n    pass\n", "No checks were found"),
+        ("import a_module_of_nobody\n", "a_module_of_nobody"),
+        (CHECKS.replace("rng.random(3)", "rng.nothing(3)"), "nothing"),
+        (CHECKS.replace("def test_double_again(run, numbers)", "def test_double_again(run, letters)"), "letters"),
+    ],
+)
+def test_checks_that_cannot_be_loaded_are_refused(folder, text, complaint):
+    (folder / "checks" / "test_work.py").unlink()
+    (folder / "checks" / f"test_{folder.name}.py").write_text(text)  # Python keeps modules that hold no checks
+    with pytest.raises(BrokenChecks, match=complaint):
+        judge(folder)
