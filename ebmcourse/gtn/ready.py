@@ -1,12 +1,40 @@
 """Importing this module compiles the kernels of `gtn` and `lattice`, or loads them from numba's cache.
 
-For processes that are forked afterwards, such as a grader's: what is compiled before is there in every fork.
+For processes that are forked afterwards, such as a grader's: what is compiled before is there in every fork. In a
+sandbox the cache beside the sources can be read but not written; numba would not look at it there.
 """
 
-import torch
+import contextlib
+import os
+from typing import Any
 
-from ebmcourse import lattice
+import torch
+from numba.core import caching
+
 from ebmcourse.gtn.warm import warm_up
+
+
+class _ReadOnlyLocator(caching.InTreeCacheLocator):
+    """The folder beside the source, as it is."""
+
+    def ensure_cache_path(self) -> None:
+        if not os.path.isdir(self.get_cache_path()):
+            raise OSError("there is no cache")
+
+
+_save = caching.IndexDataCacheFile.save
+
+
+def _save_where_possible(self: Any, key: Any, data: Any) -> None:
+    with contextlib.suppress(OSError):
+        _save(self, key, data)
+
+
+place = caching.CacheImpl._locator_classes.index(caching.InTreeCacheLocator) + 1
+caching.CacheImpl._locator_classes.insert(place, _ReadOnlyLocator)
+caching.IndexDataCacheFile.save = _save_where_possible
+
+from ebmcourse import lattice  # noqa: E402  (its kernels look for their cache when they are imported)
 
 warm_up()
 lattice.viterbi(torch.zeros(1, 2, 2), torch.zeros(1, 1, dtype=torch.long))
