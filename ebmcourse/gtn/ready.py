@@ -32,7 +32,7 @@ def _save_where_possible(self: Any, key: Any, data: Any) -> None:
 
 place = caching.CacheImpl._locator_classes.index(caching.InTreeCacheLocator) + 1
 caching.CacheImpl._locator_classes.insert(place, _ReadOnlyLocator)
-caching.IndexDataCacheFile.save = _save_where_possible
+caching.IndexDataCacheFile.save = _save_where_possible  # type: ignore[method-assign]
 
 from ebmcourse import lattice  # noqa: E402  (its kernels look for their cache when they are imported)
 

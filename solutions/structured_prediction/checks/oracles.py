@@ -170,3 +170,9 @@ def is_read(energies, text):
     """Whether the labels of least energy in the windows (L, 27) collapse to the text."""
     labels = energies.argmin(1).unique_consecutive().tolist()
     return "".join(chr(97 + label) for label in labels if label != BETWEEN) == text
+
+
+def falls(losses):
+    """Whether the losses of a training (N,) are smaller in its last quarter than in its first, by a third."""
+    quarter = max(1, len(losses) // 4)
+    return bool(losses[-quarter:].mean() < 2 / 3 * losses[:quarter].mean())

@@ -95,6 +95,7 @@ def judge_weights(got, weights, batches, epochs):
 @exercise(
     "2a",
     points=1,
+    seconds=20,
     public=True,
     hint="For every batch: energies of the only window, criterion, zero_grad, backward, step.",
 )
@@ -107,6 +108,7 @@ def test_one_step_for_every_batch(run, weights, images, letters):
 @exercise(
     "2a",
     points=0.5,
+    seconds=20,
     public=True,
     hint="Add up loss times number of images, and divide by the number of images at the end of the epoch.",
 )
@@ -121,7 +123,9 @@ def test_mean_loss_of_every_epoch(run, weights, images, letters):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("2a", points=0.25, hint="Before the first epoch, `model.train()` puts the model into training mode.")
+@exercise(
+    "2a", points=0.25, seconds=20, hint="Before the first epoch, `model.train()` puts the model into training mode."
+)
 def test_model_is_in_training_mode(run, weights, images, letters):
     """`train_model` puts the model into training mode, and trains it."""
     got, want = run(trained, weights, images, letters, SIZES, 1)
@@ -132,7 +136,10 @@ def test_model_is_in_training_mode(run, weights, images, letters):
 
 
 @exercise(
-    "2a", points=0.25, hint="Take the axis of the only window by its number; `squeeze()` without one takes too many."
+    "2a",
+    points=0.25,
+    seconds=20,
+    hint="Take the axis of the only window by its number; `squeeze()` without one takes too many.",
 )
 def test_batch_with_one_image(run, weights, images, letters):
     """`train_model` trains on a batch that holds a single image."""
