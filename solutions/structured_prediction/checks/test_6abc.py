@@ -88,6 +88,9 @@ def judge_graphs(got, targets, emissions, blank, given):
         "A label may come several times in a row: every state has an arc to itself.": (
             scores(targets, emissions, blank, stays=False)
         ),
+        "No state has an arc to itself: a label may come several times in a row, and a blank first.": (
+            scores(targets, emissions, blank, stays=False, first=(1,))
+        ),
         "There are blanks beside the blanks: the target holds plain letters, and the graph puts the blanks in.": (
             scores([twice(row) for row in targets], emissions, blank)
         ),
