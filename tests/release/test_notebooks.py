@@ -19,7 +19,7 @@ from nbgrader.utils import determine_grade
 
 from autograder import assignment as assignments
 from autograder.notebooks import full_notebook, student_notebook
-from autograder.programs import solved
+from autograder.programs import solved as solved_notebook
 from autograder.release import build, part_points
 from ebmcourse.checking import notebook as cells
 from ebmcourse.checking.notebook import Report, check_part, once_written
@@ -339,10 +339,13 @@ def test_nbgrader_validates_a_solution_and_marks_it_by_hidden_checks_too(tiny_co
 
 
 def executed(folder: Path, name: str) -> nbformat.NotebookNode:
-    """Run the notebook in `folder` from top to bottom, on one thread: the machine may have other things to do."""
+    """Run the notebook in `folder` from top to bottom, with little training where it can choose.
+
+    On one thread: the machine may have other things to do.
+    """
     notebook = nbformat.read(folder / f"{name}.ipynb", 4)
     client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    client.execute(env=os.environ | {"OMP_NUM_THREADS": "1"})
+    client.execute(env=os.environ | {"OMP_NUM_THREADS": "1", "EBM_PRESET": "small"})
     return notebook
 
 
@@ -371,7 +374,7 @@ def test_the_notebook_runs_through_with_the_stubs_and_with_the_reference(name, t
     for path in assignment.scripts:
         shutil.copy(path, tmp_path)
     if assignment.hands_in_notebook:
-        (tmp_path / f"{name}.ipynb").write_text(solved(assignment), "utf-8")
+        (tmp_path / f"{name}.ipynb").write_text(solved_notebook(assignment), "utf-8")
     reference = executed(tmp_path, name)
     public: dict[str, float] = {}
     for outcome in run_public_checks(tmp_path):
