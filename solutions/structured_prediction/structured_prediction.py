@@ -792,8 +792,8 @@ with once_written():
 #
 # ### BEGIN MARK SCHEME
 # 1 point: offsets of letters to windows that were never seen, and jitter brings all of them. ½ point: a letter with
-# neighbours on both sides. ½ point: windows are judged one by one, so that length does not matter once all views are
-# known.
+# neighbours on both sides. ½ point: windows are judged one by one, so that once all views are known the length of the
+# word does not matter.
 # ### END MARK SCHEME
 
 # %% [markdown]
