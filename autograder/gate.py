@@ -31,24 +31,29 @@ _SILENT = {
 
 def leaks(assignment: Assignment, released: Path) -> list[str]:
     """Sentences on every line of a solution or hidden test that stands in a file of the release."""
-    secrets: dict[tuple[str, ...], str] = {}
-    open_lines: set[tuple[str, ...]] = set()
+    secrets: dict[str, tuple[str, str]] = {}  # squeezed line -> its words, and the file that it is from
+    open_lines: set[str] = set()
     sources = [*assignment.scripts, *([assignment.notebook] if assignment.notebook else [])]
     for path in [*sources, *sorted(assignment.checks.glob("*.py"))]:
         for tokens, secret in _lines(path.read_text("utf-8")):
-            if secret:
-                secrets.setdefault(tokens, path.name)
-            else:
-                open_lines.add(tokens)
+            if not secret:
+                open_lines.add(_squeezed("".join(tokens)))
+            elif len(tokens) >= TRIVIAL_TOKENS:
+                secrets.setdefault(_squeezed("".join(tokens)), (" ".join(tokens), path.name))
+    open_text = "\n".join(open_lines)  # a hidden line may also be part of an open one
+    secrets = {line: about for line, about in secrets.items() if line not in open_text}
     found = []
-    secrets = {line: name for line, name in secrets.items() if len(line) >= TRIVIAL_TOKENS and line not in open_lines}
     for path in sorted(path for path in released.rglob("*") if path.is_file()):
         text = path.read_bytes().decode("utf-8", errors="replace")
-        squeezed = "".join(text.replace("\\n", " ").replace('\\"', '"').split())
-        for line, name in secrets.items():
-            if "".join("".join(line).split()) in squeezed:
-                found.append(f"{path.name} holds a line of the solution or a hidden test of {name}: {' '.join(line)}")
+        squeezed = _squeezed(text.replace("\\n", " ").replace('\\"', '"'))
+        for line, (words, name) in secrets.items():
+            if line in squeezed:
+                found.append(f"{path.name} holds a line of the solution or a hidden test of {name}: {words}")
     return found
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def _lines(source: str) -> Iterator[tuple[tuple[str, ...], bool]]:

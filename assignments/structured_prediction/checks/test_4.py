@@ -1,0 +1,259 @@
+"""4: the energy of a path, and the best path. The oracle lists all paths and adds up."""
+
+import numpy as np
+import torch
+from oracles import INFINITY, alignments, judge_refusal, least, sums
+from stand_ins import as_tensor, path_energy, refusal, replaced, ways
+
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe
+
+
+@inputs
+def pm(rng):
+    """Windows × targets (7, 4), without ties."""
+    return torch.from_numpy(3 * rng.standard_normal((7, 4)).astype(np.float32))
+
+
+@inputs
+def valid_paths(rng):
+    """Six valid paths of 7 windows over 4 targets."""
+    paths = alignments(7, 4)
+    return paths[torch.from_numpy(rng.permutation(len(paths))[:6])].tolist()
+
+
+@inputs
+def broken_paths(rng):
+    """Paths that are valid but for one mistake each: 7 windows, 4 targets."""
+    return {
+        "late": [1, 1, 1, 1, 2, 3, 3],
+        "early": [0, 0, 1, 1, 2, 2, 2],
+        "back": [0, 1, 2, 1, 2, 3, 3],
+        "skip": [0, 0, 1, 3, 3, 3, 3],
+        "short": [0, 1, 1, 2, 2, 3],
+        "long": [0, 1, 1, 2, 2, 3, 3, 3],
+        "outside": [0, 1, 2, 3, 3, 3, 4],
+        "negative": [0, 1, 2, 3, 3, 3, -1],
+        "empty": [],
+    }
+
+
+@probe
+def energies_of_paths(student, pm, paths, broken):
+    """The energies of valid paths, and of broken ones, each with the table in whose last row it would fit."""
+    energy = student.structured_prediction.path_energy
+    return {
+        "valid": [as_tensor(energy(pm.clone(), list(path))) for path in paths],
+        "broken": {name: as_tensor(energy(pm.clone(), list(path))) for name, path in broken.items()},
+    }
+
+
+def judge_valid_paths(got, pm, paths):
+    for value, path in zip(got, paths, strict=True):
+        path = torch.tensor(path)
+        right = sums(pm, path[None])[0].float()
+        square = pm[:4]
+        turned = [square[j % 4, i % 4] for i, j in enumerate(path.tolist())]
+        assert_close(
+            value,
+            right,
+            mistakes={
+                "A valid path counts as broken: it starts at 0, stays or advances by one, and ends at T - 1.": (
+                    torch.tensor(INFINITY)
+                ),
+                "This is the mean along the path; the energy is the sum.": right / len(path),
+                "The first window is left out.": right - pm[0, path[0]],
+                "The last window is left out.": right - pm[-1, path[-1]],
+                "Windows and targets are interchanged: the path has a target for every window.": sum(turned),
+                "This is minus the energy.": -right,
+                "There is an axis too many: the energy is a tensor without axes.": right[None],
+                "These are the energies of the windows: add them up.": pm[torch.arange(len(path)), path],
+            },
+        )
+
+
+def judge_broken_paths(got, names):
+    sentences = {
+        "late": "A path that does not start at target 0 counts as valid.",
+        "early": "A path that does not end at the last target counts as valid.",
+        "back": "A path that goes back counts as valid.",
+        "skip": "A path that skips a target counts as valid: from one window to the next it may advance by one only.",
+        "short": "A path with fewer entries than windows counts as valid.",
+        "long": "A path with more entries than windows counts as valid.",
+        "outside": "A path that leaves the targets counts as valid.",
+        "negative": "A path with a negative target counts as valid: Python counts these from the end.",
+        "empty": "An empty path counts as valid.",
+    }
+    for name in names:
+        value = got[name]
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            raise Mismatch("The energy of a path that is not valid must be one number, infinity.")
+        if value.item() in (2.0**30, 2.0**31, 1e9, 1e10) or 1e6 < value.item() < INFINITY:
+            fail("A large number is not infinity: use float('inf').")
+        if value.item() != INFINITY:
+            fail(sentences[name])
+
+
+@exercise("4a", points=1, public=True, hint="The sum of pm[i, path[i]] over all windows i.")
+def test_energy_of_a_path(run, pm, valid_paths):
+    """`path_energy` adds up the energies along a valid path."""
+    got, _ = run(energies_of_paths, pm, valid_paths, {})
+    judge_valid_paths(got["valid"], pm, valid_paths)
+
+
+@exercise(
+    "4a", points=0.5, public=True, hint="Infinity for a path that does not start at 0, ends before T - 1, or goes back."
+)
+def test_a_path_runs_from_the_first_to_the_last_target(run, pm, valid_paths, broken_paths):
+    """A path that starts late, ends early or goes back has infinite energy."""
+    names = ("late", "early", "back")
+    got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names})
+    judge_valid_paths(got["valid"], pm, valid_paths)
+    judge_broken_paths(got["broken"], names)
+
+
+@inputs
+def matrices(rng):
+    """Matrices (L, T) without ties, L ≥ T."""
+    shapes = ((9, 4), (8, 5), (6, 6), (5, 1), (7, 2), (1, 1))
+    return [torch.from_numpy(3 * rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+
+
+@inputs
+def even_matrices(rng):
+    """Matrices (L, T) of small whole numbers, in which many paths are equally good; in the first all are."""
+    shapes = ((8, 4), (9, 4), (7, 3), (8, 5), (6, 4), (9, 5))
+    return [
+        torch.from_numpy(rng.integers(0, 2 if number else 1, shape).astype(np.float32)) + 1
+        for number, shape in enumerate(shapes)
+    ]
+
+
+@inputs
+def narrow(rng):
+    """A matrix with fewer windows than targets."""
+    frames, labels = int(rng.integers(4, 7)), int(rng.integers(11, 17))
+    return torch.from_numpy(rng.standard_normal((frames, labels)).astype(np.float32))
+
+
+@probe
+def plain_points(points):
+    """Points (i, j), as tuples, lists or tensors, as a tensor (N, 2); a list of positions j gets its numbers i."""
+    rows = [torch.as_tensor(point).flatten().tolist() for point in points]
+    rows = [[number, *row] if len(row) == 1 else row for number, row in enumerate(rows)]
+    return torch.tensor(rows).reshape(len(rows), -1)
+
+
+@probe
+def best_paths(student, matrices):
+    """What `find_path` returns for every matrix, and the matrix as it is afterwards; with any `path_energy`."""
+    module = student.structured_prediction
+
+    def attempt():
+        found = []
+        for matrix in matrices:
+            given = matrix.clone()
+            energy, points, dp = module.find_path(given)
+            found.append({"energy": as_tensor(energy), "points": plain_points(points), "dp": dp, "matrix": given})
+        return found
+
+    def isolated():
+        with replaced(module, path_energy=path_energy):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
+def wrong_minima(pm):
+    """What known mistakes give for the least energy of all paths through pm (L, T)."""
+    frames, states = pm.shape
+    everywhere = range(states)
+    wrong = {
+        "The best path may end anywhere in the last row here; it must end at the last target (T - 1).": least(
+            pm, alignments(frames, states, last=everywhere)
+        ),
+        "The best path may start anywhere in the first row here; it must start at target 0.": least(
+            pm, alignments(frames, states, first=everywhere)
+        ),
+        "The best path may start and end anywhere here: it runs from target 0 to target T - 1.": least(
+            pm, alignments(frames, states, first=everywhere, last=everywhere)
+        ),
+        "The first row is filled with a running sum: from the first window only target 0 can be reached.": least(
+            torch.cat([pm[:1].cumsum(1), pm[1:]]), alignments(frames, states, first=everywhere)
+        ),
+        "The best path skips targets: from one window to the next it stays or advances by one.": least(
+            pm, alignments(frames, states, steps=range(states))
+        ),
+        "The best path skips targets, one at a time: it stays or advances by one.": least(
+            pm, alignments(frames, states, steps=(0, 1, 2))
+        ),
+        "This is the energy of the worst path: take the minimum, not the maximum.": -least(
+            -pm, alignments(frames, states)
+        ),
+        "This is an arg min, a position; the free energy is the minimum itself.": sums(pm, alignments(frames, states))
+        .argmin()
+        .double(),
+        "This is the last target, a position; the free energy is the energy of the path.": torch.tensor(states - 1.0),
+        "This is the mean along the best path; the energy is the sum.": least(pm, alignments(frames, states)) / frames,
+        "This is minus the energy of the best path.": -least(pm, alignments(frames, states)),
+        "The energy of the first window is left out.": least(pm, alignments(frames, states)) - pm[0, 0],
+        "This is the free energy at beta = 1, a sum over all paths; take the least of them.": -(
+            -sums(pm, alignments(frames, states))
+        ).logsumexp(0),
+        "These are the sums of the minima of all windows: the targets must follow one another.": pm.amin(1).sum(),
+    }
+    return {name: value.float() for name, value in wrong.items()}
+
+
+@exercise("4b", points=1, public=True, hint="The least energy of all paths from target 0 to target T - 1.")
+def test_least_energy_of_all_paths(run, matrices):
+    """`find_path` returns the least energy of all valid paths."""
+    got, want = run(best_paths, matrices)
+
+    def judge(got, want):
+        for found, pm in zip(got, matrices, strict=True):
+            assert_close(found["energy"], least(pm, alignments(*pm.shape)).float(), mistakes=wrong_minima(pm))
+
+    assert_either_way(got, want, judge)
+
+
+def judge_points(points, pm):
+    """Fail unless the points are those of one of the best paths, whichever."""
+    frames, states = pm.shape
+    if points.dim() != 2 or points.shape[1:] != (2,):
+        fail("The path is a list of points (i, j), one for every window.")
+    if points.shape[0] != frames:
+        fail("The path must have one point for every window.")
+    numbers = torch.arange(frames)
+    i, j = points[:, 0], points[:, 1]
+    if not torch.equal(i, numbers):
+        if torch.equal(i, numbers.flip(0)):
+            fail("The path runs backwards: turn it round after backtracking.")
+        if torch.equal(j, numbers):
+            fail("The points are (target, window); (window, target) is expected.")
+        fail("The points must name the windows 0, 1, … in order.")
+    if j.min() < 0 or j.max() >= states:
+        fail("The path leaves the targets.")
+    steps = j[1:] - j[:-1]
+    if len(steps) and steps.min() < 0:
+        fail("The path goes back: a later window cannot belong to an earlier target. How are ties broken?")
+    if len(steps) and steps.max() > 1:
+        fail("The path skips a target: follow the move by which the table was filled.")
+    if j[-1] != states - 1:
+        fail("The path does not end at the last target: backtrack from T - 1, not from the minimum of the last row.")
+    if j[0] != 0:
+        fail("The path does not start at target 0: in the first window, no other one can be reached.")
+    energy, best = sums(pm, j[None])[0], least(pm, alignments(frames, states))
+    if energy > best + 1e-4 * (1 + best.abs()):
+        fail("The path is valid, but not the best one: backtrack along the moves that gave the minima.")
+
+
+@exercise("4b", points=1, public=True, hint="Backtrack from (L - 1, T - 1) along the moves that gave the minima.")
+def test_points_of_the_best_path(run, matrices):
+    """`find_path` returns the points (i, j) of the best path, from (0, 0) to (L - 1, T - 1)."""
+    got, want = run(best_paths, matrices)
+
+    def judge(got, want):
+        for found, pm in zip(got, matrices, strict=True):
+            judge_points(found["points"], pm)
+
+    assert_either_way(got, want, judge)
