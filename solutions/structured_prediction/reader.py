@@ -83,16 +83,17 @@ SHIFTS = (-3.0, -1.5, 0.0, 1.5)
 
 
 class Reader:
-    """A trained network and the margin that it wants beside the word."""
+    """A trained network, the margin that it wants beside the word, and how far words are stretched for it."""
 
-    def __init__(self, net: nn.Module, margin: int):
+    def __init__(self, net: nn.Module, margin: int, stretch: float = 1):
         self.net = net.eval()
         self.margin = margin
+        self.stretch = stretch
 
     @torch.no_grad()
     def energies(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 32, W) and their true widths (B,) -> energies (B, L, 27) and numbers of windows (B,)."""
-        padded, counts = with_margin(images, widths, self.margin)
+        padded, counts = with_margin(*stretched(images, widths, self.stretch), self.margin)
         return self.net(padded), counts
 
     def read(self, images: Tensor, widths: Tensor) -> list[str]:
@@ -123,6 +124,15 @@ class Reader:
         """The word of the lexicon whose best path has the least energy: exactly, every word is scored."""
         energies, counts = self.energies(images, widths)
         return lexicon_decode(energies, lexicon, counts, BETWEEN, may_join=False).words
+
+
+def stretched(images: Tensor, widths: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Wider images, whose letters get more windows, and their true widths."""
+    if factor == 1:
+        return images, widths
+    width = math.ceil(images.shape[2] * factor)
+    wider = nn.functional.interpolate(images[:, None], (images.shape[1], width), mode="bilinear").squeeze(1)
+    return wider, (widths * (width / images.shape[2])).ceil().long().clamp(max=width)
 
 
 def warp(
@@ -165,6 +175,8 @@ class Recipe:
     keep: says which words may be trained on
     distorted: draw every word with another stretch, slant, height and weight of strokes, so that what is
         learnt holds for fonts that were not seen
+    stretch: widen all words by this factor, in training and in reading; narrow letters have too few windows
+        otherwise
     channels: of the network's three layers
     warm_up, decay: parts of the steps in which the rate rises to `rate`, and at the end falls to zero
     """
@@ -186,6 +198,7 @@ class Recipe:
     fonts: tuple[str | Path, ...] = (ANONYMOUS_PRO,)
     keep: Callable[[str], bool] = bool
     distorted: bool = False
+    stretch: float = 1
     channels: tuple[int, int, int] = (16, 32, 96)
 
     def factor(self, step: int) -> float:
@@ -271,7 +284,7 @@ def train(
         images, widths = batch.images, batch.widths
         if recipe.distorted:
             images, widths = distort(images, widths, rng)
-        images, counts = with_margin(images, widths, recipe.margin)
+        images, counts = with_margin(*stretched(images, widths, recipe.stretch), recipe.margin)
         loss = path_loss(net(images), counts, batch.letters, batch.lengths)
         optimizer.zero_grad()
         loss.backward()
@@ -279,4 +292,4 @@ def train(
         schedule.step()
         if progress is not None:
             progress(step, loss.item())
-    return Reader(net, recipe.margin)
+    return Reader(net, recipe.margin, recipe.stretch)

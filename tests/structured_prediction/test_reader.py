@@ -158,6 +158,17 @@ def test_reading_any_font_takes_the_change_with_the_least_doubt(trained):
     assert read.read_any_font(image, width) == readings[min(readings)]
 
 
+def test_stretched_words_have_more_windows_and_true_widths():
+    batch = collate_fn(list(SimpleWordsDataset(4, 8, min_length=1, seed=0)))
+    images, widths = reader.stretched(batch.images, batch.widths, 1.5)
+    assert images.shape[2] == 1.5 * batch.images.shape[2] and widths.tolist() == (1.5 * batch.widths).tolist()
+    assert not images.any(dim=1)[torch.arange(images.shape[2]) >= widths[:, None]].any()
+    assert reader.stretched(batch.images, batch.widths, 1)[0] is batch.images
+    recipe = reader.Recipe(steps=2, batch=8, lengths=(1, 2), stretch=1.5)
+    _, counts = reader.train(recipe, 0).energies(batch.images, batch.widths)
+    assert counts.tolist() == window_counts(widths + 2 * recipe.margin).tolist()
+
+
 def test_warp_moves_down_and_stretches():
     image, width = torch.zeros(1, 32, 20), torch.tensor([20])
     image[0, reader.MIDDLE, 5:10] = 1
