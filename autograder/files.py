@@ -19,13 +19,16 @@ def read_regular(path: Path, most: int) -> bytes:
         raise
     except OSError:
         raise ValueError("a link or cannot be opened") from None
-    with open(descriptor, "rb") as file:
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise ValueError("not a regular file")
         if about.st_size > most:
             raise ValueError(f"larger than {_size(most)}")
-        return file.read(most)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(descriptor)
 
 
 def _size(count: int) -> str:

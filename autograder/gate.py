@@ -82,7 +82,6 @@ def stub_complaints(assignment: Assignment, released: Path) -> list[str]:
         try:
             outcomes = judge.outcomes(Observer(room, files, problems, messages=True, budget=600))
         finally:
-            judge.close()
             room.close()
     return [
         f"on the stub, {outcome.id} says: {outcome.status}, {outcome.diagnosis}"

@@ -107,8 +107,7 @@ class Grader:
         return drawings_in(self._job.assignment.checks)
 
     def close(self) -> None:
-        """End the judge and the sandbox."""
-        self._judge.close()
+        """End the sandbox, and remove the reference that was laid out."""
         self._sandbox.close()
         self._open.close()
 

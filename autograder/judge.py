@@ -59,10 +59,6 @@ class Judge:
             self._checks.conclude(check, error)
         return list(self._checks.outcomes.values())
 
-    def close(self) -> None:
-        """Forget the checks and their inputs."""
-        self._judgements = []
-
     @property
     def surprises(self) -> dict[str, str]:
         """Check id -> traceback of a judgement that failed in a way its author did not foresee."""

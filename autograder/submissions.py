@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from autograder.assignment import Assignment
+from autograder.files import read_regular
 from autograder.programs import stub_program, submitted_program
 from ebmcourse.checking.program import module_file
 
@@ -88,7 +89,7 @@ def read(folder: Path, student: str, assignment: Assignment) -> Submission:
         try:
             if not real:
                 raise Refused("in a folder that is a link or no folder")
-            data = _read_plain(folder / name, MAX_NOTEBOOK_BYTES if name.endswith(".ipynb") else MAX_FILE_BYTES)
+            data = _read_plain(folder / name)
             text = data.decode("utf-8")
             if name.endswith(".ipynb"):
                 parts[name], remarks = submitted_program(assignment, text)
@@ -139,24 +140,12 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _read_plain(path: Path, limit: int) -> bytes:
+def _read_plain(path: Path) -> bytes:
     """The bytes of a regular file of bearable size; raises `Refused` for anything else that is there."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        raise Refused("a link or cannot be opened") from None
-    try:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise Refused("not a regular file")
-        if about.st_size > limit:
-            raise Refused(f"larger than {limit // 2**20} MiB")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(limit)
-    finally:
-        os.close(descriptor)
+        return read_regular(path, MAX_NOTEBOOK_BYTES if path.suffix == ".ipynb" else MAX_FILE_BYTES)
+    except ValueError as reason:
+        raise Refused(str(reason)) from None
 
 
 @lru_cache(maxsize=64)  # the stub is asked about again and again

@@ -10,11 +10,12 @@ import base64
 import binascii
 import json
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from autograder.files import read_regular
 
 MAX_FIGURES = 12
 MAX_FIGURE_BYTES = 1_000_000
@@ -87,14 +88,6 @@ def _notebook_figures(name: str, content: bytes) -> Iterator[Figure]:
 def _read(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes; nothing for links, devices and the like."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+        return read_regular(path, limit)
+    except (ValueError, OSError):
         return b""
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-            return b""
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(limit)
-    finally:
-        os.close(descriptor)
