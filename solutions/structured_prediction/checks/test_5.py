@@ -273,12 +273,13 @@ def test_words_of_different_length(run, weights, mixed):
 
 @inputs
 def drawn(rng):
-    """Six words of two letters, drawn with the course's font, and the first weights of a network."""
+    """Three letters and three pairs of them, drawn with the course's font, and the first weights of a network."""
     letters = [chr(97 + number) for number in rng.permutation(26)[:3]]
-    pairs = [first + second for first in letters for second in letters]
-    texts = [pairs[number] for number in rng.permutation(9)[:6]]
+    pairs = [first + second for first in letters for second in letters if first != second]
+    words = letters + [pairs[number] for number in rng.permutation(6)[:3]]
+    texts = [words[number] for number in rng.permutation(6)]
     images = [SimpleWordsDataset(2).draw_text(text) for text in texts]
-    start = 0.01 * rng.standard_normal((27, 145)).astype(np.float32)
+    start = 0.01 * rng.standard_normal((27, 32 * 18 + 1)).astype(np.float32)
     return {"texts": texts, "images": images, "weights": torch.from_numpy(start)}
 
 
@@ -287,13 +288,13 @@ def learned(student, words, isolated):
     """What the criterion said during a training with Adam, and the energies of the words after it."""
 
     def train(module, loader):
-        model = Reader(words["weights"], 16, 9)
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        model = Reader(words["weights"], 32, 18)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
         criterion = CrossEntropy()
         module.train_ebm_model(model, 24, loader, criterion, optimizer)
         means = as_tensor(criterion.sums) / as_tensor(criterion.counts)
         with torch.no_grad():
-            return {"means": means, "energies": model(torch.stack(words["images"])[:, None])}
+            return {"means": means, "energies": [model(image[None, None])[0] for image in words["images"]]}
 
     return training(student, words, (3, 3), train, only="isolated" if isolated else "whole")
 
@@ -303,9 +304,9 @@ def test_words_are_learned(run, drawn):
     """Training on six short words makes the loss fall, and the words are read afterwards."""
 
     def judge(got, want):
-        if got["energies"].shape != want["energies"].shape or not got["energies"].isfinite().all():
-            fail("After training, the energies are not finite.")
-        # The reference reads five of six or all (twelve seeds), a network that has not learned none.
+        if any(a.shape != b.shape for a, b in zip(got["energies"], want["energies"], strict=True)):
+            raise Mismatch("After training, the energies have another shape.")
+        # The reference reads all six (60 seeds), a network that has not learned none.
         if sum(map(is_read, got["energies"], drawn["texts"])) < 4:
             fail("After training, most of the words are not read.")
         if not falls(got["means"]):

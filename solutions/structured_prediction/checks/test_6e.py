@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from oracles import descend, falls, is_read, judge_mean_losses, per_batch
 from stand_ins import CTCCriterion, Reader, as_losses, as_tensor, loader_of
 
-from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
 RATE = 0.3
@@ -158,35 +158,36 @@ def test_mean_loss_of_every_epoch(run, weights, alike):
 
 @inputs
 def drawn(rng):
-    """Six words of two letters, drawn with the course's font, and the first weights of a network."""
+    """Three letters and three pairs of them, drawn with the course's font, and the first weights of a network."""
     letters = [chr(97 + number) for number in rng.permutation(26)[:3]]
-    pairs = [first + second for first in letters for second in letters]
-    texts = [pairs[number] for number in rng.permutation(9)[:6]]
+    pairs = [first + second for first in letters for second in letters if first != second]
+    words = letters + [pairs[number] for number in rng.permutation(6)[:3]]
+    texts = [words[number] for number in rng.permutation(6)]
     images = [SimpleWordsDataset(2).draw_text(text) for text in texts]
-    start = 0.01 * rng.standard_normal((27, 145)).astype(np.float32)
+    start = 0.01 * rng.standard_normal((27, 32 * 18 + 1)).astype(np.float32)
     return {"texts": texts, "images": images, "weights": torch.from_numpy(start)}
 
 
 @probe
 def learned(student, words):
     """What the criterion said during a training with Adam, and the energies of the words after it."""
-    model = Reader(words["weights"], 16, 9)
+    model = Reader(words["weights"], 32, 18)
     loader = loader_of(list(zip(words["images"], words["texts"], strict=True)), (3, 3), collate_fn)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     criterion = CTCCriterion()
     student.structured_prediction.train_gtn_model(model, 24, loader, criterion, optimizer)
     means = as_tensor(criterion.sums) / as_tensor(criterion.counts)
     with torch.no_grad():
-        return {"means": means, "energies": model(torch.stack(words["images"])[:, None])}
+        return {"means": means, "energies": [model(image[None, None])[0] for image in words["images"]]}
 
 
 @exercise("6e", points=0.5, seconds=60, hint="The loss must fall from epoch to epoch, and words must become readable.")
 def test_words_are_learned(run, drawn):
     """Training on six short words makes the loss fall, and the words are read afterwards."""
     got, want = run(learned, drawn)
-    if got["energies"].shape != want["energies"].shape or not got["energies"].isfinite().all():
-        fail("After training, the energies are not finite.")
-    # The reference reads all six (twelve seeds), a network that has not learned none.
+    if any(a.shape != b.shape for a, b in zip(got["energies"], want["energies"], strict=True)):
+        raise Mismatch("After training, the energies have another shape.")
+    # The reference reads all six (60 seeds), a network that has not learned none.
     if sum(map(is_read, got["energies"], drawn["texts"])) < 4:
         fail("After training, most of the words are not read.")
     if not falls(got["means"]):
