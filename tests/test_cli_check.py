@@ -11,7 +11,14 @@ from click.testing import CliRunner
 from autograder.cli import main as autograder
 from ebmcourse.cli import main as ebmcourse
 
-STUB = "def double(x):\n    raise NotImplementedError\n\n\ndef plus(x, y):\n    raise NotImplementedError\n"
+STUB = """
+def double(x):
+    raise NotImplementedError("Exercise 1a: Return twice x.")
+
+
+def plus(x, y):
+    raise NotImplementedError("Exercise 1b: Return x + y.")
+"""
 
 
 @pytest.fixture
