@@ -6,7 +6,7 @@ Networks of any make are right, so they are judged by what all of them have in c
 import numpy as np
 import torch
 
-from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking import exercise, fail, inputs, probe
 
 WIDTHS = (18, 21, 22, 54, 67)
 
@@ -36,7 +36,8 @@ def energies_of(student, images):
         last = images[-1]
         starts = range(0, last.shape[3] - 17, 4)
         alone = [model(last[:, :, :, start : start + 18].clone()) for start in starts]
-    return {"whole": whole, "alone": alone}
+        turned = model(last.flip(0))
+    return {"whole": whole, "alone": alone, "turned": turned}
 
 
 def judge_shapes(got, images):
@@ -54,6 +55,8 @@ def judge_shapes(got, images):
             fail("There are infinite or undefined (NaN) energies.")
         if (energies[1:] - energies[:-1]).abs().amax((1, 2)).min() < 1e-6:
             fail("The energies are the same for different images.")
+    if got["turned"].shape != got["whole"][-1].shape or (got["turned"] - got["whole"][-1].flip(0)).abs().max() > 1e-4:
+        fail("Asked again, the network gives other energies to the same images.")
 
 
 @exercise(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from oracles import descend, falls, is_read, judge_mean_losses, per_batch
 from stand_ins import CTCCriterion, Reader, as_losses, as_tensor, loader_of
 
-from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
 RATE = 0.3
