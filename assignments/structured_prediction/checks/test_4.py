@@ -5,7 +5,7 @@ import torch
 from oracles import INFINITY, alignments, judge_refusal, least, sums
 from stand_ins import as_tensor, path_energy, refusal, replaced, ways
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, Panel, assert_close, assert_either_way, drawing, exercise, fail, inputs, probe
 
 
 @inputs
@@ -161,6 +161,14 @@ def best_paths(student, matrices):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
+
+
+@drawing("4b", "The path that your `find_path` takes (windows down, targets across; dark is low energy).")
+def path_through_a_table(run):
+    windows, targets = np.mgrid[:12, :6]
+    table = abs(targets - 5 / 11 * windows) + 0.6 * np.random.default_rng(1).random((12, 6))
+    mine, right = (seen["whole"][0]["points"] for seen in run(best_paths, [torch.tensor(table, dtype=torch.float32)]))
+    return [Panel("Yours", table, mine), Panel("The right kind", table, right)]
 
 
 def wrong_minima(pm):
