@@ -41,7 +41,7 @@ def conditions(read: words.Reader) -> Figure:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     grid = figure.subplots(len(words.CONDITIONS), len(lengths), width_ratios=lengths, squeeze=False)
     for row, (name, (jitter, noise)) in zip(grid, words.CONDITIONS.items(), strict=True):
-        row[0].set_ylabel(name, fontsize=8, color=GREY)
+        row[0].set_ylabel(name.replace(" and ", "\nand "), fontsize=8, color=GREY)
         for axes, length in zip(row, lengths, strict=True):
             batch = words.draw(words.test_words(length, 1, 77), ANONYMOUS_PRO, jitter, noise, length)
             _show(axes, batch.images[0])
