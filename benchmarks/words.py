@@ -271,7 +271,19 @@ class Measured(NamedTuple):
 
 
 def measure(seeds: int = SEEDS, quick: bool = False) -> Measured:
-    """Train, read and time. quick: too few steps to read well, enough to see that all of it runs."""
+    """Train, read and time, with one thread: where other programs run, a second one waits for the first.
+
+    quick: too few steps to read well, enough to see that all of it runs
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _measure(seeds, quick)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(seeds: int, quick: bool) -> Measured:
     count, seconds = (20, 0.2) if quick else (300, 2.0)
     one, many, further = (replace(r, steps=20) if quick else r for r in (ONE_FONT, MANY_FONTS, FURTHER))
     readers, print_readers = ([train(recipe, seed) for seed in range(seeds)] for recipe in (one, many))
