@@ -51,7 +51,8 @@ class Live:
     def want(self, key: str, call: Call) -> Any:
         if key not in self.observations:
             namespace: dict[str, Any] = {"__name__": "probes"}
-            exec(compile(probe_source(call.file), f"<probes of {call.file.name}>", "exec"), namespace)
+            source = probe_source(call.file, call.probe)
+            exec(compile(source, f"<probes of {call.file.name}>", "exec"), namespace)
             reset_world(call.seed)
             arguments = decode(encode(list(call.inputs)))  # a copy: the reference may change it in place
             self.observations[key] = encode(namespace[call.probe](self._reference, *arguments))

@@ -49,7 +49,7 @@ class Call:
         """What stands before and after the ticket, which is all that changes from one submission to the next."""
         request = {
             "ticket": _NO_TICKET,  # first, so that nothing in the inputs can be taken for it
-            "source": probe_source(self.file),
+            "source": probe_source(self.file, self.probe),
             "probe": self.probe,
             "inputs": list(self.inputs),
             "seed": self.seed,

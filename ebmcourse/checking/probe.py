@@ -1,7 +1,7 @@
 """Probes: the half of a check that runs beside the student's code.
 
 A check's file holds probes and judgements together. Only the probes may meet the student's code, so `probe_source`
-cuts them out: the functions and classes marked `@probe`, and the imports and constants that these mention.
+cuts out what one question needs: functions and classes marked `@probe`, and the imports and constants they mention.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 Marked = TypeVar("Marked", bound=Callable[..., Any])
+_Definition = ast.FunctionDef | ast.ClassDef
 
 
 def probe(item: Marked) -> Marked:
@@ -34,27 +35,37 @@ def probe(item: Marked) -> Marked:
 
 
 @cache
-def probe_source(path: Path) -> str:
-    """The part of the check file `path` that runs beside the student's code.
+def probe_source(path: Path, probe: str) -> str:
+    """What of the check file `path` runs beside the student's code when `probe` is asked for, and nothing else.
 
-    ``from stand_ins import …``, where ``stand_ins.py`` lies beside `path`, brings the probes of that file along.
+    That is the probe, and whatever it mentions: other probes, imports, constants. ``from stand_ins import …``, where
+    ``stand_ins.py`` lies beside `path`, brings the probes that are mentioned along. So a stand-in for an exercise comes
+    near a submission only after that exercise was asked about, and is of no use to whoever takes it.
     """
+    return "\n".join(_parts(path, frozenset({probe}))) + "\n"
+
+
+def _parts(path: Path, wanted: frozenset[str]) -> list[str]:
+    """The statements of a file that the probes `wanted` need, in their order."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    probes = [node for node in tree.body if _is_probe(node)]
-    mentioned = {name.id for node in probes for name in ast.walk(node) if isinstance(name, ast.Name)}
+    probes = {node.name: node for node in tree.body if isinstance(node, _Definition) and _is_probe(node)}
+    kept: set[str] = set()
+    mentioned = set(wanted)
+    while new := mentioned & probes.keys() - kept:
+        kept |= new
+        mentioned |= {name.id for probe in new for name in ast.walk(probes[probe]) if isinstance(name, ast.Name)}
     parts = []
     for node in tree.body:
         neighbour = path.parent / f"{node.module}.py" if isinstance(node, ast.ImportFrom) else None
         if neighbour and neighbour.is_file():
-            parts.append(probe_source(neighbour))
-        elif node in probes or _names(node) & mentioned:
+            parts += _parts(neighbour, frozenset(_names(node) & mentioned))
+        elif (isinstance(node, _Definition) and node.name in kept) or _names(node) & mentioned:
             parts.append(ast.unparse(node))
-    return "\n".join(parts) + "\n"
+    return parts
 
 
-def _is_probe(node: ast.stmt) -> bool:
-    decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
-    return any(isinstance(decorator, ast.Name) and decorator.id == "probe" for decorator in decorators)
+def _is_probe(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    return any(isinstance(decorator, ast.Name) and decorator.id == "probe" for decorator in node.decorator_list)
 
 
 def _names(node: ast.stmt) -> set[str]:

@@ -1,6 +1,7 @@
 """Only probes go to where the student's code runs: never a judgement, an expected value or a way to make inputs."""
 
 import ast
+import re
 from textwrap import dedent
 
 import pytest
@@ -25,13 +26,18 @@ def helper_of_judgements():
 @probe
 class StandIn:
     scale = math.pi
+
+
+@probe
+def stand_in_for_another_exercise():
+    return 99
 '''
 CHECKS = '''
 """A judgement's own words."""
 import os
 import random as dice
 import numpy as np
-from stand_ins import StandIn
+from stand_ins import StandIn, stand_in_for_another_exercise
 from statistics import mean, median
 
 from ebmcourse.checking import exercise, fail, inputs, probe
@@ -49,7 +55,7 @@ def numbers(rng):
 @probe
 def observed(student, numbers):
     """What is looked at."""
-    assert ANSWER_FREE
+    assert ANSWER_FREE and StandIn
     return np.array(part(student, mean(numbers), SIZE))
 
 
@@ -59,6 +65,11 @@ ANSWER_FREE = True
 @probe
 def part(student, x, size):
     return student.work.f(x) * size
+
+
+@probe
+def of_another_exercise(student):
+    return stand_in_for_another_exercise()
 
 
 def judgement_of_many(got, want):
@@ -82,7 +93,7 @@ if os.environ.get("X"):
 def source(tmp_path):
     (tmp_path / "stand_ins.py").write_text(NEIGHBOUR)
     (tmp_path / "test_1.py").write_text(CHECKS)
-    return probe_source(tmp_path / "test_1.py")
+    return probe_source(tmp_path / "test_1.py", "observed")
 
 
 def top_names(source):
@@ -110,6 +121,8 @@ def test_it_holds_probes_and_what_they_mention(source):
         "environ",
         "title",
         "OTHER",
+        "another_exercise",
+        "99",
     ],
 )
 def test_it_holds_nothing_else(source, secret):
@@ -138,7 +151,7 @@ def test_an_import_that_only_a_judgement_needs_does_not_come_along(tmp_path):
             assert secrets_of_the_course.x
         """)
     )
-    assert "secrets_of_the_course" not in probe_source(tmp_path / "test_2.py")
+    assert "secrets_of_the_course" not in probe_source(tmp_path / "test_2.py", "f")
 
 
 @pytest.mark.parametrize("name", assignments.names())
@@ -150,7 +163,8 @@ def test_no_judgement_of_the_course_enters_the_sandbox(name):
             if isinstance(node, ast.FunctionDef)
             and (node.name.startswith(("test_", "judge")) or not node.decorator_list)
         }
-        source = probe_source(path)
-        assert not judgements & top_names(source)
-        for word in ("exercise(", "assert_close(", "mistakes", "fail("):
-            assert word not in source, f"{path.name}: {word}"
+        for probe in re.findall(r"^@probe\n(?:def|class) (\w+)", path.read_text("utf-8"), re.MULTILINE):
+            source = probe_source(path, probe)
+            assert not judgements & top_names(source)
+            for word in ("exercise(", "assert_close(", "mistakes", "fail("):
+                assert word not in source, f"{path.name}: {word}"

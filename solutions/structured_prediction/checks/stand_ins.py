@@ -1,7 +1,8 @@
 """Stand-ins for what a check does not ask about, so that one mistake costs once.
 
 They run beside the student's code, so they hold no part of the reference: each returns given tensors, is one line of
-torch that the sheet states as a formula, or calls the course's library, which students have anyway.
+torch that the sheet states as a formula, or calls the course's library, which students have anyway. Each comes to a
+submission only with a question about a later exercise than its own.
 """
 
 from contextlib import contextmanager

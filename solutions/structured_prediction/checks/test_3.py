@@ -51,20 +51,28 @@ class Counted(TorchDispatchMode):
 
 
 @probe
-def matrix(student, name, energies, targets):
-    """The matrix that one of the two functions makes, and how many operations it takes."""
-    module = student.structured_prediction
+def counted(make, energies, targets):
+    """A matrix, and how many operations it takes."""
+    with Counted() as counting:
+        value = make(energies.clone(), targets.clone())
+    return {"matrix": value, "operations": counting.count}
 
-    def attempt():
-        with Counted() as counted:
-            value = getattr(module, name)(energies.clone(), targets.clone())
-        return {"matrix": value, "operations": counted.count}
+
+@probe
+def path_matrix(student, energies, targets):
+    return {"whole": counted(student.structured_prediction.build_path_matrix, energies, targets)}
+
+
+@probe
+def ce_matrix(student, energies, targets):
+    """As the program is, and with a stand-in for the path matrix."""
+    module = student.structured_prediction
 
     def isolated():
         with replaced(module, build_path_matrix=build_path_matrix):
-            return attempt()
+            return counted(module.build_ce_matrix, energies, targets)
 
-    return ways(whole=attempt, isolated=isolated) if name == "build_ce_matrix" else {"whole": attempt()}
+    return ways(whole=lambda: counted(module.build_ce_matrix, energies, targets), isolated=isolated)
 
 
 def picked(energies, targets):
@@ -77,7 +85,7 @@ def picked(energies, targets):
 )
 def test_energies_of_the_targets(run, energies, targets):
     """`build_path_matrix` holds the energy of every window for every target, (B, L, T)."""
-    got, _ = run(matrix, "build_path_matrix", energies, targets)
+    got, _ = run(path_matrix, energies, targets)
     assert_close(
         got["whole"]["matrix"],
         picked(energies, targets),
@@ -94,9 +102,9 @@ def test_energies_of_the_targets(run, energies, targets):
     )
 
 
-def judge_operations(run, name, energies, targets, longer):
-    few, _ = run(matrix, name, energies, targets)
-    many, _ = run(matrix, name, longer["energies"], longer["targets"])
+def judge_operations(run, made_by, energies, targets, longer):
+    few, _ = run(made_by, energies, targets)
+    many, _ = run(made_by, longer["energies"], longer["targets"])
 
     def judge(few, many):
         right = picked(longer["energies"], longer["targets"])
@@ -116,7 +124,7 @@ def judge_operations(run, name, energies, targets, longer):
 @exercise("3a", points=0.5, hint="Without loops, the number of operations is the same for long words and short ones.")
 def test_path_matrix_without_loops(run, energies, targets, longer):
     """`build_path_matrix` takes as many operations for long words as for short ones."""
-    judge_operations(run, "build_path_matrix", energies, targets, longer)
+    judge_operations(run, path_matrix, energies, targets, longer)
 
 
 @exercise("3a", points=0.5, hint="Any number of words, windows and targets may be one.")
@@ -124,7 +132,7 @@ def test_path_matrix_of_one_letter(run, energies, targets):
     """`build_path_matrix` works for one word with one window and one target."""
     for frames, labels in ((1, 1), (1, 3), (FRAMES, 1)):
         words, letters = energies[:1, :frames], targets[:1, :labels]
-        got, _ = run(matrix, "build_path_matrix", words, letters)
+        got, _ = run(path_matrix, words, letters)
         squeezed = {"An axis of size one is lost: (B, L, T) is expected.": picked(words, letters).squeeze()}
         assert_close(got["whole"]["matrix"], picked(words, letters), mistakes=squeezed)
 
@@ -140,7 +148,7 @@ def test_path_matrix_of_one_letter(run, energies, targets):
 )
 def test_cross_entropies_of_the_targets(run, energies, targets):
     """`build_ce_matrix` holds the cross-entropy of every window for every target, (B, L, T)."""
-    got, want = run(matrix, "build_ce_matrix", energies, targets)
+    got, want = run(ce_matrix, energies, targets)
     right = picked(-(-energies).log_softmax(2), targets)
     mistakes = {
         "This is the cross-entropy of +energies: a low energy is likely, so negate them.": picked(
@@ -164,13 +172,13 @@ def test_cross_entropies_of_the_targets(run, energies, targets):
 @exercise("3b", points=0.5, hint="Without loops, the number of operations is the same for long words and short ones.")
 def test_ce_matrix_without_loops(run, energies, targets, longer):
     """`build_ce_matrix` takes as many operations for long words as for short ones."""
-    judge_operations(run, "build_ce_matrix", energies, targets, longer)
+    judge_operations(run, ce_matrix, energies, targets, longer)
 
 
 @exercise("3b", points=0.5, hint="log Σ exp(-E) overflows for large energies: use logsumexp or cross_entropy.")
 def test_cross_entropies_of_large_energies(run, large_energies, targets):
     """`build_ce_matrix` is finite for energies of any size, and is E + log Z."""
-    got, want = run(matrix, "build_ce_matrix", large_energies, targets[:2])
+    got, want = run(ce_matrix, large_energies, targets[:2])
     right = picked(large_energies + (-large_energies).logsumexp(2, keepdim=True), targets[:2])
     overflow = "exp overflows for large energies: use `logsumexp`, `log_softmax` or the given `cross_entropy`."
 
