@@ -36,6 +36,7 @@ _SUSPICIOUS = {
     r"\bsubprocess\b|os\.(system|v?fork\w*|popen|exec\w*|(posix_)?spawn\w*)\b": "starts processes",
     r"\bsocket\b|\burllib\b|\brequests\b|\bhttp\.client\b": "uses the network",
     r"\b_pytest\b|\bpytest\.(skip|xfail|exit)\b|\bimport pytest\b": "meddles with pytest",
+    r"\bget_ipython\b|\bInteractiveShell\b|\bIPython\.(core|get)": "reaches into IPython",
     r"\bebmcourse\.checking\b|\bautograder\b": "meddles with the checks",
     r"\b__code__\b|\b__globals__\b|\b__subclasses__\b": "rewrites functions from inside",
     r"\b(torch\.(allclose|equal|isclose|testing)|np\.testing\.\w+|torch\.Tensor\.__\w+__)\s*=[^=]": (

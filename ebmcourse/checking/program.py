@@ -23,6 +23,9 @@ from typing import Any, Literal
 Role = Literal["given", "solution", "test", "answer", "free"]
 MAX_CELLS = 2000
 
+_PLAIN = (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.unaryop, ast.operator)
+_PLAIN += (ast.keyword, ast.expr_context)
+
 _LOADER = '''\
 """The program of the notebook {name}.ipynb: its cells, one after another."""
 
@@ -129,12 +132,17 @@ def definitions(source: str) -> str:
 
 def _defines(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign | ast.AnnAssign):
-        try:
-            ast.literal_eval(node.value or ast.Constant(None))
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            return False
-        return True
+        return node.value is None or all(map(_is_plain, ast.walk(node.value)))
     return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+def _is_plain(node: ast.AST) -> bool:
+    """Whether an expression of such nodes needs nothing and takes no time: ``4 * 8``, ``float("inf")``, ``[1, 2]``."""
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name)
+    if isinstance(node, ast.Name):
+        return node.id in ("float", "int", "complex", "bool", "set", "frozenset", "list", "tuple", "dict")
+    return isinstance(node, _PLAIN)
 
 
 def run_cells(namespace: dict[str, Any], cells: dict[str, bool]) -> None:

@@ -90,6 +90,18 @@ def test_lines_keep_their_numbers():
     assert plain_python("a = (7\n     % 4)") == "a = (7\n     % 4)", "a percent sign is not always a magic"
 
 
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        *(("INF = float('inf')", True), ("N: int = 4 * 8", True), ("a = b = {'x': [1, -2]}", True), ("n: int", True)),
+        *(("loss = train()", False), ("x = y", False), ("x = torch.rand(3)", False), ("x = list(map(f, [1]))", False)),
+        *(("x = [f() for _ in range(9)]", False), ("x += 1", False), ("x = f'{train()}'", False)),
+    ],
+)
+def test_plain_values_are_definitions_and_what_computes_is_not(line, kept):
+    assert (definitions(line) == line) is kept
+
+
 @pytest.mark.parametrize("source", ["def f(:", "%%bash\nrm -rf x", "\0", "(" * 10_000, "-" * 100_000 + "1"])
 def test_a_free_cell_that_is_no_python_defines_nothing(source):
     assert definitions(source) == ""
