@@ -70,8 +70,8 @@ def test_pages_fit_a_phone_and_ask_no_server(site, browser, page):
     assert requests and all(url.startswith(("file:", "data:")) for url in requests), requests
 
 
-def test_pages_are_dark_where_the_reader_likes_it(site, browser):
-    browser.look(width=1200, dark=True)
-    browser.value("localStorage.clear()")
-    browser.open((site / "index.html").as_uri())
-    assert browser.value("document.body.dataset.mdColorScheme") == "slate"
+def test_pages_are_dark_where_the_reader_likes_it(site, tmp_path):
+    with Browser(tmp_path) as browser:  # one that remembers no other choice
+        browser.look(width=1200, dark=True)
+        browser.open((site / "index.html").as_uri())
+        assert browser.value("document.body.dataset.mdColorScheme") == "slate"
