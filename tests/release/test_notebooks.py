@@ -273,7 +273,10 @@ def test_once_written_hides_what_is_not_written_and_nothing_else(capfd):
 # With nbgrader itself
 
 CONFIG = """
+from autograder.notebooks import CODE_STUB
+
 c = get_config()
+c.ClearSolutions.code_stub = CODE_STUB
 c.CourseDirectory.course_id = "tiny"
 c.CourseDirectory.source_directory = "source"
 c.CourseDirectory.release_directory = "assignments"
