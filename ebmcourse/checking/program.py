@@ -23,8 +23,8 @@ from typing import Any, Literal
 Role = Literal["given", "solution", "test", "answer", "free"]
 MAX_CELLS = 2000
 
-_PLAIN = (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.unaryop, ast.operator)
-_PLAIN += (ast.keyword, ast.expr_context)
+_VALUES = (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp)
+_BETWEEN_VALUES = (ast.unaryop, ast.operator, ast.keyword, ast.expr_context)
 
 _LOADER = '''\
 """The program of the notebook {name}.ipynb: its cells, one after another."""
@@ -142,7 +142,7 @@ def _is_plain(node: ast.AST) -> bool:
         return isinstance(node.func, ast.Name)
     if isinstance(node, ast.Name):
         return node.id in ("float", "int", "complex", "bool", "set", "frozenset", "list", "tuple", "dict")
-    return isinstance(node, _PLAIN)
+    return isinstance(node, (*_VALUES, *_BETWEEN_VALUES))
 
 
 def run_cells(namespace: dict[str, Any], cells: dict[str, bool]) -> None:
