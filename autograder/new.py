@@ -6,10 +6,11 @@ and texts `__NAME__` stands for the assignment's name and `__PROGRAM__` for the 
 
 from __future__ import annotations
 
-import importlib.util
 import keyword
 import re
 import shutil
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,5 +60,6 @@ def _require_possible(name: str) -> None:
     """An assignment's name is that of a folder, of a notebook and of a Python module that students import."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ValueError(f"{name!r} cannot be the name: take small letters, digits and _, beginning with a letter.")
-    if importlib.util.find_spec(name) is not None:
+    # Asked on disk: the references of other courses that this process has run are modules, too, but not installed.
+    if name in sys.stdlib_module_names or PathFinder.find_spec(name) is not None:
         raise ValueError(f"{name!r} is the name of a Python package that is installed here: choose another one.")
