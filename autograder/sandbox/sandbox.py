@@ -124,7 +124,7 @@ class Sandbox:
     def request(self, what: str, channel: socket.socket | None = None) -> None:
         """Tell the zygote to ``start`` a submission that speaks on `channel`, or to ``stop`` the one that lives.
 
-        The zygote obeys in order: the next submission starts after all that the last one left behind is gone.
+        The zygote obeys in order: nothing of the last submission runs any more when the next one starts.
         """
         for _ in range(2):
             self.start()

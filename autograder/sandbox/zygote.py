@@ -1,8 +1,8 @@
 """Runs inside the sandbox: imports torch once, then forks a confined child for every submission.
 
-Standing alone, it waits on a control socket. ``start`` comes with a socket on
-which one submission's child then answers questions; ``stop`` kills everything that this child has started. The
-zygote itself never runs a line of a submission, so whatever a submission breaks is gone with its child.
+Standing alone, it waits on a control socket. ``start`` comes with a socket on which one submission's child then
+answers questions; ``stop`` kills everything that this child has started. The zygote itself never runs a line of a
+submission, so whatever a submission breaks is gone with its child.
 
 Each child lives in namespaces of its own (users, processes, mounts, shared memory), as a user without any
 capability, with a private empty /tmp, under the limits of `limits.py`, and cannot make the calls of `syscalls.py`.
@@ -115,8 +115,11 @@ def confine(limits: dict[str, int], user: int) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
-def hold_world(door: socket.socket, rules: Rules) -> None:
-    """Make a world for a submission, and hold it until its first process ends or must end."""
+def hold_world(door: socket.socket, killed: int, rules: Rules) -> None:
+    """Make a world for a submission, and hold it until its first process ends or must end.
+
+    `killed` is closed as soon as nothing in the world can run any more; that its memory goes takes longer.
+    """
     confine(rules.limits, rules.user)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     first = os.fork()
@@ -124,8 +127,9 @@ def hold_world(door: socket.socket, rules: Rules) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
         serve_submission(door, rules)
     elif signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM:
-        os.kill(first, signal.SIGKILL)
-    os.waitpid(first, 0)  # when the first process of a world has been waited for, all of it are gone
+        os.kill(first, signal.SIGKILL)  # with the first process of a world, the kernel kills all of it
+    os.close(killed)
+    os.waitpid(first, 0)
 
 
 def serve_submission(door: socket.socket, rules: Rules) -> None:
@@ -177,14 +181,13 @@ class World:
 
     def __init__(self, control: socket.socket, rules: Rules) -> None:
         self.door, inside = socket.socketpair()
-        self.alive, held = os.pipe()
+        self.killed, held = os.pipe()
         self.holder = os.fork()
         if self.holder == 0:
             try:
                 control.close()
                 self.door.close()
-                hold_world(inside, rules)
-                os.close(held)
+                hold_world(inside, held, rules)
             finally:
                 os._exit(0)  # an exception must not climb into the zygote's loop
         inside.close()
@@ -197,13 +200,13 @@ class World:
         os.close(channel)
 
     def end(self) -> None:
-        """Kill everything that lives in this world, and wait until it is gone; the holder's own memory goes later."""
+        """Kill everything that lives in this world; taking down its memory goes on for a while."""
         os.kill(self.holder, signal.SIGTERM)
-        os.read(self.alive, 1)  # nobody writes: the holder closes its end
-        os.close(self.alive)
+        os.read(self.killed, 1)  # nobody writes: the holder closes its end
+        os.close(self.killed)
 
     def bury(self) -> None:
-        """Wait for the holder of a world that was ended."""
+        """Wait until a world that was ended is gone altogether."""
         os.waitpid(self.holder, 0)
 
 
