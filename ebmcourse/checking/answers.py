@@ -40,7 +40,7 @@ class Live:
     def __init__(self, seed: str, folder: Path) -> None:
         self.seed = seed
         self.inputs: dict[str, Any] = {}
-        self.observations: dict[str, bytes] = {}
+        self.observations: dict[str, Any] = {}
         self._reference = Student(folder)
 
     def draw(self, name: str, make: Make) -> Any:
@@ -55,8 +55,8 @@ class Live:
             exec(compile(source, f"<probes of {call.file.name}>", "exec"), namespace)
             reset_world(call.seed)
             arguments = decode(encode(list(call.inputs)))  # a copy: the reference may change it in place
-            self.observations[key] = encode(namespace[call.probe](self._reference, *arguments))
-        return decode(self.observations[key])
+            self.observations[key] = decode(encode(namespace[call.probe](self._reference, *arguments)))
+        return self.observations[key]
 
 
 class Recorded:
@@ -78,5 +78,6 @@ class Recorded:
 
 def record(live: Live) -> bytes:
     """All that `live` was asked for, in the form that `Recorded` reads."""
-    observations = {key: decode(value) for key, value in sorted(live.observations.items())}
-    return encode({"inputs": dict(sorted(live.inputs.items())), "observations": observations})
+    return encode(
+        {"inputs": dict(sorted(live.inputs.items())), "observations": dict(sorted(live.observations.items()))}
+    )
