@@ -38,6 +38,7 @@ class Judge:
         if collector.complaints or not collector.judgements:
             raise BrokenChecks("\n".join(collector.complaints) or f"No checks were found in {checks}.")
         self._judgements = collector.judgements
+        self.outcomes(None)  # from now on it is known what will be asked
 
     def outcomes(self, observer: Observer | None) -> list[Outcome]:
         """Run all checks on the submission that `observer` looks at, in the order in which they stand in the files.
@@ -47,6 +48,8 @@ class Judge:
         reset_world(0)  # of a thread that may have done anything before
         self._checks.observer = observer
         self._checks.outcomes = {}
+        if observer is not None:
+            observer.ask_ahead(self._checks.calls.values())
         for check, judgement in self._judgements:
             error: BaseException | None = None
             try:

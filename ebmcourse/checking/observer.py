@@ -7,6 +7,7 @@ import math
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +26,11 @@ _ADVICE = {
 _NO_TICKET = "0" * 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """One call of a probe: which, on what, with which random seed, within how many seconds.
 
-    Whoever asks many submissions the same keeps the call: it is encoded once.
+    Whoever asks many submissions the same keeps the call: it is encoded once. Only the same call is equal to a call.
     """
 
     check: str
@@ -67,9 +68,19 @@ class Lost(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True)
+class _Reply:
+    """What came for a call, unread, and how long it took."""
+
+    ticket: str
+    frame: bytes
+    elapsed: float
+
+
 # After a time-out, the next call may take half as long, and so on down to this share, until there is an answer:
 # an endless loop at import must not cost the full time of every check.
 LEAST_PATIENCE = 0.1
+MAX_KEPT_BYTES = 64 * 2**20  # of replies that nobody has asked for yet: memory is the grader's
 
 
 class TimedOut(Exception):
@@ -113,38 +124,62 @@ class Observer:
         self._messages = messages
         self._budget = budget
         self._patience = 1.0
+        self._kept: dict[Call, _Reply | Lost] = {}
+
+    def ask_ahead(self, calls: Iterable[Call]) -> None:
+        """Ask these calls now, and keep the replies for `observe`, up to the first one that does not come in time.
+
+        Whoever then judges in one go needs half the time of a judge who waits before each judgement, and finds the
+        machine's caches full of other things.
+        """
+        room = MAX_KEPT_BYTES
+        for call in calls:
+            reply = self._kept[call] = self._ask(call)
+            room -= len(reply.frame) if isinstance(reply, _Reply) else 0
+            if room < 0 or (isinstance(reply, Lost) and reply.status == "timeout"):
+                return
 
     def observe(self, call: Call) -> Any:
         """Run a probe beside the submission and return its observation; raises `Lost` where there is none."""
+        reply = self._kept.pop(call, None) or self._ask(call)
+        if isinstance(reply, Lost):
+            raise reply
+        try:
+            value, error, used = _read(reply)
+        except Garbled as garbled:
+            raise self._garbled(call, garbled) from None
+        self.seconds[call.check] = self.seconds.get(call.check, 0.0) + min(max(used, 0.0), reply.elapsed)
+        if error is not None:
+            raise self._lost(error)
+        return value
+
+    def _ask(self, call: Call) -> _Reply | Lost:
         ticket = secrets.token_hex(len(_NO_TICKET) // 2)
         allowed = call.seconds * self._patience
         seconds = min(allowed, self._budget)
         if seconds <= 0:
-            raise Lost("timeout", "The submission's time was used up by the checks before this one.")
+            return Lost("timeout", "The submission's time was used up by the checks before this one.")
         begin = time.monotonic()
-        used = 0.0
         try:
             frame = self._room.ask(call.request(ticket), seconds)
             self._patience = 1.0
-            value, error, used = _reply(frame, ticket)
+            return _Reply(ticket, frame, time.monotonic() - begin)
         except TimedOut:
             self._patience = max(self._patience / 2, LEAST_PATIENCE)
-            used = seconds
-            raise Lost("timeout", f"No answer within {allowed:g} seconds: is there an endless loop?") from None
+            self.seconds[call.check] = self.seconds.get(call.check, 0.0) + seconds
+            return Lost("timeout", f"No answer within {allowed:g} seconds: is there an endless loop?")
         except Died:
             self.flags.append(f"{call.check}: the submission's process was ended from inside")
-            raise Lost("error", "Your program ended the process that ran it, or used too much memory.") from None
+            return Lost("error", "Your program ended the process that ran it, or used too much memory.")
         except Garbled as garbled:
-            self._room.close()
-            self.flags.append(f"{call.check}: the submission's process {garbled}")
-            raise Lost("error", "Your program sent an answer that cannot be read.") from None
+            return self._garbled(call, garbled)
         finally:
-            elapsed = time.monotonic() - begin  # the budget trusts no clock of the submission's
-            self._budget -= elapsed
-            self.seconds[call.check] = self.seconds.get(call.check, 0.0) + min(max(used, 0.0), elapsed)
-        if error is not None:
-            raise self._lost(error)
-        return value
+            self._budget -= time.monotonic() - begin  # the budget trusts no clock of the submission's
+
+    def _garbled(self, call: Call, garbled: Garbled) -> Lost:
+        self._room.close()
+        self.flags.append(f"{call.check}: the submission's process {garbled}")
+        return Lost("error", "Your program sent an answer that cannot be read.")
 
     def _lost(self, error: dict[str, Any]) -> Lost:
         """Put the submission's account of its exception into words that hold nothing it could have chosen freely."""
@@ -177,11 +212,11 @@ class Observer:
         return "", ""
 
 
-def _reply(frame: bytes, ticket: str) -> tuple[Any, dict[str, Any] | None, float]:
-    """The value, the error (one of the two) and the seconds of the reply to the request with this ticket."""
+def _read(answer: _Reply) -> tuple[Any, dict[str, Any] | None, float]:
+    """The value, the error (one of the two) and the seconds that a reply to the request with its ticket tells."""
     nonsense = Garbled("sent an answer that the kit does not write")
     try:
-        reply = decode(frame)
+        reply = decode(answer.frame)
     except ValueError:
         raise nonsense from None
     if not isinstance(reply, dict) or reply.keys() - {"ticket"} not in ({"value", "seconds"}, {"error", "seconds"}):
@@ -189,6 +224,6 @@ def _reply(frame: bytes, ticket: str) -> tuple[Any, dict[str, Any] | None, float
     error, seconds = reply.get("error"), reply["seconds"]
     if type(seconds) is not float or not math.isfinite(seconds) or ("error" in reply and not isinstance(error, dict)):
         raise nonsense
-    if reply.get("ticket") != ticket:
+    if reply.get("ticket") != answer.ticket:
         raise Garbled("answered what it was not asked")
     return reply.get("value"), error, seconds

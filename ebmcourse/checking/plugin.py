@@ -52,7 +52,7 @@ class Checks:
         self.observer = observer
         self.outcomes: dict[str, Outcome] = {}
         self.surprises: dict[str, str] = {}
-        self._calls: dict[str, Call] = {}
+        self.calls: dict[str, Call] = {}  # all that was asked so far, in its order
 
     def run_of(self, check: Exercise) -> Run:
         """The `run` of one check of one submission.
@@ -63,10 +63,10 @@ class Checks:
 
         def run(probe: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
             key = f"{check.id}#{next(numbers)}"
-            if key not in self._calls:
+            if key not in self.calls:
                 file, seed = Path(inspect.getfile(probe)), derive(self.answers.seed, key)
-                self._calls[key] = Call(check.id, file, probe.__name__, arguments, seed, check.seconds)
-            call = self._calls[key]
+                self.calls[key] = Call(check.id, file, probe.__name__, arguments, seed, check.seconds)
+            call = self.calls[key]
             want = self.answers.want(key, call)
             got = self.observer.observe(call) if self.observer else want
             require_structure(got, want)

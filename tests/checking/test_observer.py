@@ -131,6 +131,53 @@ def test_the_budget_is_spent_by_the_clock_however_a_call_ends():
         assert "used up" in lost(watching).reason and len(watching._room.limits) == 1
 
 
+def call(number, seconds=8.0):
+    return Call(f"1a/{number}", Path(__file__), "anything", (number,), 0, seconds)
+
+
+def test_what_is_asked_ahead_is_asked_once_and_in_order():
+    calls = [call(number) for number in range(4)]
+    asked = []
+
+    def doubled(request):
+        asked.append(request["inputs"][0])
+        return answer(value=2 * request["inputs"][0])(request)
+
+    watching = observer(doubled)
+    watching.ask_ahead(calls[:3])
+    assert asked == [0, 1, 2]
+    assert [watching.observe(one) for one in reversed(calls)] == [6, 4, 2, 0]
+    assert asked == [0, 1, 2, 3] and watching.seconds.keys() == {one.check for one in calls}
+
+
+@pytest.mark.parametrize("error", [Died(), Garbled("spoke in tongues"), {"value": 1, "more": 1}])
+def test_what_went_wrong_ahead_is_said_where_it_is_observed(error):
+    calls = [call(number) for number in range(3)]
+
+    def second_goes_wrong(request):
+        if request["inputs"] != [1]:
+            return answer(value=request["inputs"][0])(request)
+        return error if isinstance(error, Exception) else answer(**error)(request)
+
+    watching = observer(second_goes_wrong)
+    watching.ask_ahead(calls)
+    assert watching.observe(calls[0]) == 0 and watching.observe(calls[2]) == 2
+    with pytest.raises(Lost):
+        watching.observe(calls[1])
+    assert len(watching.flags) == 1 and watching.flags[0].startswith("1a/1: ")
+
+
+def test_nothing_more_is_asked_ahead_after_a_time_out_or_of_a_program_that_fills_the_memory(monkeypatch):
+    calls = [call(number) for number in range(9)]
+    watching = observer(TimedOut())
+    watching.ask_ahead(calls)
+    assert watching._room.limits == [8.0]
+    monkeypatch.setattr("ebmcourse.checking.observer.MAX_KEPT_BYTES", 1000)
+    watching = observer(answer(value="x" * 400))
+    watching.ask_ahead(calls)
+    assert len(watching._room.limits) == 2
+
+
 ERROR = {"kind": "error", "type": "ValueError", "message": "0.123 hidden", "missing": "", "places": [["work.py", 3]]}
 
 
