@@ -14,7 +14,8 @@ from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exerci
 
 SHAPE = (1, 12, 12)
 CLASSES = 3
-CALLS = 20
+CALLS = 15
+FILLED = 5  # after so many calls every slot of the buffers has been filled
 
 
 @inputs
@@ -57,18 +58,18 @@ def chains_over_calls(student, calls, labels, size):
 
 
 def origins(chains):
-    """For every chain (calls, B) the flat index of the earlier chain whose pattern it carries on, or -1."""
+    """For every chain (calls - FILLED, B) the flat index of the earlier chain whose pattern it carries on, or -1."""
     patterns = chains.flatten(2).flatten(0, 1)
     patterns = patterns - patterns.mean(1, keepdim=True)
     patterns = patterns / patterns.norm(dim=1, keepdim=True).clamp_min(1e-12)
     calls, batch = chains.shape[:2]
-    origin = torch.full((calls, batch), -1)
-    for call in range(1, calls):
+    found = []
+    for call in range(FILLED, calls):
         similar = patterns[call * batch : (call + 1) * batch] @ patterns[: call * batch].T
         best, index = similar.max(1)
         # Independent patterns of 144 pixels correlate by 0.08 (standard deviation), continued ones by 0.9.
-        origin[call] = torch.where(best > 0.5, index, -1)
-    return origin
+        found.append(torch.where(best > 0.5, index, -1))
+    return torch.stack(found)
 
 
 @exercise(
@@ -112,7 +113,7 @@ def judge_persistence(got, want):
     """Raise unless most chains go on and some start fresh; returns where each chain comes from, see `origins`."""
     if got["chains"].shape != want["chains"].shape:
         raise Mismatch("The chains must have the shape (B, C, H, W).")
-    origin = origins(got["chains"].float())[5:]  # by then every slot of the buffer has been filled
+    origin = origins(got["chains"].float())
     fresh = (origin < 0).float().mean().item()
     if fresh > 0.99:
         fail("Every call starts afresh: the buffer is not read, or what was sampled is never written to it.")
@@ -120,7 +121,7 @@ def judge_persistence(got, want):
         fail("Most chains start fresh, where about 5 % should: is a comparison the wrong way round?")
     if fresh == 0:
         fail("No chain ever starts fresh after the first call: about 5 % should.")
-    # 15 × 36 chains: 5 % ± 0.9 % (standard deviation); a fixed number of 1 to 4 among 36 passes as well.
+    # 10 × 36 chains: 5 % ± 1.1 % (standard deviation); a fixed number of 1 to 4 among 36 passes as well.
     if not 0.012 < fresh < 0.13:
         fail("The share of fresh chains is wrong: about 5 % are asked for.")
     return origin

@@ -130,7 +130,7 @@ def shown(student, levels, labels):
     """What the two figures of some chains show, and where."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
     student.ex_main.draw_generation(chains.clone(), rows=1, columns=3)  # without titles
-    strip, sheet = student.ex_main.draw_generation(chains, labels.tolist())
+    strip, sheet = student.ex_main.draw_generation(chains, labels.tolist(), rows=2, columns=5)
     return {"strip": pixels(strip), "sheet": pixels(sheet)}
 
 
