@@ -225,6 +225,7 @@ def main() -> None:
 
     reset_world(0)  # torch imports a good deal more at its first use
     torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3), padding=1)
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()  # of 900 modules
     gc.collect()
     gc.freeze()  # children share these pages as long as nobody counts references in them
     gc.disable()
