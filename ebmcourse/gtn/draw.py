@@ -7,7 +7,6 @@ two nodes share one line; their labels stand on it, one below the other.
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -42,26 +41,24 @@ def draw(
         return
     if kind not in ("svg", "png", "pdf"):
         raise ValueError(f"Cannot draw to {os.fspath(file_name)!r}: end the name in .svg, .png, .pdf or .dot.")
+    picture = _rendered(graph, kind, isymbols, osymbols, emphasis, node_names)
     with open(file_name, "wb") as file:
-        _render(graph, file, kind, isymbols, osymbols, emphasis, node_names)
+        file.write(picture)
 
 
 def to_svg(graph: Graph) -> str:
     """The picture that a notebook shows."""
-    file = io.BytesIO()
-    _render(graph, file, "svg", {}, {}, None, None)
-    return file.getvalue().decode()
+    return _rendered(graph, "svg", {}, {}, None, None).decode()
 
 
-def _render(
+def _rendered(
     graph: Graph,
-    file: Any,
     kind: str,
     isymbols: Symbols,
     osymbols: Symbols,
     emphasis: Sequence[float] | None,
     node_names: Mapping[int, str] | None,
-) -> None:
+) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle, Polygon
@@ -107,7 +104,9 @@ def _render(
             name = str(u) if node_names is None else node_names.get(u, "")
             axes.text(x, y, name, fontsize=FONT, ha="center", va="center_baseline", zorder=6)
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
-        figure.savefig(file, format=kind, dpi=144, facecolor="white", metadata=metadata)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind, dpi=144, facecolor="white", metadata=metadata)
+        return picture.getvalue()
 
 
 Lines = dict[tuple[int, int], tuple[list[str], float | None]]

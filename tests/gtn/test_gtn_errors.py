@@ -94,9 +94,11 @@ def two_nodes():
         (lambda g: gtn.draw(g, "graph.svg", emphasis=[1.0]), "1 numbers for 2 arcs"),
     ],
 )
-def test_wrong_arguments(call, message):
+def test_wrong_arguments(call, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         call(two_nodes())
+    assert not list(tmp_path.iterdir()), "nothing is written, and nothing that was there is lost"
 
 
 def test_gradients_that_are_not_there():
