@@ -8,7 +8,7 @@ What a check's author needs::
 from ebmcourse.checking.compare import Mismatch, assert_close, assert_either_way, difference, fail
 from ebmcourse.checking.drawing import Panel, drawing
 from ebmcourse.checking.exercise import exercise, inputs
-from ebmcourse.checking.probe import probe
+from ebmcourse.checking.probe import probe, ways
 
 __all__ = [
     "Mismatch",
@@ -21,4 +21,5 @@ __all__ = [
     "fail",
     "inputs",
     "probe",
+    "ways",
 ]

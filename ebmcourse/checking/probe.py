@@ -34,6 +34,23 @@ def probe(item: Marked) -> Marked:
     return item
 
 
+def ways(**attempts: Callable[[], Any]) -> dict[str, Any]:
+    """Observe in several ways: way -> observation, or None where that way raised; raises where all did.
+
+    For probes; see `assert_either_way` for the judgement.
+    """
+    seen: dict[str, Any] = {}
+    error: Exception | None = None
+    for way, attempt in attempts.items():
+        try:
+            seen[way] = attempt()
+        except Exception as found:
+            seen[way], error = None, found
+    if error is not None and not any(value is not None for value in seen.values()):
+        raise error
+    return seen
+
+
 @cache
 def probe_source(path: Path, probe: str) -> str:
     """What of the check file `path` runs beside the student's code when `probe` is asked for, and nothing else.

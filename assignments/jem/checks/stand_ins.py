@@ -17,21 +17,6 @@ from ebmcourse.checking import probe
 
 
 @probe
-def ways(**attempts):
-    """Observe in several ways: way -> observation, or None where that way raised; raises where all did."""
-    seen, errors = {}, []
-    for way, attempt in attempts.items():
-        try:
-            seen[way] = attempt()
-        except Exception as error:
-            seen[way] = None
-            errors.append(error)
-    if len(errors) == len(attempts):
-        raise errors[-1]
-    return seen
-
-
-@probe
 def held(value, depth=0):
     """How many numbers lie in the tensors and arrays that can be reached from `value`, networks left out."""
     if isinstance(value, torch.Tensor):

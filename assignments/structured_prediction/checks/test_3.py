@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 from oracles import judge_refusal
-from stand_ins import build_path_matrix, refusal, replaced, ways
+from stand_ins import build_path_matrix, refusal, replaced
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe
+from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
 
 BATCH, FRAMES, TARGETS = 3, 7, 4
 

@@ -5,9 +5,20 @@ from functools import partial
 import numpy as np
 import torch
 from oracles import INFINITY, alignments, judge_refusal, least, sums
-from stand_ins import as_tensor, path_energy, refusal, replaced, ways
+from stand_ins import as_tensor, path_energy, refusal, replaced
 
-from ebmcourse.checking import Mismatch, Panel, assert_close, assert_either_way, drawing, exercise, fail, inputs, probe
+from ebmcourse.checking import (
+    Mismatch,
+    Panel,
+    assert_close,
+    assert_either_way,
+    drawing,
+    exercise,
+    fail,
+    inputs,
+    probe,
+    ways,
+)
 
 
 @inputs

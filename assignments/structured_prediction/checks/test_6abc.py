@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from oracles import blanked, ctc_paths, ctc_score, judge_refusal, least
-from stand_ins import as_tensor, create_ctc_graph, refusal, replaced, ways
+from stand_ins import as_tensor, create_ctc_graph, refusal, replaced
 
 from ebmcourse import gtn
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
 from ebmcourse.data.words import BETWEEN
 
 OTHER_BLANK = 4

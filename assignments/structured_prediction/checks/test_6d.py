@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from oracles import blanked, ctc_moves, ctc_paths, least, sums
-from stand_ins import as_tensor, create_ctc_graph, find_path, path_energy, replaced, ways
+from stand_ins import as_tensor, create_ctc_graph, find_path, path_energy, replaced
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
 from ebmcourse.data.words import BETWEEN
 
 

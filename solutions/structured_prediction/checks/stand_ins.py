@@ -18,20 +18,6 @@ from ebmcourse.data.words import BETWEEN
 
 
 @probe
-def ways(**attempts):
-    """Observe in several ways: way -> observation, or None where that way raised; raises where all did."""
-    seen, error = {}, None
-    for way, attempt in attempts.items():
-        try:
-            seen[way] = attempt()
-        except Exception as found:
-            seen[way], error = None, found
-    if error is not None and not any(value is not None for value in seen.values()):
-        raise error
-    return seen
-
-
-@probe
 @contextmanager
 def replaced(module, **stand_ins):
     """Put stand-ins in the place of the module's functions of these names, for a while."""

@@ -19,10 +19,9 @@ from stand_ins import (
     loader_of,
     path_energy,
     replaced,
-    ways,
 )
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
 from ebmcourse.checking.observer import Lost
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
