@@ -132,6 +132,20 @@ def hold_world(door: socket.socket, killed: int, rules: Rules) -> None:
     os.waitpid(first, 0)
 
 
+def rehearse() -> None:
+    """Do what most submissions do: torch imports 900 modules at its first use, and a fork copies what it writes to."""
+    import torch
+
+    from ebmcourse.checking.observation import decode, encode
+    from ebmcourse.checking.probe import reset_world
+
+    reset_world(0)
+    images = decode(encode([torch.zeros(1, 1, 8, 8)]))[0]
+    weights = torch.zeros(1, 1, 3, 3, requires_grad=True)
+    torch.nn.functional.conv2d(images, weights, padding=1)
+    torch.optim.SGD([weights]).step()
+
+
 def serve_submission(door: socket.socket, rules: Rules) -> None:
     """Wait at the door for the channel of a submission, take its files, and answer questions about it."""
     drop_capabilities()
@@ -141,12 +155,13 @@ def serve_submission(door: socket.socket, rules: Rules) -> None:
         os.dup2(null, descriptor)
     os.closerange(3, door.fileno())
     os.closerange(door.fileno() + 1, rules.limits["open_files"])
+    gc.enable()
+    rehearse()  # while nobody waits for it
     _, descriptors, _, _ = socket.recv_fds(door, 1, 1)
     if not descriptors:
         return
     door.close()
     channel = socket.socket(fileno=descriptors[0])
-    gc.enable()
 
     from ebmcourse.checking.observation import decode
     from ebmcourse.checking.runner import read_frame, serve
@@ -219,13 +234,7 @@ def main() -> None:
         importlib.import_module(module)
     sys.argv[:] = [""]  # as for anybody who tries a program by hand
 
-    import torch
-
-    from ebmcourse.checking.probe import reset_world
-
-    reset_world(0)  # torch imports a good deal more at its first use
-    torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3), padding=1)
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()  # of 900 modules
+    rehearse()
     gc.collect()
     gc.freeze()  # children share these pages as long as nobody counts references in them
     gc.disable()
