@@ -18,7 +18,7 @@ from ebmcourse.checking.answers import Answers
 from ebmcourse.checking.exercise import Exercise
 from ebmcourse.checking.observer import Observer
 from ebmcourse.checking.outcome import Outcome
-from ebmcourse.checking.plugin import PYTEST_OPTIONS, Checks
+from ebmcourse.checking.plugin import Checks, run_pytest
 from ebmcourse.checking.probe import reset_world
 
 
@@ -32,7 +32,7 @@ class Judge:
     def __init__(self, checks: Path, answers: Answers) -> None:
         self._checks = Checks(answers)
         collector = _Collector()
-        status = pytest.main([*PYTEST_OPTIONS, str(checks.resolve())], plugins=[self._checks, collector])
+        status = run_pytest(checks, self._checks, collector)
         if status is pytest.ExitCode.INTERRUPTED and not collector.complaints:  # pytest keeps Ctrl-C to itself
             raise KeyboardInterrupt
         if collector.complaints or not collector.judgements:

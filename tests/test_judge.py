@@ -102,6 +102,12 @@ def test_every_submission_gets_what_it_deserves_whoever_came_before(folder):
     assert len({*room.tickets, *other.tickets}) == 6, "no ticket is used twice"
 
 
+def test_settings_for_other_tests_in_the_same_shell_change_nothing(folder, monkeypatch):
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--durations=5 -q --maxfail=1 -k nothing")
+    monkeypatch.setenv("PYTEST_PLUGINS", "a_module_of_nobody")
+    assert len(judge(folder).outcomes(None)) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -22,10 +22,20 @@ from ebmcourse.checking.outcome import Outcome, Status
 # Plugins that checks have no use for; those for logging and warnings would cost more than the judging.
 _UNUSED = "terminal cacheprovider faulthandler logging warnings unraisableexception threadexception debugging doctest"
 _UNUSED += " unittest junitxml pastebin setuponly setupplan stepwise tmpdir recwarn legacypath"
-PYTEST_OPTIONS = ["-c", os.devnull, "-s", "--assert=plain", *(f"-pno:{name}" for name in _UNUSED.split())]
+_OPTIONS = ["-c", os.devnull, "-s", "--assert=plain", *(f"-pno:{name}" for name in _UNUSED.split())]
+_SETTINGS = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")  # of whoever runs other tests in the same shell
 
 Run = Callable[..., tuple[Any, Any]]
 _CHECKS = pytest.StashKey["Checks"]()
+
+
+def run_pytest(checks: Path, *plugins: object) -> int:
+    """Run pytest on the checks in a folder, whatever the environment says about pytest; returns its exit code."""
+    kept = {name: os.environ.pop(name) for name in _SETTINGS if name in os.environ}
+    try:
+        return pytest.main([*_OPTIONS, str(checks.resolve())], plugins=list(plugins))
+    finally:
+        os.environ.update(kept)
 
 
 @pytest.fixture(scope="session")

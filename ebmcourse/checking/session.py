@@ -14,7 +14,7 @@ from ebmcourse.checking.answers import Recorded
 from ebmcourse.checking.local import LocalRoom
 from ebmcourse.checking.observer import Observer, Room
 from ebmcourse.checking.outcome import Outcome
-from ebmcourse.checking.plugin import PYTEST_OPTIONS, Checks
+from ebmcourse.checking.plugin import Checks, run_pytest
 from ebmcourse.checking.program import laid_out, program_in
 
 
@@ -74,7 +74,7 @@ def run_public_checks(folder: Path, part: str | None = None, room: Room | None =
             stack.callback(room.close)
         observer = Observer(room, files, problems, messages=True, budget=sheet.seconds)
         checks, selection = Checks(answers, observer), _Selection(part)
-        status = pytest.main([*PYTEST_OPTIONS, str(folder / "checks")], plugins=[checks, selection])
+        status = run_pytest(folder / "checks", checks, selection)
     if selection.complaints:
         raise Unusable(f"The checks cannot be loaded ({selection.complaints[0]}): fetch the assignment again.")
     if status is pytest.ExitCode.INTERRUPTED:  # pytest keeps Ctrl-C to itself
