@@ -38,7 +38,7 @@ class Judge:
         if collector.complaints or not collector.judgements:
             raise BrokenChecks("\n".join(collector.complaints) or f"No checks were found in {checks}.")
         self._judgements = collector.judgements
-        self.outcomes(None)  # from now on it is known what will be asked
+        self.of_reference = self.outcomes(None)  # from now on it is known what will be asked
 
     def outcomes(self, observer: Observer | None) -> list[Outcome]:
         """Run all checks on the submission that `observer` looks at, in the order in which they stand in the files.

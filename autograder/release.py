@@ -41,7 +41,7 @@ def build(assignment: Assignment, target: Path) -> None:
         _write(checks / path.name, student_version(path.read_text("utf-8"), path.name))
     with laid_out(reference_program(assignment)) as folder:
         live = Live(PUBLIC_SEED, folder)
-        failed = [outcome for outcome in Judge(checks, live).outcomes(None) if outcome.status != "passed"]
+        failed = [outcome for outcome in Judge(checks, live).of_reference if outcome.status != "passed"]
     if failed:
         raise ValueError(f"The reference does not pass {failed[0].id}: {failed[0].diagnosis}.")
     (checks / RECORDING).write_bytes(record(live))

@@ -118,7 +118,8 @@ def confine(limits: dict[str, int], user: int) -> None:
 def hold_world(door: socket.socket, killed: int, rules: Rules) -> None:
     """Make a world for a submission, and hold it until its first process ends or must end.
 
-    `killed` is closed as soon as nothing in the world can run any more; that its memory goes takes longer.
+    `killed` is closed as soon as nothing in the world can run any more: `syscalls.py` lets it have one process only.
+    That this one's memory goes takes longer.
     """
     confine(rules.limits, rules.user)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
@@ -127,9 +128,9 @@ def hold_world(door: socket.socket, killed: int, rules: Rules) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
         serve_submission(door, rules)
     elif signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM:
-        os.kill(first, signal.SIGKILL)  # with the first process of a world, the kernel kills all of it
+        os.kill(first, signal.SIGKILL)
     os.close(killed)
-    os.waitpid(first, 0)
+    os.waitpid(first, 0)  # when the first process of a world has been waited for, all of it are gone
 
 
 def rehearse() -> None:

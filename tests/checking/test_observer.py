@@ -131,8 +131,8 @@ def test_the_budget_is_spent_by_the_clock_however_a_call_ends():
         assert "used up" in lost(watching).reason and len(watching._room.limits) == 1
 
 
-def call(number, seconds=8.0):
-    return Call(f"1a/{number}", Path(__file__), "anything", (number,), 0, seconds)
+def call(number):
+    return Call(f"1a/{number}", Path(__file__), "anything", (number,), 0, 8.0)
 
 
 def test_what_is_asked_ahead_is_asked_once_and_in_order():

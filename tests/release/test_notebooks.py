@@ -18,7 +18,6 @@ from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.utils import determine_grade
 
 from autograder import assignment as assignments
-from autograder.assignment import Assignment
 from autograder.notebooks import full_notebook, student_notebook
 from autograder.release import build, part_points
 from ebmcourse.checking import notebook as cells
@@ -364,20 +363,10 @@ def marks(notebook: nbformat.NotebookNode) -> dict[str, float]:
     return {cell.id: determine_grade(cell)[0] for cell in tested}
 
 
-def with_stubs(name: str, folder: Path) -> Assignment:
-    """Release an assignment into `folder`, with its notebook."""
-    assignment = assignments.load(name)
-    assert assignment.notebook
-    build(assignment, folder)
-    text = student_notebook(assignment.notebook.read_text("utf-8"), part_points(assignment))
-    (folder / f"{name}.ipynb").write_text(text, "utf-8")
-    return assignment
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_NOTEBOOK)
 def test_the_notebook_runs_through_with_the_stubs(name, tmp_path):
-    with_stubs(name, tmp_path)
+    build(assignments.load(name), tmp_path)
     stub = executed(tmp_path, name)
     assert set(marks(stub).values()) == {0}
     assert any(text.startswith("Not yet") for text in printed(stub, "stdout"))
@@ -386,7 +375,8 @@ def test_the_notebook_runs_through_with_the_stubs(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BESIDE_FILES)  # notebooks that are handed in have tests of their own
 def test_the_notebook_runs_through_with_the_reference(name, tmp_path):
-    assignment = with_stubs(name, tmp_path)
+    assignment = assignments.load(name)
+    build(assignment, tmp_path)
     for path in assignment.scripts:
         shutil.copy(path, tmp_path)
     reference = executed(tmp_path, name)
