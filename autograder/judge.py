@@ -38,7 +38,8 @@ class Judge:
         if collector.complaints or not collector.judgements:
             raise BrokenChecks("\n".join(collector.complaints) or f"No checks were found in {checks}.")
         self._judgements = collector.judgements
-        self.of_reference = self.outcomes(None)  # from now on it is known what will be asked
+        self.of_reference = self.outcomes(None)
+        self._messages = self._checks.messages()
 
     def outcomes(self, observer: Observer | None) -> list[Outcome]:
         """Run all checks on the submission that `observer` looks at, in the order in which they stand in the files.
@@ -49,7 +50,7 @@ class Judge:
         self._checks.observer = observer
         self._checks.outcomes = {}
         if observer is not None:
-            observer.ask_ahead(self._checks.calls.values())
+            observer.ask_ahead(self._messages)
         for check, judgement in self._judgements:
             error: BaseException | None = None
             try:

@@ -30,20 +30,65 @@ class Opaque:
 def encode(value: Any) -> bytes:
     """Write an observation (see the module's text); tuples become lists, numpy arrays become tensors.
 
-    Whatever is not plain data becomes `Opaque` at the reader's end. The file is put together here: safetensors' own
-    `save` takes as long for small tensors as all else that a question costs.
+    Whatever is not plain data becomes `Opaque` at the reader's end.
     """
-    tensors: list[torch.Tensor] = []
-    header: dict[str, Any] = {"__metadata__": {"tree": json.dumps(_flatten(value, tensors))}}
-    parts, end = [], 0
-    for number, tensor in enumerate(tensors):
+    encoder = Encoder()
+    return encoder.finish(encoder.add(value))
+
+
+class Encoder:
+    """Writes one observation piece by piece, and each piece as it is when it is added.
+
+    The file is put together here: safetensors' own `save` takes as long for small tensors as all else that a question
+    costs.
+    """
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, dict[str, Any]] = {}
+        self._parts: list[bytes] = []
+        self._end = 0
+
+    def add(self, value: Any) -> Any:
+        """What stands for `value` in the tree that `finish` takes."""
+        if isinstance(value, np.ndarray | np.generic):
+            try:
+                value = torch.from_numpy(np.array(value))
+            except TypeError:
+                return {"$opaque": True}
+        if isinstance(value, torch.Tensor):
+            return self._add_tensor(value)
+        if type(value) is int and not _fits(value):
+            return {"$opaque": True}
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) and not key.startswith("$") for key in value):
+                return {"$opaque": True}
+            return {key: self.add(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.add(item) for item in value]
+        return {"$opaque": True}
+
+    def _add_tensor(self, value: torch.Tensor) -> Any:
+        if value.layout is not torch.strided or value.dtype not in _DTYPES:
+            return {"$opaque": True}
+        tensor = torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu().resolve_neg()
         bits = tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor  # numpy has no bfloat16
-        parts.append(bits.numpy().tobytes())
-        begin, end = end, end + len(parts[-1])
-        header[str(number)] = {"dtype": _DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+        self._parts.append(bits.numpy().tobytes())
+        begin, self._end = self._end, self._end + len(self._parts[-1])
+        name = str(len(self._tensors))
+        self._tensors[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": [begin, self._end],
+        }
+        return {"$tensor": name}
+
+    def finish(self, tree: Any) -> bytes:
+        """The file, for a tree of dicts and lists in which `add` stood for all values that are no text or number."""
+        text = json.dumps({"__metadata__": {"tree": json.dumps(tree)}} | self._tensors).encode()
+        text += b" " * (-len(text) % 8)
+        return b"".join([len(text).to_bytes(8, "little"), text, *self._parts])
 
 
 def decode(data: bytes) -> Any:
@@ -71,30 +116,6 @@ def _integer(text: str) -> int:
 def _fits(number: int) -> bool:
     """Whether 64 bits hold it, as in tensors: arithmetic with larger integers may overflow, or take long."""
     return -(2**63) <= number < 2**63
-
-
-def _flatten(value: Any, tensors: list[torch.Tensor]) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        try:
-            value = torch.from_numpy(np.array(value))
-        except TypeError:
-            return {"$opaque": True}
-    if isinstance(value, torch.Tensor):
-        if value.layout is not torch.strided or value.dtype not in _DTYPES:
-            return {"$opaque": True}
-        tensors.append(torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu().resolve_neg())
-        return {"$tensor": str(len(tensors) - 1)}
-    if type(value) is int and not _fits(value):
-        return {"$opaque": True}
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) and not key.startswith("$") for key in value):
-            return {"$opaque": True}
-        return {key: _flatten(item, tensors) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_flatten(item, tensors) for item in value]
-    return {"$opaque": True}
 
 
 def _unflatten(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ebmcourse.checking.observation import decode, encode
 from ebmcourse.checking.outcome import Status
@@ -28,10 +28,7 @@ _NO_TICKET = "0" * 16
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a probe: which, on what, with which random seed, within how many seconds.
-
-    Whoever asks many submissions the same keeps the call: it is encoded once. Only the same call is equal to a call.
-    """
+    """One call of a probe: which, on what, with which random seed, within how many seconds."""
 
     check: str
     file: Path
@@ -40,20 +37,38 @@ class Call:
     seed: int
     seconds: float
 
+    def asks_the_same(self, other: Call) -> bool:
+        """Whether the answer to this call answers the other one, too: it asks the same, about the very same inputs."""
+        one, another = ((c.file, c.probe, c.seed, c.seconds, len(c.inputs)) for c in (self, other))
+        return one == another and all(map(_is_same, self.inputs, other.inputs))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and isinstance(one, int | str) and one == other)
+
+
+@dataclass(frozen=True)
+class Message:
+    """Calls of probes in one file of checks that are asked for together.
+
+    Whoever asks many submissions the same keeps the message: it is encoded once.
+    """
+
+    calls: tuple[Call, ...]
+
     def request(self, ticket: str) -> bytes:
-        """The request that asks for this call's observation, see `runner.answer`."""
+        """The request that asks for the calls' observations, see `runner.answer`."""
         head, tail = self._around_ticket
         return head + ticket.encode() + tail
 
     @cached_property
     def _around_ticket(self) -> tuple[bytes, bytes]:
         """What stands before and after the ticket, which is all that changes from one submission to the next."""
+        questions = [{"probe": call.probe, "inputs": list(call.inputs), "seed": call.seed} for call in self.calls]
         request = {
             "ticket": _NO_TICKET,  # first, so that nothing in the inputs can be taken for it
-            "source": probe_source(self.file, self.probe),
-            "probe": self.probe,
-            "inputs": list(self.inputs),
-            "seed": self.seed,
+            "source": probe_source(self.calls[0].file, *sorted({call.probe for call in self.calls})),
+            "questions": questions,
         }
         head, _, tail = encode(request).partition(_NO_TICKET.encode())
         return head, tail
@@ -68,19 +83,17 @@ class Lost(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class _Reply:
-    """What came for a call, unread, and how long it took."""
+class _Answer(NamedTuple):
+    """What a submission's process says about one call: a value, or what went wrong."""
 
-    ticket: str
-    frame: bytes
-    elapsed: float
+    value: Any
+    error: dict[str, Any] | None
 
 
 # After a time-out, the next call may take half as long, and so on down to this share, until there is an answer:
 # an endless loop at import must not cost the full time of every check.
 LEAST_PATIENCE = 0.1
-MAX_KEPT_BYTES = 64 * 2**20  # of replies that nobody has asked for yet: memory is the grader's
+MAX_KEPT_BYTES = 8 * 2**20  # of replies to what is asked ahead: memory is the grader's, and a parsed tree is large
 
 
 class TimedOut(Exception):
@@ -124,46 +137,46 @@ class Observer:
         self._messages = messages
         self._budget = budget
         self._patience = 1.0
-        self._kept: dict[Call, _Reply | Lost] = {}
+        self._kept: dict[Call, _Answer | Lost] = {}
 
-    def ask_ahead(self, calls: Iterable[Call]) -> None:
-        """Ask these calls now, and keep the replies for `observe`, up to the first one that does not come in time.
+    def ask_ahead(self, messages: Iterable[Message]) -> None:
+        """Ask these messages now, and keep the answers for `observe`, up to the first one that does not come in time.
 
         Whoever then judges in one go needs half the time of a judge who waits before each judgement, and finds the
-        machine's caches full of other things.
+        machine's caches full of other things. A message may take as long as the longest of its calls may. Where it
+        brings no answers, nothing is lost: its calls are asked one by one, before anything else is.
         """
-        room = MAX_KEPT_BYTES
-        for call in calls:
-            reply = self._kept[call] = self._ask(call)
-            room -= len(reply.frame) if isinstance(reply, _Reply) else 0
-            if room < 0 or (isinstance(reply, Lost) and reply.status == "timeout"):
+        left = MAX_KEPT_BYTES
+        for message in messages:
+            try:
+                answers, size = self._ask(message, min(max(call.seconds for call in message.calls), self._budget))
+                self._kept |= zip(message.calls, answers, strict=True)
+                left -= size
+            except TimedOut:
+                return
+            except (Died, Garbled):
+                self._kept |= {call: self._ask_alone(call) for call in message.calls}
+            if left < 0:
                 return
 
     def observe(self, call: Call) -> Any:
         """Run a probe beside the submission and return its observation; raises `Lost` where there is none."""
-        reply = self._kept.pop(call, None) or self._ask(call)
-        if isinstance(reply, Lost):
-            raise reply
-        try:
-            value, error, used = _read(reply)
-        except Garbled as garbled:
-            raise self._garbled(call, garbled) from None
-        self.seconds[call.check] = self.seconds.get(call.check, 0.0) + min(max(used, 0.0), reply.elapsed)
-        if error is not None:
-            raise self._lost(error)
-        return value
+        answer = self._kept[call] if call in self._kept else self._ask_alone(call)
+        if isinstance(answer, Lost):
+            raise answer
+        if answer.error is not None:
+            raise self._lost(answer.error)
+        return answer.value
 
-    def _ask(self, call: Call) -> _Reply | Lost:
-        ticket = secrets.token_hex(len(_NO_TICKET) // 2)
+    def _ask_alone(self, call: Call) -> _Answer | Lost:
         allowed = call.seconds * self._patience
         seconds = min(allowed, self._budget)
         if seconds <= 0:
             return Lost("timeout", "The submission's time was used up by the checks before this one.")
-        begin = time.monotonic()
         try:
-            frame = self._room.ask(call.request(ticket), seconds)
+            (answer,), _ = self._ask(Message((call,)), seconds)
             self._patience = 1.0
-            return _Reply(ticket, frame, time.monotonic() - begin)
+            return answer
         except TimedOut:
             self._patience = max(self._patience / 2, LEAST_PATIENCE)
             self.seconds[call.check] = self.seconds.get(call.check, 0.0) + seconds
@@ -171,15 +184,26 @@ class Observer:
         except Died:
             self.flags.append(f"{call.check}: the submission's process was ended from inside")
             return Lost("error", "Your program ended the process that ran it, or used too much memory.")
+        except Garbled:
+            return Lost("error", "Your program sent an answer that cannot be read.")
+
+    def _ask(self, message: Message, seconds: float) -> tuple[list[_Answer], int]:
+        """The answers to the calls of a message, and how many bytes they took on their way."""
+        ticket = secrets.token_hex(len(_NO_TICKET) // 2)
+        begin = time.monotonic()
+        try:
+            frame = self._room.ask(message.request(ticket), seconds)
+            elapsed = time.monotonic() - begin
+            answers = _read(frame, ticket, len(message.calls))
         except Garbled as garbled:
-            return self._garbled(call, garbled)
+            self._room.close()
+            self.flags.append(f"{message.calls[0].check}: the submission's process {garbled}")
+            raise
         finally:
             self._budget -= time.monotonic() - begin  # the budget trusts no clock of the submission's
-
-    def _garbled(self, call: Call, garbled: Garbled) -> Lost:
-        self._room.close()
-        self.flags.append(f"{call.check}: the submission's process {garbled}")
-        return Lost("error", "Your program sent an answer that cannot be read.")
+        for call, (_, used) in zip(message.calls, answers, strict=True):
+            self.seconds[call.check] = self.seconds.get(call.check, 0.0) + min(max(used, 0.0), elapsed)
+        return [answer for answer, _ in answers], len(frame)
 
     def _lost(self, error: dict[str, Any]) -> Lost:
         """Put the submission's account of its exception into words that hold nothing it could have chosen freely."""
@@ -212,18 +236,25 @@ class Observer:
         return "", ""
 
 
-def _read(answer: _Reply) -> tuple[Any, dict[str, Any] | None, float]:
-    """The value, the error (one of the two) and the seconds that a reply to the request with its ticket tells."""
+def _read(frame: bytes, ticket: str, count: int) -> list[tuple[_Answer, float]]:
+    """The answers in a reply to the `count` calls of the request with this ticket, and the seconds that each took."""
     nonsense = Garbled("sent an answer that the kit does not write")
     try:
-        reply = decode(answer.frame)
+        reply = decode(frame)
     except ValueError:
         raise nonsense from None
-    if not isinstance(reply, dict) or reply.keys() - {"ticket"} not in ({"value", "seconds"}, {"error", "seconds"}):
-        raise nonsense
-    error, seconds = reply.get("error"), reply["seconds"]
-    if type(seconds) is not float or not math.isfinite(seconds) or ("error" in reply and not isinstance(error, dict)):
-        raise nonsense
-    if reply.get("ticket") != answer.ticket:
+    match reply:
+        case {"answers": list(answers)} if reply.keys() <= {"ticket", "answers"} and all(map(_is_answer, answers)):
+            pass
+        case _:
+            raise nonsense
+    if reply.get("ticket") != ticket or len(answers) != count:
         raise Garbled("answered what it was not asked")
-    return reply.get("value"), error, seconds
+    return [(_Answer(answer.get("value"), answer.get("error")), answer["seconds"]) for answer in answers]
+
+
+def _is_answer(answer: Any) -> bool:
+    if not isinstance(answer, dict) or answer.keys() not in ({"value", "seconds"}, {"error", "seconds"}):
+        return False
+    seconds = answer["seconds"]
+    return type(seconds) is float and math.isfinite(seconds) and isinstance(answer.get("error", {}), dict)

@@ -16,8 +16,9 @@ import pytest
 from ebmcourse.checking.answers import Answers, derive
 from ebmcourse.checking.compare import Mismatch, require_structure
 from ebmcourse.checking.exercise import Exercise
-from ebmcourse.checking.observer import Call, Lost, Observer
+from ebmcourse.checking.observer import Call, Lost, Message, Observer
 from ebmcourse.checking.outcome import Outcome, Status
+from ebmcourse.checking.probe import stand_ins
 
 # Plugins that checks have no use for; those for logging and warnings would cost more than the judging.
 _UNUSED = "terminal cacheprovider faulthandler logging warnings unraisableexception threadexception debugging doctest"
@@ -62,27 +63,48 @@ class Checks:
         self.observer = observer
         self.outcomes: dict[str, Outcome] = {}
         self.surprises: dict[str, str] = {}
-        self.calls: dict[str, Call] = {}  # all that was asked so far, in its order
+        self._calls: dict[str, Call] = {}  # all that was asked so far, in its order
 
     def run_of(self, check: Exercise) -> Run:
         """The `run` of one check of one submission.
 
-        The inputs of a check's calls are the same for every submission, so a call is made once and asked often.
+        The inputs of a check's calls are the same for every submission, so a call is made once and asked often; where
+        another check of the exercise asks the same, it is the same call.
         """
         numbers = itertools.count()
 
         def run(probe: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
             key = f"{check.id}#{next(numbers)}"
-            if key not in self.calls:
-                file, seed = Path(inspect.getfile(probe)), derive(self.answers.seed, key)
-                self.calls[key] = Call(check.id, file, probe.__name__, arguments, seed, check.seconds)
-            call = self.calls[key]
+            if key not in self._calls:
+                file = Path(inspect.getfile(probe))
+                seed = derive(self.answers.seed, f"{file.stem}.{probe.__name__}")
+                call = Call(check.id, file, probe.__name__, arguments, seed, check.seconds)
+                self._calls[key] = next((known for known in self._calls.values() if known.asks_the_same(call)), call)
+            call = self._calls[key]
             want = self.answers.want(key, call)
             got = self.observer.observe(call) if self.observer else want
             require_structure(got, want)
             return got, want
 
         return run
+
+    def messages(self) -> list[Message]:
+        """All that was asked so far, in its order, and as much as possible in one message.
+
+        A stand-in for an exercise must come near a submission after that exercise was asked about. So a call that
+        brings one along which has not been there before begins a new message. The last call goes alone: that a program
+        answers more often than it is asked shows when it is asked again.
+        """
+        calls = list(dict.fromkeys(self._calls.values()))
+        messages: list[list[Call]] = []
+        met: set[str] = set()
+        for call in calls:
+            along = stand_ins(call.file, call.probe)
+            if not messages or call is calls[-1] or call.file != messages[-1][0].file or not along <= met:
+                messages.append([])
+            messages[-1].append(call)
+            met |= along
+        return [Message(tuple(calls)) for calls in messages]
 
     def require(self, check: Exercise) -> None:
         """Raise `Lost` where the check needs another one that has not passed."""

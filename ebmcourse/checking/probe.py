@@ -52,18 +52,24 @@ def ways(**attempts: Callable[[], Any]) -> dict[str, Any]:
 
 
 @cache
-def probe_source(path: Path, probe: str) -> str:
-    """What of the check file `path` runs beside the student's code when `probe` is asked for, and nothing else.
+def probe_source(path: Path, *probes: str) -> str:
+    """What of the check file `path` runs beside the student's code when `probes` are asked for, and nothing else.
 
-    That is the probe, and whatever it mentions: other probes, imports, constants. ``from stand_ins import …``, where
-    ``stand_ins.py`` lies beside `path`, brings the probes that are mentioned along. So a stand-in for an exercise comes
-    near a submission only after that exercise was asked about, and is of no use to whoever takes it.
+    That is these probes, and whatever they mention: other probes, imports, constants. ``from stand_ins import …``,
+    where ``stand_ins.py`` lies beside `path`, brings the probes that are mentioned along. So a stand-in for an exercise
+    comes near a submission only after that exercise was asked about, and is of no use to whoever takes it.
     """
-    return "\n".join(_parts(path, frozenset({probe}))) + "\n"
+    return "\n".join(ast.unparse(node) for _, node in _parts(path, frozenset(probes))) + "\n"
 
 
-def _parts(path: Path, wanted: frozenset[str]) -> list[str]:
-    """The statements of a file that the probes `wanted` need, in their order."""
+def stand_ins(path: Path, probe: str) -> set[str]:
+    """The names of the probes that `probe_source` brings along from files beside the check file `path`."""
+    parts = _parts(path, frozenset({probe}))
+    return {node.name for file, node in parts if file != path and isinstance(node, _Definition)}
+
+
+def _parts(path: Path, wanted: frozenset[str]) -> list[tuple[Path, ast.stmt]]:
+    """The statements that the probes `wanted` of a file need, in their order, with the files where they stand."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     probes = {node.name: node for node in tree.body if isinstance(node, _Definition) and _is_probe(node)}
     kept: set[str] = set()
@@ -71,13 +77,13 @@ def _parts(path: Path, wanted: frozenset[str]) -> list[str]:
     while new := mentioned & probes.keys() - kept:
         kept |= new
         mentioned |= {name.id for probe in new for name in ast.walk(probes[probe]) if isinstance(name, ast.Name)}
-    parts = []
+    parts: list[tuple[Path, ast.stmt]] = []
     for node in tree.body:
         neighbour = path.parent / f"{node.module}.py" if isinstance(node, ast.ImportFrom) else None
         if neighbour and neighbour.is_file():
             parts += _parts(neighbour, frozenset(_names(node) & mentioned))
         elif (isinstance(node, _Definition) and node.name in kept) or _names(node) & mentioned:
-            parts.append(ast.unparse(node))
+            parts.append((path, node))
     return parts
 
 

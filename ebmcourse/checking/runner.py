@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from ebmcourse.checking.observation import MAX_BYTES, decode, encode
+from ebmcourse.checking.observation import MAX_BYTES, Encoder, decode
 from ebmcourse.checking.probe import Missing, Student, reset_world
 
 _LENGTH = struct.Struct("<Q")
@@ -56,28 +56,34 @@ def serve(reader: IO[bytes], writer: IO[bytes], folder: Path) -> None:
 def answer(
     request: dict[str, Any], student: Any, namespaces: dict[str, dict[str, Any]], is_own_file: Callable[[str], bool]
 ) -> bytes:
-    """Run the probe that is asked for beside `student`, and return the encoded reply.
+    """Run the probes that are asked for beside `student`, one after the other, and return the encoded reply.
 
-    A request is the observation ``{"source", "probe", "inputs", "seed", "ticket"}``; the reply is ``{"value",
-    "seconds", "ticket"}`` or ``{"error", "seconds", "ticket"}``, where an error says what kind, and in which line of
-    the submission. The ticket says to which request the reply belongs. `namespaces` keeps what each source of probes
-    defines from one request to the next; `is_own_file` says whether a file name of a traceback is the submission's.
+    A request is the observation ``{"ticket", "source", "questions": [{"probe", "inputs", "seed"}, …]}``; the reply is
+    ``{"ticket", "answers"}`` with one answer to each question, ``{"value", "seconds"}`` or ``{"error", "seconds"}``. An
+    error says what kind, and in which line of the submission; the ticket says to which request the reply belongs.
+    `namespaces` keeps what each source of probes defines from one request to the next; `is_own_file` says whether a
+    file name of a traceback is the submission's.
     """
-    reset_world(request["seed"])
-    begin = time.perf_counter()
-    try:
-        source = request["source"]
-        if source not in namespaces:
-            namespaces[source] = {"__name__": "probes"}
-            exec(compile(source, "<probe>", "exec"), namespaces[source])
-        value = namespaces[source][request["probe"]](student, *request["inputs"])
-        return _reply({"value": value}, request, begin)
-    except BaseException as error:  # SystemExit, pytest's outcomes and whatever else a submission raises
-        return _reply({"error": describe(error, is_own_file)}, request, begin)
+    reply = Encoder()
+    answers = []
+    for question in request["questions"]:
+        reset_world(question["seed"])
+        begin = time.perf_counter()
+        try:
+            probe = _namespace(request["source"], namespaces)[question["probe"]]
+            value = probe(student, *question["inputs"])
+            seconds = time.perf_counter() - begin
+            answers.append({"value": reply.add(value), "seconds": seconds})
+        except BaseException as error:  # SystemExit, pytest's outcomes and whatever else a submission raises
+            answers.append({"error": describe(error, is_own_file), "seconds": time.perf_counter() - begin})
+    return reply.finish({"ticket": request["ticket"], "answers": answers})
 
 
-def _reply(said: dict[str, Any], request: dict[str, Any], begin: float) -> bytes:
-    return encode(said | {"seconds": time.perf_counter() - begin, "ticket": request.get("ticket")})
+def _namespace(source: str, namespaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if source not in namespaces:
+        namespaces[source] = {"__name__": "probes"}
+        exec(compile(source, "<probe>", "exec"), namespaces[source])
+    return namespaces[source]
 
 
 def describe(error: BaseException, is_own_file: Callable[[str], bool]) -> dict[str, Any]:

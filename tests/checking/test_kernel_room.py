@@ -24,8 +24,8 @@ def main(monkeypatch):
 
 def ask(body, seconds=20.0):
     source = "def f(student):\n" + "".join(f"    {line}\n" for line in body.splitlines())
-    reply = KernelRoom("note").ask(encode({"source": source, "probe": "f", "inputs": [], "seed": 0}), seconds)
-    return decode(reply)
+    request = {"ticket": "", "source": source, "questions": [{"probe": "f", "inputs": [], "seed": 0}]}
+    return decode(KernelRoom("note").ask(encode(request), seconds))["answers"][0]
 
 
 def test_functions_are_asked_as_they_are_defined_now(main):

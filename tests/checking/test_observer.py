@@ -8,7 +8,7 @@ import pytest
 
 from ebmcourse.checking import probe
 from ebmcourse.checking.observation import decode, encode
-from ebmcourse.checking.observer import LEAST_PATIENCE, Call, Died, Garbled, Lost, Observer, TimedOut
+from ebmcourse.checking.observer import LEAST_PATIENCE, Call, Died, Garbled, Lost, Message, Observer, TimedOut
 
 
 @probe
@@ -42,7 +42,12 @@ def observer(reply, **more):
 
 
 def answer(**said):
-    return lambda request: encode({"ticket": request["ticket"], "seconds": 0.0, **said})
+    """A room's reply that says the same to every question."""
+    return lambda request: reply(request, [{"seconds": 0.0, **said} for _ in request["questions"]])
+
+
+def reply(request, answers):
+    return encode({"ticket": request["ticket"], "answers": answers})
 
 
 def lost(watching):
@@ -59,10 +64,12 @@ def test_a_proper_answer_is_passed_on():
 
 def test_a_request_differs_by_its_ticket_only():
     call = Call("1a/check", Path(__file__), "anything", ("0" * 16, [1, 0.5]), 7, 8.0)
-    one, other = (decode(call.request(ticket * 16)) for ticket in "ab")
+    one, other = (decode(Message((call, CALL)).request(ticket * 16)) for ticket in "ab")
     assert one.pop("ticket") == "a" * 16 and other.pop("ticket") == "b" * 16
-    assert one == other and one["inputs"] == ["0" * 16, [1, 0.5]]
-    assert (one["probe"], one["seed"]) == ("anything", 7) and "def anything(student)" in one["source"]
+    assert one == other and one.keys() == {"source", "questions"}
+    question = {"probe": "anything", "inputs": ["0" * 16, [1, 0.5]], "seed": 7}
+    assert one["questions"] == [question, {"probe": "anything", "inputs": [], "seed": 0}]
+    assert one["source"].count("def anything(student)") == 1
 
 
 @pytest.mark.parametrize(
@@ -86,14 +93,22 @@ def test_an_improper_answer_is_refused_and_flagged(said):
     assert watching._room.closed == 1
 
 
-@pytest.mark.parametrize("reply", [b"", b"\x00" * 100, encode([1]), encode("x"), encode(None), encode({"value": 1})])
-def test_bytes_that_are_no_answer_are_refused(reply):
-    watching = observer(reply)
+NO_ANSWERS = [[1], "x", None, {"answers": 1}, {"answers": [1]}, {"answers": [], "more": 1}, {"ticket": "x"}]
+
+
+@pytest.mark.parametrize("said", [b"", b"\x00" * 100, *map(encode, NO_ANSWERS)])
+def test_bytes_that_are_no_answer_are_refused(said):
+    watching = observer(said)
     assert lost(watching).status == "error" and len(watching.flags) == 1
 
 
-def test_an_answer_to_another_question_is_refused():
-    watching = observer(encode({"ticket": "0123456789abcdef", "seconds": 0.0, "value": 1}))
+@pytest.mark.parametrize(("ticket", "count"), [("0123456789abcdef", 1), (None, 1), ("", 1), ("right", 0), ("right", 2)])
+def test_an_answer_to_another_question_is_refused(ticket, count):
+    def said(request):
+        right = request["ticket"] if ticket == "right" else ticket
+        return encode({"ticket": right, "answers": count * [{"value": 1, "seconds": 0.0}]})
+
+    watching = observer(said)
     lost(watching)
     assert watching.flags == ["1a/check: the submission's process answered what it was not asked"]
 
@@ -135,46 +150,65 @@ def call(number):
     return Call(f"1a/{number}", Path(__file__), "anything", (number,), 0, 8.0)
 
 
+def doubled(request):
+    return reply(request, [{"value": 2 * one["inputs"][0], "seconds": 0.0} for one in request["questions"]])
+
+
 def test_what_is_asked_ahead_is_asked_once_and_in_order():
+    calls, asked = [call(number) for number in range(5)], []
+
+    def noted(request):
+        asked.append([question["inputs"][0] for question in request["questions"]])
+        return doubled(request)
+
+    watching = observer(noted)
+    watching.ask_ahead([Message((calls[0],)), Message(tuple(calls[1:4]))])
+    assert [watching.observe(one) for one in reversed(calls)] == [8, 6, 4, 2, 0]
+    assert asked == [[0], [1, 2, 3], [4]] and watching.seconds.keys() == {one.check for one in calls}
+    assert watching.observe(calls[2]) == 4 and len(asked) == 3, "for several checks that ask the same"
+
+
+@pytest.mark.parametrize("error", [Died(), TimedOut(), Garbled("spoke in tongues"), {"value": 1, "more": 1}])
+def test_who_spoils_an_answer_spoils_no_other(error):
     calls = [call(number) for number in range(4)]
-    asked = []
-
-    def doubled(request):
-        asked.append(request["inputs"][0])
-        return answer(value=2 * request["inputs"][0])(request)
-
-    watching = observer(doubled)
-    watching.ask_ahead(calls[:3])
-    assert asked == [0, 1, 2]
-    assert [watching.observe(one) for one in reversed(calls)] == [6, 4, 2, 0]
-    assert asked == [0, 1, 2, 3] and watching.seconds.keys() == {one.check for one in calls}
-
-
-@pytest.mark.parametrize("error", [Died(), Garbled("spoke in tongues"), {"value": 1, "more": 1}])
-def test_what_went_wrong_ahead_is_said_where_it_is_observed(error):
-    calls = [call(number) for number in range(3)]
 
     def second_goes_wrong(request):
-        if request["inputs"] != [1]:
-            return answer(value=request["inputs"][0])(request)
+        if {"probe": "anything", "inputs": [1], "seed": 0} not in request["questions"]:
+            return doubled(request)
         return error if isinstance(error, Exception) else answer(**error)(request)
 
     watching = observer(second_goes_wrong)
-    watching.ask_ahead(calls)
-    assert watching.observe(calls[0]) == 0 and watching.observe(calls[2]) == 2
-    with pytest.raises(Lost):
+    watching.ask_ahead([Message(tuple(calls[:3])), Message((calls[3],))])
+    assert [watching.observe(calls[number]) for number in (0, 2, 3)] == [0, 4, 6]
+    with pytest.raises(Lost) as found:
         watching.observe(calls[1])
-    assert len(watching.flags) == 1 and watching.flags[0].startswith("1a/1: ")
+    assert found.value.status == ("timeout" if isinstance(error, TimedOut) else "error")
+    flags = {flag.partition(": ")[0] for flag in watching.flags}
+    assert flags == set() if isinstance(error, TimedOut) else "1a/1" in flags
+
+
+def test_what_follows_a_message_without_answers_comes_after_its_calls():
+    """What later messages bring along must not be there when these calls are asked again."""
+    calls, asked = [call(number) for number in range(3)], []
+
+    def dies_together(request):
+        asked.append([question["inputs"][0] for question in request["questions"]])
+        return Died() if len(asked) == 1 else doubled(request)
+
+    watching = observer(dies_together)
+    watching.ask_ahead([Message(tuple(calls[:2])), Message((calls[2],))])
+    assert [watching.observe(one) for one in reversed(calls)] == [4, 2, 0]
+    assert asked == [[0, 1], [0], [1], [2]]
 
 
 def test_nothing_more_is_asked_ahead_after_a_time_out_or_of_a_program_that_fills_the_memory(monkeypatch):
-    calls = [call(number) for number in range(9)]
+    messages = [Message((call(number),)) for number in range(9)]
     watching = observer(TimedOut())
-    watching.ask_ahead(calls)
+    watching.ask_ahead(messages)
     assert watching._room.limits == [8.0]
     monkeypatch.setattr("ebmcourse.checking.observer.MAX_KEPT_BYTES", 1000)
     watching = observer(answer(value="x" * 400))
-    watching.ask_ahead(calls)
+    watching.ask_ahead(messages)
     assert len(watching._room.limits) == 2
 
 

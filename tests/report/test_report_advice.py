@@ -73,14 +73,11 @@ def test_what_is_not_begun_comes_last_however_much_it_is_worth() -> None:
 
 
 def test_a_stub_is_known_by_what_the_observer_says_of_it() -> None:
-    room = Mock(ask=lambda frame, seconds: encode({"error": {"kind": "todo"}, "seconds": 0.0} | _ticket(frame)))
+    answers = [{"error": {"kind": "todo"}, "seconds": 0.0}]
+    room = Mock(ask=lambda frame, seconds: encode({"answers": answers, "ticket": decode(frame)["ticket"]}))
     call = Call("1/a", Path(__file__), "probe", (), 0, 1.0)
     with pytest.raises(Lost, match=f"^{re.escape(NOT_BEGUN)}$"):
         Observer(room, {}, {}, messages=False, budget=1.0).observe(call)
-
-
-def _ticket(frame: bytes) -> dict[str, str]:
-    return {"ticket": decode(frame)["ticket"]}
 
 
 def test_an_id_is_named_only_as_a_whole() -> None:

@@ -50,20 +50,24 @@ def lost(made, question=answer, **limits):
     return found.value
 
 
+NONSENSE = "sent an answer that the kit does not write"
+UNASKED = "answered what it was not asked"
+
+
 @pytest.mark.parametrize(
     ("program", "flag"),
     [
-        ('say(frame(\'{"value": 7, "seconds": 0.0}\'))', "answered what it was not asked"),
-        ('say(frame(\'{"value": 7, "seconds": 0.0, "ticket": ""}\'))', "answered what it was not asked"),
+        ('say(frame(\'{"answers": [{"value": 7, "seconds": 0.0}]}\'))', UNASKED),
+        ('say(frame(\'{"answers": [{"value": 7, "seconds": 0.0}], "ticket": ""}\'))', UNASKED),
         ("say(struct.pack('<Q', 2**60))", "announced an answer of more than 32 MiB"),
-        ("say(struct.pack('<Q', 0))", "sent an answer that the kit does not write"),
-        ("say(struct.pack('<Q', 99) + os.urandom(99))", "sent an answer that the kit does not write"),
-        ("say(frame('[' * 10**5 + ']' * 10**5))", "sent an answer that the kit does not write"),
-        ('say(frame(\'{"value": 7, "seconds": NaN}\'))', "sent an answer that the kit does not write"),
-        ('say(frame(\'{"value": 7, "seconds": 1e999}\'))', "sent an answer that the kit does not write"),
-        ("say(frame('{\"value\": 7, \"seconds\": ' + '9' * 400 + '}'))", "sent an answer that the kit does not write"),
-        ('say(frame(\'{"value": {"$tensor": "0"}, "seconds": 0.0}\'))', "sent an answer that the kit does not write"),
-        ('say(frame(\'{"error": 5, "seconds": 0.0}\'))', "sent an answer that the kit does not write"),
+        ("say(struct.pack('<Q', 0))", NONSENSE),
+        ("say(struct.pack('<Q', 99) + os.urandom(99))", NONSENSE),
+        ("say(frame('[' * 10**5 + ']' * 10**5))", NONSENSE),
+        ('say(frame(\'{"answers": [{"value": 7, "seconds": NaN}]}\'))', NONSENSE),
+        ('say(frame(\'{"answers": [{"value": 7, "seconds": 1e999}]}\'))', NONSENSE),
+        ("say(frame('{\"answers\": [{\"value\": 7, \"seconds\": ' + '9' * 400 + '}]}'))", NONSENSE),
+        ('say(frame(\'{"answers": [{"value": {"$tensor": "0"}, "seconds": 0.0}]}\'))', NONSENSE),
+        ('say(frame(\'{"answers": [{"error": 5, "seconds": 0.0}]}\'))', NONSENSE),
         ("os._exit(0)", "was ended from inside"),
         ("os.kill(os.getpid(), 9); os.abort()", "was ended from inside"),
         ("os.closerange(0, 256)", "was ended from inside"),
@@ -77,7 +81,7 @@ def test_whatever_is_no_answer_costs_its_check_and_is_flagged(inmate, program, f
 
 
 def test_a_second_answer_to_one_question_costs_the_next_check(inmate):
-    forged = 'say(frame(\'{"value": 7, "seconds": 0.0, "ticket": "\' + ticket() + \'"}\'))'
+    forged = 'say(frame(\'{"answers": [{"value": 7, "seconds": 0.0}], "ticket": "\' + ticket() + \'"}\'))'
     made = inmate(work=f"{FRAME}\ndef answer():\n    {forged}\n    return 8\n")
     assert made.ask(answer) == 7
     assert lost(made, constant).status == "error"
@@ -132,7 +136,7 @@ def test_feedback_repeats_nothing_that_a_submission_could_choose(inmate):
     reason = lost(made).reason
     assert "ValueError in work.py, line 3" in reason and "0.24" not in reason and "Secret(" in reason
     forged = {"kind": "error", "type": "__import__", "message": "1.2345", "places": [["../../1.2345", 1]]}
-    tree = json.dumps({"error": forged, "seconds": 0.0})[:-1] + ', "ticket": "'
+    tree = json.dumps({"answers": [{"error": forged, "seconds": 0.0}]})[:-1] + ', "ticket": "'
     made = inmate(work=f"{FRAME}\ndef answer():\n    say(frame({tree!r} + ticket() + '\"}}'))\n")
     assert lost(made).reason == "Your program stopped with an exception."
 
@@ -181,17 +185,20 @@ def answer():
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
+def asked(probe, source):
+    """A request for one call of a probe without inputs."""
+    return encode({"ticket": "", "source": source, "questions": [{"probe": probe, "inputs": [], "seed": 0}]})
+
+
 def test_the_room_says_what_happened(sandbox):
-    request = encode({"source": "", "probe": "nothing", "inputs": [], "seed": 0})
+    request = asked("nothing", "")
     room = SandboxRoom(sandbox, {})
     try:
         assert b"KeyError" in room.ask(request, 20.0)
         with pytest.raises((Died, Garbled)):
             room.ask(b"no request", 20.0)
         with pytest.raises(TimedOut):
-            room.ask(
-                encode({"source": "import time\ndef f(s): time.sleep(9)", "probe": "f", "inputs": [], "seed": 0}), 0.3
-            )
+            room.ask(asked("f", "import time\ndef f(s): time.sleep(9)"), 0.3)
         assert b"KeyError" in room.ask(request, 20.0)
     finally:
         room.close()
@@ -201,7 +208,7 @@ def test_the_room_says_what_happened(sandbox):
 def test_a_sandbox_that_was_killed_is_started_again(needs_sandbox):
     with Sandbox() as sandbox:
         room = SandboxRoom(sandbox, {})
-        request = encode({"source": "def f(s): return 1", "probe": "f", "inputs": [], "seed": 0})
+        request = asked("f", "def f(s): return 1")
         first = room.ask(request, 20.0)
         assert sandbox._process is not None
         sandbox._process.kill()

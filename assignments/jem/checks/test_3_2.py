@@ -9,7 +9,8 @@ from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, 
 
 @inputs
 def images(rng):
-    return torch.from_numpy(rng.uniform(-1, 1, (6, 1, 56, 56)).astype(np.float32))
+    """Bytes (B, 28, 28), see `textures`."""
+    return torch.from_numpy(rng.integers(0, 256, (6, 28, 28)).astype(np.uint8))
 
 
 def gratings(rng, classes):
@@ -153,6 +154,7 @@ def energy_of(student, weights, images, logits, labels, scale):
     whole, _ = network(student, weights, logits.shape[1])
     given, _ = network(student, weights, logits.shape[1])
     given.get_logits = lambda x: logits[: len(x)].clone()
+    images = textures(images)
     with torch.no_grad():
         head_of(whole, logits.shape[1]).weight *= scale
     return ways(
