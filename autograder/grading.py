@@ -22,6 +22,7 @@ from autograder.judge import Judge
 from autograder.programs import reference_program
 from autograder.results import Result, Timings, read_result, result_path, write_result, write_timings
 from autograder.sandbox.sandbox import Sandbox, SandboxRoom
+from autograder.sandbox.zygote import use_huge_pages
 from autograder.seed import Seed
 from autograder.submissions import Submission
 from ebmcourse.checking.answers import PUBLIC_SEED, Live
@@ -66,6 +67,7 @@ class Grader:
         self._sandbox = Sandbox(job.assignment.modules)
         if job.confined:
             self._sandbox.start()
+            use_huge_pages()  # of the judge, who will judge many
 
     def grade(self, submission: Submission) -> tuple[Result, Timings]:
         """Judge one submission."""

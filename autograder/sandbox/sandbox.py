@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 import ebmcourse
 from autograder.sandbox.limits import LIMITS
 from autograder.sandbox.syscalls import program
@@ -155,7 +157,8 @@ class SandboxRoom:
 
     def __init__(self, sandbox: Sandbox, files: dict[str, str]) -> None:
         self._sandbox = sandbox
-        self._files = encode(files)
+        contents = {name: np.frombuffer(text.encode(), np.uint8) for name, text in files.items()}
+        self._files = encode(contents)  # bytes: as text, they would be escaped twice
         self._channel: socket.socket | None = None
 
     def ask(self, frame: bytes, seconds: float) -> bytes:

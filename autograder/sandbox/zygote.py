@@ -174,17 +174,18 @@ def serve_submission(door: socket.socket, rules: Rules) -> None:
     door.close()
     channel = socket.socket(fileno=descriptors[0])
     with channel.makefile("rb") as reader, channel.makefile("wb") as writer:
-        for name, text in decode(read_frame(reader) or b"").items():
+        for name, content in decode(read_frame(reader) or b"").items():
             with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "wb") as file:
-                file.write(text.encode())
+                file.write(content.numpy())
         serve(reader, writer, FOLDER)
 
 
 def use_huge_pages() -> None:
     """Let the kernel gather this process's memory in pages of 2 MiB, as far as it can.
 
-    A fork copies the table of pages, and an exit takes it down: of half a gigabyte in pages of 4 KiB, that takes longer
-    than most submissions compute. Kernels before Linux 6.1 refuse, and all is as it was.
+    The processor finds its way in few large pages faster than in many small ones. A fork copies the table of pages, and
+    an exit takes it down: of half a gigabyte in pages of 4 KiB, that takes longer than most submissions compute.
+    Kernels before Linux 6.1 refuse, and all is as it was.
     """
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     for line in Path("/proc/self/maps").read_text().splitlines():

@@ -92,18 +92,19 @@ class Checks:
         """All that was asked so far, in its order, and as much as possible in one message.
 
         A stand-in for an exercise must come near a submission after that exercise was asked about. So a call that
-        brings one along which has not been there before begins a new message. The last call goes alone: that a program
-        answers more often than it is asked shows when it is asked again.
+        brings one along which has not been there before begins a new message. There are two messages at least: that a
+        program answers more often than it is asked shows when it is asked again.
         """
-        calls = list(dict.fromkeys(self._calls.values()))
         messages: list[list[Call]] = []
         met: set[str] = set()
-        for call in calls:
+        for call in dict.fromkeys(self._calls.values()):
             along = stand_ins(call.file, call.probe)
-            if not messages or call is calls[-1] or call.file != messages[-1][0].file or not along <= met:
+            if not messages or call.file != messages[-1][0].file or not along <= met:
                 messages.append([])
             messages[-1].append(call)
             met |= along
+        if len(messages) == 1 and len(messages[0]) > 1:
+            messages.append([messages[0].pop()])
         return [Message(tuple(calls)) for calls in messages]
 
     def require(self, check: Exercise) -> None:
