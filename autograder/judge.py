@@ -39,7 +39,7 @@ class Judge:
             raise BrokenChecks("\n".join(collector.complaints) or f"No checks were found in {checks}.")
         self._judgements = collector.judgements
         self.of_reference = self.outcomes(None)
-        self._messages = self._checks.messages()
+        self._requests = self._checks.requests()
 
     def outcomes(self, observer: Observer | None) -> list[Outcome]:
         """Run all checks on the submission that `observer` looks at, in the order in which they stand in the files.
@@ -50,7 +50,7 @@ class Judge:
         self._checks.observer = observer
         self._checks.outcomes = {}
         if observer is not None:
-            observer.ask_ahead(self._messages)
+            observer.ask_ahead(self._requests)
         for check, judgement in self._judgements:
             error: BaseException | None = None
             try:

@@ -51,11 +51,12 @@ class Room:
     """A submission that answers with what a function makes of the numbers that it is given."""
 
     def __init__(self, function):
-        self.function, self.tickets = function, []
+        self.function, self.tickets, self.requests = function, [], []
 
     def ask(self, frame, seconds):
         request = decode(frame)
         self.tickets.append(request["ticket"])
+        self.requests.append(request)
         values = [self.function(question["inputs"][0]) for question in request["questions"]]
         answers = [{"value": value, "seconds": 0.0} for value in values]
         return encode({"answers": answers, "ticket": request["ticket"]})
@@ -101,6 +102,52 @@ def test_every_submission_gets_what_it_deserves_whoever_came_before(folder):
     again, other = judged(made, lambda x: 2 * x)
     assert again == right
     assert len({*room.tickets, *other.tickets}) == 4, "no ticket is used twice"
+
+
+STAND_INS = """
+from ebmcourse.checking import probe
+
+
+@probe
+def twice(x):
+    return x + x
+"""
+
+LATER = """
+
+from stand_ins import twice
+
+
+@probe
+def doubled_twice(student, numbers):
+    return student.work.double(twice(numbers))
+
+
+@probe
+def shown_twice(student, numbers):
+    return student.work.double(twice(numbers)) + 0
+
+
+@exercise("2a", points=1, hint="Twice.")
+def test_later(run, numbers):
+    \"""Doubles what is double already.\"""
+    assert_close(*run(doubled_twice, numbers))
+
+
+@exercise("2a", points=1, hint="Twice.")
+def test_later_still(run, numbers):
+    \"""Doubles it again.\"""
+    assert_close(*run(shown_twice, numbers))
+"""
+
+
+def test_questions_travel_together_but_a_stand_in_never_with_its_own_exercise(folder):
+    (folder / "checks" / "stand_ins.py").write_text(STAND_INS)
+    (folder / "checks" / "test_work.py").write_text(CHECKS + LATER)
+    _, room = judged(judge(folder), lambda x: 2 * x)
+    asked = [[question["probe"] for question in request["questions"]] for request in room.requests]
+    assert asked == [["doubled", "doubled"], ["doubled_twice", "shown_twice"]], "1c asks the same as 1a, so once"
+    assert ["def twice" in request["source"] for request in room.requests] == [False, True]
 
 
 def test_settings_for_other_tests_in_the_same_shell_change_nothing(folder, monkeypatch):

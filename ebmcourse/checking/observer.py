@@ -48,16 +48,16 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Message:
+class Request:
     """Calls of probes in one file of checks that are asked for together.
 
-    Whoever asks many submissions the same keeps the message: it is encoded once.
+    Whoever asks many submissions the same keeps the request: it is encoded once.
     """
 
     calls: tuple[Call, ...]
 
-    def request(self, ticket: str) -> bytes:
-        """The request that asks for the calls' observations, see `runner.answer`."""
+    def encoded(self, ticket: str) -> bytes:
+        """The bytes that ask for the calls' observations, see `runner.answer`."""
         head, tail = self._around_ticket
         return head + ticket.encode() + tail
 
@@ -139,23 +139,23 @@ class Observer:
         self._patience = 1.0
         self._kept: dict[Call, _Answer | Lost] = {}
 
-    def ask_ahead(self, messages: Iterable[Message]) -> None:
-        """Ask these messages now, and keep the answers for `observe`, up to the first one that does not come in time.
+    def ask_ahead(self, requests: Iterable[Request]) -> None:
+        """Ask these requests now, and keep the answers for `observe`, up to the first one that does not come in time.
 
         Whoever then judges in one go needs half the time of a judge who waits before each judgement, and finds the
-        machine's caches full of other things. A message may take as long as the longest of its calls may. Where it
+        machine's caches full of other things. A request may take as long as the longest of its calls may. Where it
         brings no answers, nothing is lost: its calls are asked one by one, before anything else is.
         """
         left = MAX_KEPT_BYTES
-        for message in messages:
+        for request in requests:
             try:
-                answers, size = self._ask(message, min(max(call.seconds for call in message.calls), self._budget))
-                self._kept |= zip(message.calls, answers, strict=True)
+                answers, size = self._ask(request, min(max(call.seconds for call in request.calls), self._budget))
+                self._kept |= zip(request.calls, answers, strict=True)
                 left -= size
             except TimedOut:
                 return
             except (Died, Garbled):
-                self._kept |= {call: self._ask_alone(call) for call in message.calls}
+                self._kept |= {call: self._ask_alone(call) for call in request.calls}
             if left < 0:
                 return
 
@@ -174,7 +174,7 @@ class Observer:
         if seconds <= 0:
             return Lost("timeout", "The submission's time was used up by the checks before this one.")
         try:
-            (answer,), _ = self._ask(Message((call,)), seconds)
+            (answer,), _ = self._ask(Request((call,)), seconds)
             self._patience = 1.0
             return answer
         except TimedOut:
@@ -187,21 +187,21 @@ class Observer:
         except Garbled:
             return Lost("error", "Your program sent an answer that cannot be read.")
 
-    def _ask(self, message: Message, seconds: float) -> tuple[list[_Answer], int]:
-        """The answers to the calls of a message, and how many bytes they took on their way."""
+    def _ask(self, request: Request, seconds: float) -> tuple[list[_Answer], int]:
+        """The answers to the calls of a request, and how many bytes they took on their way."""
         ticket = secrets.token_hex(len(_NO_TICKET) // 2)
         begin = time.monotonic()
         try:
-            frame = self._room.ask(message.request(ticket), seconds)
+            frame = self._room.ask(request.encoded(ticket), seconds)
             elapsed = time.monotonic() - begin
-            answers = _read(frame, ticket, len(message.calls))
+            answers = _read(frame, ticket, len(request.calls))
         except Garbled as garbled:
             self._room.close()
-            self.flags.append(f"{message.calls[0].check}: the submission's process {garbled}")
+            self.flags.append(f"{request.calls[0].check}: the submission's process {garbled}")
             raise
         finally:
             self._budget -= time.monotonic() - begin  # the budget trusts no clock of the submission's
-        for call, (_, used) in zip(message.calls, answers, strict=True):
+        for call, (_, used) in zip(request.calls, answers, strict=True):
             self.seconds[call.check] = self.seconds.get(call.check, 0.0) + min(max(used, 0.0), elapsed)
         return [answer for answer, _ in answers], len(frame)
 

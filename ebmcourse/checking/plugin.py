@@ -16,7 +16,7 @@ import pytest
 from ebmcourse.checking.answers import Answers, derive
 from ebmcourse.checking.compare import Mismatch, require_structure
 from ebmcourse.checking.exercise import Exercise
-from ebmcourse.checking.observer import Call, Lost, Message, Observer
+from ebmcourse.checking.observer import Call, Lost, Observer, Request
 from ebmcourse.checking.outcome import Outcome, Status
 from ebmcourse.checking.probe import stand_ins
 
@@ -88,24 +88,24 @@ class Checks:
 
         return run
 
-    def messages(self) -> list[Message]:
-        """All that was asked so far, in its order, and as much as possible in one message.
+    def requests(self) -> list[Request]:
+        """All that was asked so far, in its order, and as much as possible in one request.
 
         A stand-in for an exercise must come near a submission after that exercise was asked about. So a call that
-        brings one along which has not been there before begins a new message. There are two messages at least: that a
+        brings one along which has not been there before begins a new request. There are two requests at least: that a
         program answers more often than it is asked shows when it is asked again.
         """
-        messages: list[list[Call]] = []
+        requests: list[list[Call]] = []
         met: set[str] = set()
         for call in dict.fromkeys(self._calls.values()):
             along = stand_ins(call.file, call.probe)
-            if not messages or call.file != messages[-1][0].file or not along <= met:
-                messages.append([])
-            messages[-1].append(call)
+            if not requests or call.file != requests[-1][0].file or not along <= met:
+                requests.append([])
+            requests[-1].append(call)
             met |= along
-        if len(messages) == 1 and len(messages[0]) > 1:
-            messages.append([messages[0].pop()])
-        return [Message(tuple(calls)) for calls in messages]
+        if len(requests) == 1 and len(requests[0]) > 1:
+            requests.append([requests[0].pop()])
+        return [Request(tuple(calls)) for calls in requests]
 
     def require(self, check: Exercise) -> None:
         """Raise `Lost` where the check needs another one that has not passed."""

@@ -8,7 +8,7 @@ import pytest
 
 from ebmcourse.checking import probe
 from ebmcourse.checking.observation import decode, encode
-from ebmcourse.checking.observer import LEAST_PATIENCE, Call, Died, Garbled, Lost, Message, Observer, TimedOut
+from ebmcourse.checking.observer import LEAST_PATIENCE, Call, Died, Garbled, Lost, Observer, Request, TimedOut
 
 
 @probe
@@ -64,7 +64,7 @@ def test_a_proper_answer_is_passed_on():
 
 def test_a_request_differs_by_its_ticket_only():
     call = Call("1a/check", Path(__file__), "anything", ("0" * 16, [1, 0.5]), 7, 8.0)
-    one, other = (decode(Message((call, CALL)).request(ticket * 16)) for ticket in "ab")
+    one, other = (decode(Request((call, CALL)).encoded(ticket * 16)) for ticket in "ab")
     assert one.pop("ticket") == "a" * 16 and other.pop("ticket") == "b" * 16
     assert one == other and one.keys() == {"source", "questions"}
     question = {"probe": "anything", "inputs": ["0" * 16, [1, 0.5]], "seed": 7}
@@ -162,7 +162,7 @@ def test_what_is_asked_ahead_is_asked_once_and_in_order():
         return doubled(request)
 
     watching = observer(noted)
-    watching.ask_ahead([Message((calls[0],)), Message(tuple(calls[1:4]))])
+    watching.ask_ahead([Request((calls[0],)), Request(tuple(calls[1:4]))])
     assert [watching.observe(one) for one in reversed(calls)] == [8, 6, 4, 2, 0]
     assert asked == [[0], [1, 2, 3], [4]] and watching.seconds.keys() == {one.check for one in calls}
     assert watching.observe(calls[2]) == 4 and len(asked) == 3, "for several checks that ask the same"
@@ -178,7 +178,7 @@ def test_who_spoils_an_answer_spoils_no_other(error):
         return error if isinstance(error, Exception) else answer(**error)(request)
 
     watching = observer(second_goes_wrong)
-    watching.ask_ahead([Message(tuple(calls[:3])), Message((calls[3],))])
+    watching.ask_ahead([Request(tuple(calls[:3])), Request((calls[3],))])
     assert [watching.observe(calls[number]) for number in (0, 2, 3)] == [0, 4, 6]
     with pytest.raises(Lost) as found:
         watching.observe(calls[1])
@@ -188,7 +188,7 @@ def test_who_spoils_an_answer_spoils_no_other(error):
 
 
 def test_what_follows_a_message_without_answers_comes_after_its_calls():
-    """What later messages bring along must not be there when these calls are asked again."""
+    """What later requests bring along must not be there when these calls are asked again."""
     calls, asked = [call(number) for number in range(3)], []
 
     def dies_together(request):
@@ -196,19 +196,19 @@ def test_what_follows_a_message_without_answers_comes_after_its_calls():
         return Died() if len(asked) == 1 else doubled(request)
 
     watching = observer(dies_together)
-    watching.ask_ahead([Message(tuple(calls[:2])), Message((calls[2],))])
+    watching.ask_ahead([Request(tuple(calls[:2])), Request((calls[2],))])
     assert [watching.observe(one) for one in reversed(calls)] == [4, 2, 0]
     assert asked == [[0, 1], [0], [1], [2]]
 
 
 def test_nothing_more_is_asked_ahead_after_a_time_out_or_of_a_program_that_fills_the_memory(monkeypatch):
-    messages = [Message((call(number),)) for number in range(9)]
+    requests = [Request((call(number),)) for number in range(9)]
     watching = observer(TimedOut())
-    watching.ask_ahead(messages)
+    watching.ask_ahead(requests)
     assert watching._room.limits == [8.0]
     monkeypatch.setattr("ebmcourse.checking.observer.MAX_KEPT_BYTES", 1000)
     watching = observer(answer(value="x" * 400))
-    watching.ask_ahead(messages)
+    watching.ask_ahead(requests)
     assert len(watching._room.limits) == 2
 
 
