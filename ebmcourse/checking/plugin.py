@@ -69,7 +69,7 @@ class Checks:
         """The `run` of one check of one submission.
 
         The inputs of a check's calls are the same for every submission, so a call is made once and asked often; where
-        another check of the exercise asks the same, it is the same call.
+        another check asks the same, it is the same call.
         """
         numbers = itertools.count()
 

@@ -62,10 +62,11 @@ def probe_source(path: Path, *probes: str) -> str:
     return "\n".join(ast.unparse(node) for _, node in _parts(path, frozenset(probes))) + "\n"
 
 
-def stand_ins(path: Path, probe: str) -> set[str]:
+@cache
+def stand_ins(path: Path, probe: str) -> frozenset[str]:
     """The names of the probes that `probe_source` brings along from files beside the check file `path`."""
     parts = _parts(path, frozenset({probe}))
-    return {node.name for file, node in parts if file != path and isinstance(node, _Definition)}
+    return frozenset(node.name for file, node in parts if file != path and isinstance(node, _Definition))
 
 
 def _parts(path: Path, wanted: frozenset[str]) -> list[tuple[Path, ast.stmt]]:
