@@ -57,7 +57,7 @@ class Room:
         request = decode(frame)
         self.tickets.append(request["ticket"])
         self.requests.append(request)
-        values = [self.function(question["inputs"][0]) for question in request["questions"]]
+        values = [self.function(request["values"][question["inputs"][0]]) for question in request["questions"]]
         answers = [{"value": value, "seconds": 0.0} for value in values]
         return encode({"answers": answers, "ticket": request["ticket"]})
 

@@ -128,3 +128,12 @@ def _unflatten(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(tree, list):
         return [_unflatten(item, tensors) for item in tree]
     return tree
+
+
+def copied(value: Any) -> Any:
+    """A copy of a decoded observation that shares no tensor with it."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value

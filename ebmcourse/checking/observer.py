@@ -64,14 +64,28 @@ class Request:
     @cached_property
     def _around_ticket(self) -> tuple[bytes, bytes]:
         """What stands before and after the ticket, which is all that changes from one submission to the next."""
-        questions = [{"probe": call.probe, "inputs": list(call.inputs), "seed": call.seed} for call in self.calls]
+        values: list[Any] = []
+        questions = [
+            {"probe": call.probe, "inputs": [_place(value, values) for value in call.inputs], "seed": call.seed}
+            for call in self.calls
+        ]
         request = {
             "ticket": _NO_TICKET,  # first, so that nothing in the inputs can be taken for it
             "source": probe_source(self.calls[0].file, *sorted({call.probe for call in self.calls})),
+            "values": values,
             "questions": questions,
         }
         head, _, tail = encode(request).partition(_NO_TICKET.encode())
         return head, tail
+
+
+def _place(value: Any, values: list[Any]) -> int:
+    """The index of a value in `values`, where it is put unless it is there already."""
+    for place, other in enumerate(values):
+        if _is_same(value, other):
+            return place
+    values.append(value)
+    return len(values) - 1
 
 
 class Lost(Exception):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from ebmcourse.checking.observation import MAX_BYTES, Encoder, decode
+from ebmcourse.checking.observation import MAX_BYTES, Encoder, copied, decode
 from ebmcourse.checking.probe import Missing, Student, reset_world
 
 _LENGTH = struct.Struct("<Q")
@@ -58,20 +58,22 @@ def answer(
 ) -> bytes:
     """Run the probes that are asked for beside `student`, one after the other, and return the encoded reply.
 
-    A request is the observation ``{"ticket", "source", "questions": [{"probe", "inputs", "seed"}, …]}``; the reply is
-    ``{"ticket", "answers"}`` with one answer to each question, ``{"value", "seconds"}`` or ``{"error", "seconds"}``. An
-    error says what kind, and in which line of the submission; the ticket says to which request the reply belongs.
+    A request is the observation ``{"ticket", "source", "values", "questions": [{"probe", "inputs", "seed"}, …]}``.
+    Inputs are indices into the values, of which every question gets copies of its own. The reply is ``{"ticket",
+    "answers"}`` with one answer to each question, ``{"value", "seconds"}`` or ``{"error", "seconds"}``. An error says
+    what kind, and in which line of the submission; the ticket says to which request the reply belongs.
     `namespaces` keeps what each source of probes defines from one request to the next; `is_own_file` says whether a
     file name of a traceback is the submission's.
     """
     reply = Encoder()
     answers = []
     for question in request["questions"]:
+        inputs = [copied(request["values"][place]) for place in question["inputs"]]
         reset_world(question["seed"])
         begin = time.perf_counter()
         try:
             probe = _namespace(request["source"], namespaces)[question["probe"]]
-            value = probe(student, *question["inputs"])
+            value = probe(student, *inputs)
             seconds = time.perf_counter() - begin
             answers.append({"value": reply.add(value), "seconds": seconds})
         except BaseException as error:  # SystemExit, pytest's outcomes and whatever else a submission raises

@@ -24,7 +24,7 @@ def main(monkeypatch):
 
 def ask(body, seconds=20.0):
     source = "def f(student):\n" + "".join(f"    {line}\n" for line in body.splitlines())
-    request = {"ticket": "", "source": source, "questions": [{"probe": "f", "inputs": [], "seed": 0}]}
+    request = {"ticket": "", "source": source, "values": [], "questions": [{"probe": "f", "inputs": [], "seed": 0}]}
     return decode(KernelRoom("note").ask(encode(request), seconds))["answers"][0]
 
 

@@ -27,8 +27,8 @@ def room(folder):
 
 def ask(room, body, seconds=30.0):
     source = "def f(student):\n" + "".join(f"    {line}\n" for line in body.splitlines())
-    questions = [{"probe": "f", "inputs": [], "seed": 0}]
-    return decode(room.ask(encode({"ticket": "", "source": source, "questions": questions}), seconds))["answers"][0]
+    request = {"ticket": "", "source": source, "values": [], "questions": [{"probe": "f", "inputs": [], "seed": 0}]}
+    return decode(room.ask(encode(request), seconds))["answers"][0]
 
 
 def test_prints_do_not_mix_with_answers(room):

@@ -63,12 +63,15 @@ def test_a_proper_answer_is_passed_on():
 
 
 def test_a_request_differs_by_its_ticket_only():
-    call = Call("1a/check", Path(__file__), "anything", ("0" * 16, [1, 0.5]), 7, 8.0)
-    one, other = (decode(Request((call, CALL)).encoded(ticket * 16)) for ticket in "ab")
+    pair = [1, 0.5]
+    call = Call("1a/check", Path(__file__), "anything", ("0" * 16, pair), 7, 8.0)
+    again = Call("1a/check", Path(__file__), "anything", (pair, 3, "0" * 16), 7, 8.0)
+    one, other = (decode(Request((call, CALL, again)).encoded(ticket * 16)) for ticket in "ab")
     assert one.pop("ticket") == "a" * 16 and other.pop("ticket") == "b" * 16
-    assert one == other and one.keys() == {"source", "questions"}
-    question = {"probe": "anything", "inputs": ["0" * 16, [1, 0.5]], "seed": 7}
-    assert one["questions"] == [question, {"probe": "anything", "inputs": [], "seed": 0}]
+    assert one == other and one.keys() == {"source", "values", "questions"}
+    assert one["values"] == ["0" * 16, pair, 3], "each once"
+    assert [question["inputs"] for question in one["questions"]] == [[0, 1], [], [1, 2, 0]]
+    assert one["questions"][0] == {"probe": "anything", "inputs": [0, 1], "seed": 7}
     assert one["source"].count("def anything(student)") == 1
 
 
@@ -150,15 +153,20 @@ def call(number):
     return Call(f"1a/{number}", Path(__file__), "anything", (number,), 0, 8.0)
 
 
+def numbers(request):
+    """What the calls of a request are about, see `call`."""
+    return [request["values"][question["inputs"][0]] for question in request["questions"]]
+
+
 def doubled(request):
-    return reply(request, [{"value": 2 * one["inputs"][0], "seconds": 0.0} for one in request["questions"]])
+    return reply(request, [{"value": 2 * number, "seconds": 0.0} for number in numbers(request)])
 
 
 def test_what_is_asked_ahead_is_asked_once_and_in_order():
     calls, asked = [call(number) for number in range(5)], []
 
     def noted(request):
-        asked.append([question["inputs"][0] for question in request["questions"]])
+        asked.append(numbers(request))
         return doubled(request)
 
     watching = observer(noted)
@@ -173,7 +181,7 @@ def test_who_spoils_an_answer_spoils_no_other(error):
     calls = [call(number) for number in range(4)]
 
     def second_goes_wrong(request):
-        if {"probe": "anything", "inputs": [1], "seed": 0} not in request["questions"]:
+        if 1 not in numbers(request):
             return doubled(request)
         return error if isinstance(error, Exception) else answer(**error)(request)
 
@@ -192,7 +200,7 @@ def test_what_follows_a_message_without_answers_comes_after_its_calls():
     calls, asked = [call(number) for number in range(3)], []
 
     def dies_together(request):
-        asked.append([question["inputs"][0] for question in request["questions"]])
+        asked.append(numbers(request))
         return Died() if len(asked) == 1 else doubled(request)
 
     watching = observer(dies_together)

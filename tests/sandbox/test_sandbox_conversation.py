@@ -187,7 +187,8 @@ def answer():
 
 def asked(probe, source):
     """A request for one call of a probe without inputs."""
-    return encode({"ticket": "", "source": source, "questions": [{"probe": probe, "inputs": [], "seed": 0}]})
+    questions = [{"probe": probe, "inputs": [], "seed": 0}]
+    return encode({"ticket": "", "source": source, "values": [], "questions": questions})
 
 
 def test_the_room_says_what_happened(sandbox):
