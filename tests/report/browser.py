@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,10 +60,16 @@ class Browser:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._session = None
+        with suppress(OSError, RuntimeError, EOFError, TimeoutError):
+            self.call("Browser.close")  # killed, it leaves processes behind that still write to the profile
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         os.close(self._out)
         os.close(self._in)
-        self._process.kill()
-        self._process.wait()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result; raises RuntimeError where the browser refuses."""
