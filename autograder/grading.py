@@ -32,6 +32,7 @@ from ebmcourse.checking.observer import Observer
 from ebmcourse.checking.program import laid_out
 
 DRAWING_SECONDS = 20.0  # for all drawings of a submission together
+LATE_MODULES = ("torch._dynamo",)  # and 900 more: torch imports them at the first step of an optimizer
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,18 @@ class Grader:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._given = job.assignment.given_texts()
-        self._open = ExitStack()
-        reference = self._open.enter_context(laid_out(reference_program(job.assignment)))
-        self._judge = Judge(job.assignment.checks, Live(job.seed.value, reference))
-        self._public = Live(PUBLIC_SEED, reference)
-        self._sandbox = Sandbox(job.assignment.modules)
-        if job.confined:
-            self._sandbox.start()
-            use_huge_pages()  # of the judge, who will judge many
+        self._sandbox = Sandbox((*job.assignment.modules, *LATE_MODULES))
+        with ExitStack() as stack:
+            stack.callback(self._sandbox.close)
+            if job.confined:
+                self._sandbox.launch()  # it imports what submissions need while the judge imports it, too
+            reference = stack.enter_context(laid_out(reference_program(job.assignment)))
+            self._judge = Judge(job.assignment.checks, Live(job.seed.value, reference))
+            self._public = Live(PUBLIC_SEED, reference)
+            if job.confined:
+                self._sandbox.start()
+                use_huge_pages()  # of the judge, who will judge many
+            self._open = stack.pop_all()
 
     def grade(self, submission: Submission) -> tuple[Result, Timings]:
         """Judge one submission."""
@@ -110,7 +115,6 @@ class Grader:
 
     def close(self) -> None:
         """End the sandbox, and remove the reference that was laid out."""
-        self._sandbox.close()
         self._open.close()
 
     @contextmanager

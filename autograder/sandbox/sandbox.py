@@ -84,6 +84,7 @@ class Sandbox:
         self._modules = ("ebmcourse.checking.runner", *modules)
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._warm = False
 
     def __enter__(self) -> Sandbox:
         self.start()
@@ -92,8 +93,8 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self) -> None:
-        """Start the sandbox and wait until it is warm; raises `Unavailable` where that fails."""
+    def launch(self) -> None:
+        """Start the sandbox and go on while it warms up; raises `Unavailable` where that fails."""
         if self._process is not None:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -109,8 +110,17 @@ class Sandbox:
             )
         ours.settimeout(WARM_UP_SECONDS)
         self._control = ours
+        self._warm = False
+
+    def start(self) -> None:
+        """Start the sandbox and wait until it is warm; raises `Unavailable` where that fails."""
+        self.launch()
+        assert self._control
+        if self._warm:
+            return
         with contextlib.suppress(OSError):
-            if ours.recv(16) == b"ready":
+            if self._control.recv(16) == b"ready":
+                self._warm = True
                 return
         complaint = self._complaint()
         self.close()
