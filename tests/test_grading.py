@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from autograder import assignment as assignments
 from autograder.cli import main as autograder
-from autograder.grading import in_short
-from autograder.seed import secret
+from autograder.grading import Grader, Job, in_short
+from autograder.judge import BrokenChecks
+from autograder.seed import given, secret
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_sandbox")]
 
@@ -152,3 +154,17 @@ def test_a_full_disk_leaves_no_half_written_result(tiny_course, submitted, tmp_p
 def test_flags_that_say_the_same_are_made_one():
     flags = ["1a/x: it ended", "1a/y: it ended", "1b/x: it: lied", "1b/y: it ended"]
     assert in_short(flags) == ["1a/x and 2 more: it ended", "1b/x: it: lied"]
+
+
+def children() -> list[str]:
+    """The numbers of the processes that this one has started."""
+    return [number for path in Path("/proc/self/task").glob("*/children") for number in path.read_text().split()]
+
+
+def test_checks_that_cannot_be_loaded_leave_no_sandbox_behind(tiny_course):
+    (tiny_course / "solutions" / "tiny" / "checks" / "test_1.py").write_text("import a_module_of_nobody\n")
+    tiny = assignments.load("tiny", tiny_course)
+    before = children()
+    with pytest.raises(BrokenChecks, match="a_module_of_nobody"):
+        Grader(Job(tiny, tiny.checks_sha256(), given(0), confined=True))
+    assert children() == before

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from ebmcourse.checking.local import LocalRoom
 from ebmcourse.checking.observation import decode, encode
@@ -29,6 +30,17 @@ def ask(room, body, seconds=30.0):
     source = "def f(student):\n" + "".join(f"    {line}\n" for line in body.splitlines())
     request = {"ticket": "", "source": source, "values": [], "questions": [{"probe": "f", "inputs": [], "seed": 0}]}
     return decode(room.ask(encode(request), seconds))["answers"][0]
+
+
+def test_what_a_call_does_to_its_inputs_no_other_call_sees(room):
+    source = "def changed(student, x, more):\n    return [x.mul_(2), more['x'].add_(1), more.pop('word')]"
+    numbers = torch.arange(3.0)
+    question = {"probe": "changed", "inputs": [0, 1], "seed": 0}
+    values = [numbers, {"x": numbers, "word": "once"}]
+    request = {"ticket": "", "source": source, "values": values, "questions": [question] * 3}
+    answers = decode(room.ask(encode(request), 30.0))["answers"]
+    for doubled, raised, word in (answer["value"] for answer in answers):
+        assert doubled.tolist() == [0, 2, 4] and raised.tolist() == [1, 2, 3] and word == "once"
 
 
 def test_prints_do_not_mix_with_answers(room):
