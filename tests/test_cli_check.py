@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from autograder.cli import main as autograder
+from ebmcourse.checking.session import run_public_checks
 from ebmcourse.cli import main as ebmcourse
 
 STUB = """
@@ -89,3 +90,13 @@ def test_every_kind_of_broken_file_is_one_message(tmp_path, text):
 def test_a_folder_that_is_no_assignment_and_a_part_that_does_not_exist_are_told_in_a_sentence(tmp_path):
     said = check(tmp_path, expect=2)
     assert "go to the folder of the assignment" in said[-1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_program_computes_reaches_the_caller(folder):
+    class Room:
+        def ask(self, frame, seconds):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_public_checks(folder, room=Room())

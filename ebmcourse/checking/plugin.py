@@ -30,13 +30,26 @@ Run = Callable[..., tuple[Any, Any]]
 _CHECKS = pytest.StashKey["Checks"]()
 
 
-def run_pytest(checks: Path, *plugins: object) -> int:
-    """Run pytest on the checks in a folder, whatever the environment says about pytest; returns its exit code."""
+def run_pytest(checks: Path, *plugins: object) -> None:
+    """Run pytest on the checks in a folder, whatever the environment says about pytest."""
     kept = {name: os.environ.pop(name) for name in _SETTINGS if name in os.environ}
+    interrupts = _Interrupts()
     try:
-        return pytest.main([*_OPTIONS, str(checks.resolve())], plugins=list(plugins))
+        pytest.main([*_OPTIONS, str(checks.resolve())], plugins=[interrupts, *plugins])
     finally:
         os.environ.update(kept)
+    if interrupts.pressed:
+        raise KeyboardInterrupt
+
+
+class _Interrupts:
+    """A pytest plugin that notices Ctrl-C, which pytest keeps to itself."""
+
+    pressed = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Called for Ctrl-C, and with another class for what pytest stops at."""
+        self.pressed = excinfo.type is KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")
