@@ -7,7 +7,6 @@ import math
 import re
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -145,7 +144,7 @@ class Observer:
         self, room: Room, files: dict[str, str], problems: dict[str, str], *, messages: bool, budget: float
     ) -> None:
         self.flags: list[str] = []
-        self.seconds: dict[str, float] = defaultdict(float)  # the submission's own computing time for each check
+        self.seconds: dict[str, float] = {}  # the submission's own computing time for each check
         self._room = room
         self._files = files
         self._problems = problems
@@ -194,7 +193,7 @@ class Observer:
             return answer
         except TimedOut:
             self._patience = max(self._patience / 2, LEAST_PATIENCE)
-            self.seconds[call.check] += seconds
+            self._add_seconds(call.check, seconds)
             return Lost("timeout", f"No answer within {allowed:g} seconds: is there an endless loop?")
         except Died:
             self.flags.append(f"{call.check}: the submission's process was ended from inside")
@@ -217,8 +216,11 @@ class Observer:
         finally:
             self._budget -= time.monotonic() - begin  # the budget trusts no clock of the submission's
         for call, (_, used) in zip(request.calls, answers, strict=True):
-            self.seconds[call.check] += min(max(used, 0.0), elapsed)
+            self._add_seconds(call.check, min(max(used, 0.0), elapsed))
         return [answer for answer, _ in answers], len(frame)
+
+    def _add_seconds(self, check: str, seconds: float) -> None:
+        self.seconds[check] = self.seconds.get(check, 0.0) + seconds
 
     def _lost(self, error: dict[str, Any]) -> Lost:
         """Put the submission's account of its exception into words that hold nothing it could have chosen freely."""
