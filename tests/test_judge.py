@@ -173,10 +173,10 @@ def test_checks_that_cannot_be_loaded_are_refused(folder, text, complaint):
         judge(folder)
 
 
-@pytest.mark.parametrize("where", ["import pytest\n", "    return torch"])
-def test_ctrl_c_while_the_checks_are_loaded_is_no_complaint_about_them(folder, where):
+@pytest.mark.parametrize(("where", "indent"), [("import pytest\n", ""), ("    return torch", "    ")])
+def test_ctrl_c_while_the_checks_are_loaded_is_no_complaint_about_them(folder, where, indent):
     assert CHECKS.count(where) >= 1
-    pressed = CHECKS.replace(where, f"{' ' * (len(where) - len(where.lstrip()))}raise KeyboardInterrupt\n{where}", 1)
+    pressed = CHECKS.replace(where, f"{indent}raise KeyboardInterrupt\n{where}", 1)
     (folder / "checks" / "test_work.py").write_text(pressed)
     with pytest.raises(KeyboardInterrupt):
         judge(folder)
