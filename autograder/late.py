@@ -42,8 +42,8 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from autograder.files import read_regular
-from autograder.report.text import number
 from autograder.results import Result
+from autograder.text import number
 
 Kind = Literal["none", "zero", "percent"]
 Key = tuple[str, str]  # assignment, student
