@@ -5,10 +5,10 @@ gradebook through `autograder export --to nbgrader`.
 """
 
 import os
-import tomllib
 from pathlib import Path
 
-from autograder.notebooks import CODE_STUB
+from autograder.assignment import load, names
+from autograder.release.notebooks import CODE_STUB
 
 ROOT = Path(__file__).resolve().parent
 
@@ -26,10 +26,7 @@ c.CourseDirectory.feedback_directory = "feedback"
 c.ClearSolutions.code_stub = CODE_STUB
 
 # nbgrader copies every other file from source over the student's before it grades: never the solutions.
-c.Autograde.exclude_overwriting = {
-    path.parent.name: tomllib.loads(path.read_text("utf-8"))["files"]
-    for path in sorted((ROOT / "solutions").glob("*/assignment.toml"))
-}
+c.Autograde.exclude_overwriting = {name: list(load(name, ROOT).files) for name in names(ROOT)}
 c.Execute.timeout = 600
 
 # The folder through which releases, submissions and feedback travel; everybody in the course can write there.

@@ -1,4 +1,4 @@
-"""What grading again has changed: whose mark, from what to what, and why."""
+"""Comparison of results: marks that a regrade has changed and why, and submissions that are identical."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from autograder.report.text import number, on_one_line
 from autograder.results import Result, read_result, result_path
+from autograder.text import number, on_one_line
 
 _CHECKS_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Change:
-    """One mark that is another than before."""
+    """One mark that has changed."""
 
     student: str
     before: Result
@@ -25,7 +25,7 @@ class Change:
 
     @property
     def reasons(self) -> list[str]:
-        """What differs between the two gradings, and can be the reason."""
+        """What differs between the two gradings and can be the reason."""
         pairs = {
             "submission": (self.before.submission_sha256, self.after.submission_sha256),
             "checks": (self.before.checks_sha256, self.after.checks_sha256),
@@ -36,7 +36,7 @@ class Change:
 
     @property
     def checks(self) -> list[tuple[str, float | None, float | None]]:
-        """Each check that gives other points: its id, the points before and now; None where there was no such check."""
+        """Each check that gives other points: its id, the points before and after, or None."""
         old, new = ({check.id: check.points for check in result.checks} for result in (self.before, self.after))
         return [
             (id_, old.get(id_), new.get(id_)) for id_ in dict.fromkeys([*new, *old]) if old.get(id_) != new.get(id_)
@@ -44,7 +44,7 @@ class Change:
 
 
 def results_before(results_dir: Path, assignment: str, students: Iterable[str]) -> dict[str, Result]:
-    """The results that stand there before grading; damaged ones, which are graded anew, count as none."""
+    """The results that exist before grading, without damaged ones, which are graded again."""
     found = {}
     for student in students:
         path = result_path(results_dir, assignment, student)
@@ -56,9 +56,18 @@ def results_before(results_dir: Path, assignment: str, students: Iterable[str]) 
 
 
 def changes(before: Mapping[str, Result], after: Iterable[Result]) -> list[Change]:
-    """The marks that differ, by student; who had no result before is no change."""
+    """The marks that differ, by student. A student without an earlier result is not a change."""
     found = [Change(result.student, before[result.student], result) for result in after if result.student in before]
     return sorted((change for change in found if _mark(change.before) != _mark(change.after)), key=lambda c: c.student)
+
+
+def identical(results: Iterable[Result]) -> list[list[str]]:
+    """Groups of students whose submissions are identical, byte by byte; submissions without points do not count."""
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        if result.score > 0:
+            groups.setdefault(result.submission_sha256, []).append(result.student)
+    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
 def changes_table(found: list[Change]) -> Table:
@@ -94,5 +103,5 @@ def _points(points: float | None) -> str:
 
 
 def _plain(cell: str) -> Text:
-    """Text that rich does not read as markup, and that cannot steer the terminal."""
+    """Text without markup of rich and without control characters of the terminal."""
     return Text("\n".join(on_one_line(line) for line in cell.split("\n")))

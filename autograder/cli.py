@@ -1,4 +1,7 @@
-"""The instructors' commands. Exit codes: 0 success, 1 something was found wrong, 2 wrong use."""
+"""The instructors' commands. Exit codes: 0 success, 1 something was found wrong, 2 wrong use.
+
+Every command imports what it needs when it runs: most of them need neither torch nor nbgrader, which take seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from tempfile import TemporaryDirectory
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from autograder import Failure
 from autograder import assignment as assignments
-from autograder import seed as seeds
 from autograder.collect import KINDS
 from autograder.export import FORMATS
+from ebmcourse.progress import progress_bar
 
 console = Console(stderr=True, highlight=False)
 
@@ -22,11 +25,9 @@ class Commands(click.Group):
     """Turns a user's mistake into one line on stderr and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> object:
-        from autograder.sandbox import Unavailable
-
         try:
             return super().invoke(ctx)
-        except Unavailable as error:
+        except Failure as error:
             raise click.ClickException(str(error)) from error
         except (ValueError, OSError) as error:
             raise click.UsageError(_sentence(error)) from error
@@ -35,16 +36,10 @@ class Commands(click.Group):
             sys.exit(130)
 
 
-def progress_bar() -> Progress:
-    """A bar on stderr with the number of items done and the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
-
-
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}. What was written before is whole; the same command goes on from there."
+        return f"{where}{error.strerror}. Files that were written before are complete; run the command again to go on."
     return str(error)
 
 
@@ -67,7 +62,7 @@ def main(ctx: click.Context, course: Path) -> None:
 @click.pass_obj
 def new(course: Path, name: str, notebook: bool) -> None:
     """Make a new assignment, solutions/NAME/: small, complete, and to be rewritten."""
-    from autograder.new import create
+    from autograder.release.new import create
 
     click.echo(f"wrote {create(name, course, notebook=notebook)}")
     click.echo(f"Change it, and then: autograder release {name} && autograder quality {name}")
@@ -82,6 +77,7 @@ def new(course: Path, name: str, notebook: bool) -> None:
 @click.option("--student", help="Grade this student only.")
 @click.option("--seed", type=int, help="Draw the inputs from this known seed instead of the course's secret one.")
 @click.option("--unconfined", is_flag=True, help="Grade WITHOUT a sandbox; every result is marked.")
+@click.option("--force", is_flag=True, help="Grade also submissions whose results are up to date.")
 @click.pass_obj
 def grade(
     course: Path,
@@ -93,15 +89,18 @@ def grade(
     student: str | None,
     seed: int | None,
     unconfined: bool,
+    force: bool,
 ) -> None:
     """Grade the submissions SUBMITTED/<student>/NAME/ of the assignment NAME."""
-    from autograder import grading, submissions
-    from autograder.changes import changes, changes_table, results_before
+    from autograder.changes import changes, changes_table, identical, results_before
+    from autograder.grade import seed as seeds
+    from autograder.grade import submissions
+    from autograder.grade import workers as processes
+    from autograder.grade.grader import Job
     from autograder.report import class_table
-    from autograder.report.text import on_one_line
     from autograder.results import Result, read_results
     from autograder.sandbox.selftest import failures
-    from autograder.twins import twins
+    from autograder.text import on_one_line
 
     assignment = assignments.load(name, course)
     everyone = submissions.students(submitted, name)
@@ -114,18 +113,13 @@ def grade(
     if unconfined:
         console.print("[bold red]Warning: grading without a sandbox. Every submission runs with your rights.[/]")
     elif broken := failures():
-        raise click.ClickException(f"The sandbox does not hold here ({broken[0]}); see `autograder selftest`.")
-    job = grading.Job(
-        assignment,
-        assignment.checks_sha256(),
-        seeds.given(seed) if seed is not None else seeds.secret(),
-        not unconfined,
-    )
+        raise Failure(f"The sandbox does not hold here ({broken[0]}); see `autograder selftest`.")
+    job = Job.of(assignment, seeds.given(seed) if seed is not None else seeds.secret(), confined=not unconfined)
     (out / name).mkdir(parents=True, exist_ok=True)
     todo = [
         who
         for who in everyone
-        if not grading.is_graded(job, out, submissions.read(submitted / who / name, who, assignment))
+        if force or not processes.is_graded(job, out, submissions.read(submitted / who / name, who, assignment))
     ]
     before = results_before(out, name, todo)
     graded: list[Result] = []
@@ -138,9 +132,9 @@ def grade(
                 progress.advance(task)
 
             if todo:
-                grading.grade_class(job, submitted, out, todo, workers=workers, scheduler=scheduler, done=done)
+                processes.grade_class(job, submitted, out, todo, workers=workers, scheduler=scheduler, done=done)
     finally:
-        # Also where it is stopped: the next run sees the new marks as the old ones.
+        # After an interrupt, too: for the next run, the new marks are the marks before.
         if before:
             found = changes(before, graded)
             console.print(f"Graded again: {len(before)}; marks that changed: {len(found)}.")
@@ -148,8 +142,8 @@ def grade(
                 Console().print(changes_table(found))
     results = [result for result in read_results(out, name) if result.student in everyone]
     Console().print(class_table(results))
-    for group in twins(results):
-        console.print(f"The same files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
+    for group in identical(results):
+        console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
 
 
 @main.command()
@@ -224,10 +218,10 @@ def quality(course: Path, name: str, only: str, workers: int | None, seed: int) 
 @click.pass_obj
 def release(course: Path, names: tuple[str, ...], check: bool) -> None:
     """Build what students get, assignments/NAME/, for all assignments or those named; and nbgrader's source of it."""
-    from autograder.gate import leaks, stub_complaints
-    from autograder.release import build, differing
-    from autograder.release import release as put
-    from autograder.source import fill
+    from autograder.release.build import build, differing
+    from autograder.release.build import release as put
+    from autograder.release.gate import complaints
+    from autograder.release.nbgrader_source import fill
 
     stale = False
     for name in names or assignments.names(course):
@@ -235,8 +229,8 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
         with TemporaryDirectory() as folder:
             built = Path(folder) / name
             build(assignment, built)
-            if found := [*leaks(assignment, built), *stub_complaints(assignment, built)]:
-                raise click.ClickException(f"{name} is not released: {found[0]}")
+            if found := complaints(assignment, built):
+                raise Failure(f"{name} is not released: {found[0]}.")
             changed = differing(assignment, built, course)
             if not check:
                 put(assignment, built, course)
@@ -245,7 +239,7 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
         for path in changed:
             click.echo(f"{'differs' if check else 'wrote'}: assignments/{name}/{path}")
     if check and stale:
-        raise click.ClickException("assignments/ is not what solutions/ gives: run `autograder release` and commit.")
+        raise Failure("assignments/ is not what solutions/ gives: run `autograder release` and commit.")
 
 
 @main.command()

@@ -1,73 +1,41 @@
-"""The result files: what grading writes, and all that reports, exports and statistics read.
+"""The result files: what grading writes, and the only input of reports, exports and statistics.
 
 Layout of a results folder::
 
-    RESULTS_DIR/<assignment>/<student>.json           one Result
-    RESULTS_DIR/<assignment>/<student>.timings.json   how long it took; may be absent
+    RESULTS_DIR/<assignment>/<student>.json           one Result; its schema is results.schema.json
+    RESULTS_DIR/<assignment>/<student>.timings.json   how long grading took; may be missing
 
-A result file holds exactly these keys (UTF-8, keys sorted, two-space indent, a final newline)::
-
-    {"schema": 1, "assignment": "jem", "student": "s001", "score": 17.0, "max_score": 20.0,
-     "submission_sha256": "…", "checks_sha256": "…", "seed": 0, "confined": true,
-     "flags": ["what looked like tampering"],
-     "checks": [{"id": "3.2a/logits-shape", "part": "3.2a", "title": "…", "status": "passed",
-                 "points": 2.0, "max_points": 2.0, "public": true, "hint": "…", "diagnosis": null}]}
-
-`confined` may be absent; `false` says that the submission was graded without the sandbox. `hint` and
-`diagnosis` are plain text in which `backticks` mark code; the diagnosis of a skipped check is the reason,
-and names the check that it waits for by its id. `score` need not be the sum of the checks' points: a late
-policy may have lowered it. Timings live in a file of their own, so that the same submission graded twice
-gives the same bytes.
+The files are UTF-8 with sorted keys, an indent of two spaces and a final newline. `score` need not be the sum of the
+points of the checks: a late policy may have lowered it. Timings have a file of their own, so that grading a submission
+again gives the same bytes.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ebmcourse.checking.outcome import STATUSES, Outcome
+import fastjsonschema
+
+from ebmcourse.checking.outcome import Outcome
 
 SCHEMA = 1
+SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 TIMINGS_SUFFIX = ".timings"
 
 # Leaves room, within the 255 bytes of a file name, for the suffixes that are added to a student's id.
 _MAX_NAME_BYTES = 200
 
-_NUMBER = (int, float)
-_TEXT = (str,)
-_CHECK_TYPES: dict[str, tuple[type, ...]] = {
-    "id": _TEXT,
-    "part": _TEXT,
-    "title": _TEXT,
-    "status": _TEXT,
-    "points": _NUMBER,
-    "max_points": _NUMBER,
-    "public": (bool,),
-    "hint": _TEXT,
-    "diagnosis": (str, type(None)),
-}
-_RESULT_TYPES: dict[str, tuple[type, ...]] = {
-    "assignment": _TEXT,
-    "student": _TEXT,
-    "score": _NUMBER,
-    "max_score": _NUMBER,
-    "submission_sha256": _TEXT,
-    "checks_sha256": _TEXT,
-    "seed": (int,),
-    "flags": (list,),
-    "checks": (list,),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What grading one submission gave. `seed` may be the course's secret: never show it to students."""
+    """The result of grading one submission. `seed` may be the course's secret: never show it to students."""
 
     assignment: str
     student: str
@@ -104,52 +72,43 @@ class Timings:
 
 def result_from(data: object) -> Result:
     """The Result that parsed JSON describes. Raises ValueError saying what does not fit the schema."""
-    if not isinstance(data, dict):
-        raise ValueError("it holds no JSON object")
-    if data.get("schema") != SCHEMA:
-        raise ValueError(f"its schema is {data.get('schema')!r}, and this version reads schema {SCHEMA}")
-    values = {key: value for key, value in data.items() if key != "schema"}
-    types = _RESULT_TYPES | ({"confined": (bool,)} if "confined" in values else {})
-    _expect(values, types, "the result")
-    if not all(isinstance(flag, str) for flag in values["flags"]):
-        raise ValueError("its flags are not all text")
-    checks = [_check_from(check, f"check {n}") for n, check in enumerate(values["checks"], start=1)]
+    if isinstance(data, dict) and data.get("schema") not in (None, SCHEMA):
+        raise ValueError(f"its schema is {data['schema']!r}, and this version reads schema {SCHEMA}")
+    values = dict(_validated(data, "result"))
+    del values["schema"]
+    checks = [Outcome(**{**check, **_floats(check, "points", "max_points")}) for check in values["checks"]]
     if len({check.id for check in checks}) < len(checks):
         raise ValueError("two of its checks have the same id")
-    numbers = {key: float(values[key]) for key in ("score", "max_score")}
-    return Result(**(values | numbers | {"checks": checks}))
+    return Result(**{**values, **_floats(values, "score", "max_score"), "checks": checks})
 
 
-def _check_from(data: object, where: str) -> Outcome:
-    if not isinstance(data, dict):
-        raise ValueError(f"{where} is no JSON object")
-    _expect(data, _CHECK_TYPES, where)
-    if data["status"] not in STATUSES:
-        raise ValueError(f"{where} has the unknown status {data['status']!r}")
-    return Outcome(**(data | {key: float(data[key]) for key in ("points", "max_points")}))
+@cache
+def _schema(kind: str) -> Callable[[object], Any]:
+    """A function that returns valid data and raises for other data; `kind` is a definition, "result" or "timings"."""
+    schemas = json.loads(SCHEMA_FILE.read_text("utf-8"))
+    validate: Callable[[object], Any] = fastjsonschema.compile({**schemas, "$ref": f"#/definitions/{kind}"})
+    return validate
 
 
-def _expect(data: Mapping[str, object], types: Mapping[str, tuple[type, ...]], where: str) -> None:
-    if missing := sorted(types.keys() - data.keys()):
-        raise ValueError(f"{where} lacks {', '.join(missing)}")
-    if unknown := sorted(data.keys() - types.keys()):
-        raise ValueError(f"{where} has the unknown keys {', '.join(unknown)}")
-    for key, allowed in types.items():
-        value = data[key]
-        # `type(…) in` rather than isinstance: True is an int, and no score.
-        if type(value) not in allowed:
-            raise ValueError(f"{key} of {where} is {type(value).__name__}, not {allowed[0].__name__}")
-        if isinstance(value, _NUMBER) and allowed == _NUMBER and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{key} of {where} is {value}, not a finite number ≥ 0")
+def _validated(data: object, kind: str) -> dict[str, Any]:
+    try:
+        valid: dict[str, Any] = _schema(kind)(data)
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise ValueError(str(error).replace("data", "the file", 1)) from None
+    return valid
+
+
+def _floats(data: dict[str, Any], *keys: str) -> dict[str, float]:
+    return {key: float(data[key]) for key in keys}
 
 
 def result_path(results_dir: Path, assignment: str, student: str) -> Path:
-    """Where the result lives. Raises ValueError for a name that cannot be a file name of its own."""
+    """The path of a result. Raises ValueError for a name that cannot be a file name of its own."""
     return results_dir / _file_name(assignment) / f"{_file_name(student)}.json"
 
 
 def timings_path(results_dir: Path, assignment: str, student: str) -> Path:
-    """Where the timings live, beside the result."""
+    """The path of the timings of a result."""
     return results_dir / _file_name(assignment) / f"{_file_name(student)}{TIMINGS_SUFFIX}.json"
 
 
@@ -183,16 +142,12 @@ def read_result(path: Path) -> Result:
 
 
 def read_timings(results_dir: Path, assignment: str, student: str) -> Timings | None:
-    """Read the timings beside a result; None when there are none. Raises ValueError like `read_result`."""
+    """Read the timings of a result; None when there are none. Raises ValueError like `read_result`."""
     path = timings_path(results_dir, assignment, student)
     if not path.exists():
         return None
     try:
-        data = _decode(path)
-        if not isinstance(data, dict):
-            raise ValueError("it holds no JSON object")
-        _expect(data, {"seconds": _NUMBER, "checks": (dict,)}, "the file")
-        _expect(data["checks"], dict.fromkeys(data["checks"], _NUMBER), "the checks")
+        data = _validated(_decode(path), "timings")
     except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"cannot use {path}: {error}; delete the file") from error
     return Timings(float(data["seconds"]), {key: float(value) for key, value in data["checks"].items()})
@@ -251,6 +206,10 @@ def _encode(data: object) -> bytes:
 
 def _decode(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse)
     except ValueError as error:
         raise ValueError(f"it is damaged ({error})") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from autograder import assignment, seed, submissions
-from autograder.grading import Grader, Job
+from autograder.grade.grader import Grader, Job
 from autograder.quality.cases import Case
 
 
@@ -30,7 +30,7 @@ def run(quick: bool = False) -> list[dict]:
 def measure(name: str, repeats: int) -> list[dict]:
     """Grade the reference of an assignment `repeats` times with one warm grader."""
     about = assignment.load(name)
-    grader = Grader(Job(about, about.checks_sha256(), seed.given(0), confined=True))
+    grader = Grader(Job.of(about, seed.given(0), confined=True))
     with TemporaryDirectory() as folder:
         Case("class", "s001", "", "reference", ()).write(about, Path(folder) / "s001" / name)
         submission = submissions.read(Path(folder) / "s001" / name, "s001", about)

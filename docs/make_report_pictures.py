@@ -13,8 +13,8 @@ import numpy as np
 
 from autograder.drawings import Drawn, draw, write_drawings
 from autograder.report import write_report
-from ebmcourse.checking.answers import PUBLIC_SEED, Live
-from ebmcourse.checking.drawing import Drawing, Panel
+from ebmcourse.checking.drawings import Drawing, Panel
+from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "tests" / "report"))
@@ -42,7 +42,7 @@ def path_through_a_table() -> Drawn:
         return [Panel("Yours", table, early), Panel("The right kind", table, right)]
 
     caption = "The path that your `find_path` takes through a table of energies (dark is low)."
-    drawn = draw(Drawing("4b", caption, make, 1.0), None, Live(PUBLIC_SEED, DOCS))
+    drawn = draw(Drawing("4b", caption, make, 1.0), None, LiveReference(PUBLIC_SEED, DOCS))
     assert drawn
     return drawn
 

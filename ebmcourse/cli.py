@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 try:
     import click
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 except ModuleNotFoundError as missing:  # then not even `doctor` can start
     print(f"The package {missing.name} is missing: run `pip install .` in the folder of the course.", file=sys.stderr)
     sys.exit(2)
 
 DATA_SETS = ("glyphs",)
+POLL_SECONDS = 0.2  # between two looks at the files with --watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,26 +26,63 @@ def main() -> None:
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
 @click.option("--part", help="Check this exercise only, for example 3.2a.")
-@click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first thing to mend.")
-def check(directory: Path, part: str | None, everything: bool) -> None:
+@click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first failure.")
+@click.option("--watch", is_flag=True, help="Check again whenever a file is saved, until Ctrl-C.")
+def check(directory: Path, part: str | None, everything: bool, watch: bool) -> None:
     """Run the public checks on your solution in DIRECTORY (default: here)."""
-    from ebmcourse import syntax
+    from ebmcourse import summary, syntax
 
     out = Console(highlight=False)
-    if error := syntax.first_error(directory):
+    error = syntax.first_error(directory)
+    if error:
         syntax.show(out, error)
-        sys.exit(1)
-    from ebmcourse import progress  # these import torch
-    from ebmcourse.checking.session import read_sheet, run_public_checks
-
+        if not watch:
+            sys.exit(1)
     try:
-        parts = read_sheet(directory.resolve()).parts
-        with Console(stderr=True).status("Checking …"):
-            outcomes = run_public_checks(directory.resolve(), part)
+        with Console(stderr=True).status("Loading …"):
+            from ebmcourse.checking.public import PublicChecks  # imports torch
+
+            checks = PublicChecks(directory, part)
+        everything = everything or part is not None
+        with checks.process() as process:
+            while True:
+                if not error:
+                    with Console(stderr=True).status("Checking …"):
+                        process.start()
+                        outcomes = checks.outcomes(process)
+                    summary.show(out, checks.description.parts, outcomes, everything=everything)
+                if not watch:
+                    sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
+                out.print("[dim]Waiting for a file to be saved; Ctrl-C ends.[/]")
+                _wait_for_change(checks.folder)
+                out.rule()
+                checks.reload(process)
+                error = syntax.first_error(directory)
+                if error:
+                    syntax.show(out, error)
     except (ValueError, OSError) as mistake:
         raise click.UsageError(str(mistake)) from mistake
-    progress.show(out, parts, outcomes, everything=everything or part is not None)
-    sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _wait_for_change(folder: Path) -> None:
+    """Return as soon as a Python file or notebook in `folder` is written, added or removed."""
+    before = _states(folder)
+    while _states(folder) == before:
+        time.sleep(POLL_SECONDS)
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int]]:
+    paths = [path for pattern in ("*.py", "*.ipynb") for path in folder.glob(pattern)]
+    found = {}
+    for path in paths:
+        try:
+            about = path.stat()
+        except FileNotFoundError:  # an editor replaces it at this moment
+            continue
+        found[path.name] = (about.st_mtime_ns, about.st_size)
+    return found
 
 
 @main.command()
@@ -55,11 +93,11 @@ def check(directory: Path, part: str | None, everything: bool) -> None:
 def data(name: str, out: Path | None, size: str, seed: int) -> None:
     """Draw the data set NAME."""
     from ebmcourse.data import glyphs
+    from ebmcourse.progress import progress_bar
 
     folder = out or Path("data") / name
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with progress_bar() as bar:
             task = bar.add_task(f"Drawing {name}", total=None)
             glyphs.generate(folder, size, seed, lambda done, total: bar.update(task, completed=done, total=total))
     except (ValueError, OSError) as error:
@@ -69,7 +107,7 @@ def data(name: str, out: Path | None, size: str, seed: int) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Say what is missing on this machine for the course, and the command that mends it."""
+    """Say what is missing on this machine for the course, and the command that installs it."""
     from ebmcourse.doctor import examine
 
     out = Console(highlight=False)

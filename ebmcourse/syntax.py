@@ -1,4 +1,4 @@
-"""Files that Python cannot read, found without running or importing anything: the quickest of all checks."""
+"""Syntax errors, found without running or importing anything: the fastest of all checks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def first_error(folder: Path) -> SyntaxError | None:
         try:
             ast.parse(source, path.name)
         except SyntaxError as error:
-            if error.filename is None:  # null bytes have no place, as far as Python is concerned
+            if error.filename is None:  # Python gives no position for null bytes
                 error.filename, error.lineno = path.name, source[: source.find("\0")].count("\n") + 1
             return error
     return None
 
 
 def show(out: Console, error: SyntaxError) -> None:
-    """Show where Python cannot go on, as Python does."""
+    """Show the error as Python does."""
     out.print(Text.assemble(("✗ ", "red"), (f"{error.filename}, line {error.lineno}: {error.msg}", "bold")))
     if error.text:
         line = error.text.rstrip("\n").replace("\t", " ")
         indent = len(line) - len(line.lstrip())
         out.print(f"    {line.lstrip()}", markup=False, soft_wrap=True)
         out.print(" " * (4 + max(0, (error.offset or 1) - 1 - indent)) + "^", style="red", soft_wrap=True)
-    out.print("Mend this first: no check can run until Python can read the file.")
+    out.print("Fix this first: no check can run until Python can read the file.")

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from autograder import grading, submissions
-from autograder.changes import changes, changes_table, results_before
+from autograder.changes import changes, changes_table, identical, results_before
 from autograder.cli import main
+from autograder.grade import submissions, workers
 from autograder.results import Result, write_result
 from ebmcourse.checking.outcome import Outcome
 
@@ -78,7 +78,7 @@ def graded_by_hand(job, submitted, out, students, *, done, **_):
 
 
 def test_grade_says_what_changed_also_where_it_is_stopped(tiny_course: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(grading, "grade_class", graded_by_hand)
+    monkeypatch.setattr(workers, "grade_class", graded_by_hand)
     source, submitted = tiny_course / "solutions" / "tiny", tmp_path / "submitted"
     for student in ("s001", "s002"):
         (submitted / student / "tiny").mkdir(parents=True)
@@ -110,3 +110,16 @@ def test_grade_says_what_changed_also_where_it_is_stopped(tiny_course: Path, tmp
     assert "submission, checks" in said and "1a/double 2 → 4" in said
     said = grade()
     assert "Graded again: 1; marks that changed: 1." in said
+
+
+def marked(student: str, digest: str, score: float = 1.0) -> Result:
+    return Result("jem", student, score, 2.0, digest, "", 0)
+
+
+def test_students_with_the_same_files_stand_together():
+    results = [marked("s004", "a"), marked("s002", "b"), marked("s001", "a"), marked("s003", "c")]
+    assert identical(results) == [["s001", "s004"]]
+
+
+def test_submissions_without_points_are_alike_anyway():
+    assert identical([marked("s001", "a", 0.0), marked("s002", "a", 0.0)]) == []

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from autograder.cli import main as autograder
-from ebmcourse.checking.session import run_public_checks
+from ebmcourse.checking.public import run_public_checks
 from ebmcourse.cli import main as ebmcourse
 
 STUB = """
@@ -84,7 +84,7 @@ def test_every_kind_of_broken_file_is_one_message(tmp_path, text):
     (tmp_path / "checks").mkdir()
     (tmp_path / "broken.py").write_text(text)
     said = check(tmp_path, expect=1)
-    assert said[0].startswith("✗ broken.py, line ") and said[-1].startswith("Mend this first")
+    assert said[0].startswith("✗ broken.py, line ") and said[-1].startswith("Fix this first")
 
 
 def test_a_folder_that_is_no_assignment_and_a_part_that_does_not_exist_are_told_in_a_sentence(tmp_path):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from autograder.files import MAX_DEPTH, Item, Refused, items, opened, read_below
 from autograder.late.record import FOLDER as RECORD
-from autograder.report.text import on_one_line
+from autograder.text import on_one_line
 
 MAX_ENTRIES = 200_000
 MAX_FILE_BYTES = 64 * 2**20

@@ -13,8 +13,8 @@ from pathlib import Path
 from autograder.export import canvas, gradescope, moodle, plain
 from autograder.export.known import Known
 from autograder.late import of_results, with_penalty
-from autograder.report.text import on_one_line
 from autograder.results import Result, assignments_in, read_results, read_timings, write_atomically
+from autograder.text import on_one_line
 
 # Takes the results of one assignment, with the scores that count, and gives the content of its files by relative path.
 Exporter = Callable[[list[Result], Known], dict[str, bytes]]

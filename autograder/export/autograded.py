@@ -16,19 +16,19 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 
-from autograder.export.answers import Answers, grade_id, in_short, is_solution
 from autograder.export.markdown import harmless
+from autograder.export.written_answers import WrittenAnswers, grade_id, is_solution, shortened
 from autograder.files import read_regular
 from autograder.late import TIMESTAMP
-from autograder.report.text import STATUS_WORDS, number, prose, what_went_wrong
 from autograder.results import Result, write_atomically
+from autograder.text import number, prose
 from ebmcourse.checking.notebook import Report
 
 SECRET = "submission_secret.txt"
 
 
 def graded_notebook(
-    released: NotebookNode, answers: Answers, result: Result, parts: dict[str, str], notes: list[str]
+    released: NotebookNode, answers: WrittenAnswers, result: Result, parts: dict[str, str], notes: list[str]
 ) -> str:
     """The notebook, JSON, of one student: answers and marks; `parts` maps tested cells to parts of the result.
 
@@ -49,7 +49,7 @@ def graded_notebook(
         if name in parts:
             cell.outputs = [_found(result, parts[name])]
             cell.execution_count = None
-    if sentences := [*notes, *in_short(remarks)]:
+    if sentences := [*notes, *shortened(remarks)]:
         text = "**Remarks**\n\n" + "\n".join(f"* {_as_markdown(sentence)}" for sentence in sentences)
         notebook.cells.insert(0, new_markdown_cell(text, id="remarks"))
     return nbformat.writes(notebook) + "\n"
@@ -86,10 +86,10 @@ def _found(result: Result, part: str) -> NotebookNode:
     lines = []
     for check in checks:
         points = f"{number(check.points)} / {number(check.max_points)}"
-        line = f"<b>{'✓' if check.passed else '✗'} {points}</b> {prose(check.title)}"
+        line = f"<b>{check.sign} {points}</b> {prose(check.title)}"
         if not check.passed:
-            line += f"<br>{STATUS_WORDS[check.status]}. {prose(what_went_wrong(check))}"
-            line += f"<br><em>Hint:</em> {prose(check.hint)}" if check.hint else ""
+            line += f"<br>{check.word.capitalize()}. {prose(check.explanation)}"
+            line += f"<br><em>Hint:</em> {prose(check.advice)}" if check.advice else ""
         lines.append(f"<li>{line}</li>")
     html = f"<ul>{''.join(lines)}</ul>"
     return new_output("display_data", {"text/html": html, "text/plain": repr(Report(part, "", checks, "checks"))})

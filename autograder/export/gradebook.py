@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from nbgrader.api import Assignment, Gradebook, GradeCell, MissingEntry
 
 from autograder.export import autograded
-from autograder.export.answers import Answers, grade_id, read_answers
+from autograder.export.written_answers import WrittenAnswers, grade_id, read_answers
 from autograder.late import Lateness, with_penalty
 from autograder.results import Result
 
@@ -92,7 +92,7 @@ def _write_due(gradebook: Gradebook, each: _Class, late: dict[tuple[str, str], L
 
 
 def _write_result(
-    gradebook: Gradebook, result: Result, each: _Class, answers: dict[str, Answers], late: Lateness | None
+    gradebook: Gradebook, result: Result, each: _Class, answers: dict[str, WrittenAnswers], late: Lateness | None
 ) -> None:
     gradebook.update_or_create_student(result.student)
     when = {"timestamp": _naive(late.submitted)} if late and late.submitted else {}
@@ -116,7 +116,7 @@ def _write_result(
     gradebook.db.commit()
 
 
-def _write_answers(gradebook: Gradebook, result: Result, each: _Class, notebook: str, answers: Answers) -> None:
+def _write_answers(gradebook: Gradebook, result: Result, each: _Class, notebook: str, answers: WrittenAnswers) -> None:
     """An answer that was not given has no points, and says so; one that was given waits for a person."""
     autograded_cells = {cell.name for cell in each.cells.values()}
     for cell in each.notebooks[notebook].cells:
@@ -137,7 +137,9 @@ def _write_answers(gradebook: Gradebook, result: Result, each: _Class, notebook:
                 grade.needs_manual_grade = True
 
 
-def _notebooks(result: Result, each: _Class, answers: dict[str, Answers], late: Lateness | None) -> dict[str, str]:
+def _notebooks(
+    result: Result, each: _Class, answers: dict[str, WrittenAnswers], late: Lateness | None
+) -> dict[str, str]:
     notes = [*(late.sentences if late else []), *result.flags]
     if result.confined is False:
         notes.append("Graded without the sandbox: this mark is provisional.")

@@ -11,8 +11,8 @@ import json
 
 from autograder.export.known import Known
 from autograder.late import Lateness
-from autograder.report.text import STATUS_WORDS, number, on_one_line, visible, what_went_wrong
 from autograder.results import Result, Timings
+from autograder.text import number, on_one_line, visible
 from ebmcourse.checking.outcome import Outcome
 
 
@@ -46,9 +46,9 @@ def _results_json(result: Result, timing: Timings | None, late: Lateness | None)
 
 
 def _test(check: Outcome) -> dict[str, object]:
-    output = "" if check.passed else f"{STATUS_WORDS[check.status]}. {what_went_wrong(check)}"
-    if not check.passed and check.hint:
-        output += f"\nHint: {check.hint}"
+    output = "" if check.passed else f"{check.word.capitalize()}. {check.explanation}"
+    if check.advice:
+        output += f"\nHint: {check.advice}"
     return {
         "score": check.points,
         "max_score": check.max_points,

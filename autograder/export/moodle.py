@@ -13,9 +13,9 @@ import html
 from autograder.export.known import Known
 from autograder.export.sheets import Row, csv_bytes
 from autograder.late import Lateness
-from autograder.report.advice import what_to_mend
-from autograder.report.text import STATUS_WORDS, number, on_one_line, what_went_wrong
+from autograder.report.advice import what_to_fix
 from autograder.results import Result
+from autograder.text import number, on_one_line
 
 
 def files(results: list[Result], known: Known) -> dict[str, bytes]:
@@ -30,16 +30,16 @@ def files(results: list[Result], known: Known) -> dict[str, bytes]:
 
 
 def _feedback(result: Result, late: Lateness | None) -> str:
-    """One line of HTML: the total, then the mistakes in the order in which to mend them."""
+    """One line of HTML: the total, then the mistakes in the order in which to fix them."""
     lines = [f"{number(result.score)} of {number(result.max_score)} points."]
     lines += late.sentences if late else []
     if result.confined is False:
         lines.append("Graded without the sandbox: this mark is provisional.")
-    for entry in what_to_mend(result):
+    for entry in what_to_fix(result):
         for check in entry.checks:
             lines.append(
-                f"Part {check.part}, {STATUS_WORDS[check.status].lower()}: {check.title}"
+                f"Part {check.part}, {check.word}: {check.title}"
                 f" ({number(check.points)} of {number(check.max_points)})."
-                f" {what_went_wrong(check)}" + (f" Hint: {check.hint}" if check.hint else "")
+                f" {check.explanation}" + (f" Hint: {check.advice}" if check.advice else "")
             )
     return "<br>".join(html.escape(on_one_line(line), quote=False) for line in lines)

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from autograder.report.text import number
+from autograder.text import number
 
 Row = Sequence[str | float | None]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from autograder.files import items, opened
 from autograder.late.course import Rules
 from autograder.late.times import TIMESTAMP, parse_time
-from autograder.report.text import on_one_line
+from autograder.text import on_one_line
 
 # nbgrader names a folder first and fills it then; a slow copy takes minutes, not hours.
 COPYING = timedelta(minutes=15)

@@ -12,8 +12,8 @@ from autograder.late.course import Key, Policy, Rules, read_rules
 from autograder.late.record import read_record
 from autograder.late.submitted import Submitted, submission_time
 from autograder.late.times import TIMESTAMP
-from autograder.report.text import number
 from autograder.results import Result
+from autograder.text import number
 
 # For instructors only: it is no news to a student.
 CLAIMED = f"The time of submission comes from {TIMESTAMP} alone, which students can write."

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autograder.assignment import Assignment
-from autograder.programs import released, solved
 from autograder.quality.notebook_edits import NOTEBOOK_EDITS, edit_notebook
-from autograder.stubs import student_version
+from autograder.release.programs import released, solved
+from autograder.release.stubs import student_version
 
 Kind = Literal["mutants", "variants", "attacks", "class"]
 COMMON_ATTACKS = Path(__file__).with_name("attacks")

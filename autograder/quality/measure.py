@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from autograder import seed
 from autograder.assignment import Assignment
-from autograder.grading import Job, grade_class
+from autograder.grade import seed
+from autograder.grade.grader import Job
+from autograder.grade.workers import grade_class
 from autograder.quality.cases import Case, Kind, load
 from autograder.results import Result, read_results
 
@@ -47,7 +48,7 @@ def measure(
         submitted, results_dir = Path(folder) / "submitted", Path(folder) / "results"
         for student, case in ids.items():
             case.write(assignment, submitted / student / assignment.name)
-        job = Job(assignment, assignment.checks_sha256(), seed.given(known_seed), confined=True)
+        job = Job.of(assignment, seed.given(known_seed), confined=True)
         done = 0
 
         def count(_: Result) -> None:

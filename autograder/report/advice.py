@@ -1,4 +1,4 @@
-"""What to mend first: the mistakes behind a student's lost checks, in the order in which they are shown."""
+"""What to fix first: the mistakes behind a student's lost checks, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from autograder.results import Result
 from ebmcourse.checking.outcome import Outcome
 
-# The diagnosis of a stub, in the words of ebmcourse.checking.observer.
-NOT_BEGUN = "Not implemented yet."
-
 
 @dataclass(slots=True)
 class Advice:
-    """One thing to mend: `checks`, lost in the same way, and the skipped checks that wait for one of them."""
+    """One thing to fix: `checks`, lost in the same way, and the skipped checks that wait for one of them."""
 
     checks: list[Outcome]
     opens: list[Outcome] = field(default_factory=list)
@@ -26,15 +23,15 @@ class Advice:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a mistake to mend: a stub is none."""
-        return self.checks[0].diagnosis != NOT_BEGUN
+        """Whether there is a mistake to fix: a stub is not a mistake."""
+        return not self.checks[0].is_unwritten
 
 
-def what_to_mend(result: Result) -> list[Advice]:
-    """Everything that cost points, what is worth most first and stubs last; else in the order of the assignment.
+def what_to_fix(result: Result) -> list[Advice]:
+    """Everything that cost points: first what is worth most, stubs last, else in the order of the assignment.
 
-    Checks lost with one status and one diagnosis are lost by one mistake. A skipped check is no mistake of its own:
-    it stands under what it waits for, directly or through others. Only one that names no lost check stands for itself.
+    Checks lost with the same status and diagnosis are lost by one mistake. A skipped check is listed under the check
+    that it waits for, directly or through others; if it names no lost check, it is listed on its own.
     """
     waits = waiting(result)
     advice: dict[object, Advice] = {}

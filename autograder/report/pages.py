@@ -23,17 +23,15 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup, escape
 
-from autograder import late
+from autograder import late, text
 from autograder.assignment import COURSE
 from autograder.drawings import Drawn, read_drawings
-from autograder.report import text
-from autograder.report.advice import NOT_BEGUN, waiting, what_to_mend
+from autograder.report.advice import waiting, what_to_fix
 from autograder.report.charts import NAME_SHOWN, class_strips, histogram_columns, mark_strip
 from autograder.report.figures import figures_of
 from autograder.report.sheet import Sheet, read_sheet
 from autograder.report.statistics import check_statistics, common_mistakes, flags_of, histogram
 from autograder.results import (
-    Outcome,
     Result,
     Timings,
     assignments_in,
@@ -41,6 +39,7 @@ from autograder.results import (
     read_timings,
     write_atomically,
 )
+from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
 
 MISTAKES_SHOWN = 15
 SLOWEST_SHOWN = 5
@@ -101,7 +100,7 @@ def feedback_page(
         result=counting,
         sheet=sheet or Sheet(),
         parts=parts,
-        advice=what_to_mend(result),
+        advice=what_to_fix(result),
         waits=defaultdict(list, waiting(result)),
         anchors=_anchors(result),
         reached=reached if abs(counting.score - reached) > 1e-6 else None,
@@ -136,8 +135,8 @@ def class_page(
         strips=class_strips(ranking, statistics, {result.student: _anchors(result) for result in results}),
         mark_strip=mark_strip(ranking),
         columns=histogram_columns(histogram(results)),
-        mistakes=[mistake for mistake in mistakes if mistake.text != NOT_BEGUN][:MISTAKES_SHOWN],
-        not_begun=next((mistake for mistake in mistakes if mistake.text == NOT_BEGUN), None),
+        mistakes=[mistake for mistake in mistakes if mistake.text != NOT_IMPLEMENTED][:MISTAKES_SHOWN],
+        not_begun=next((mistake for mistake in mistakes if mistake.text == NOT_IMPLEMENTED), None),
         flags=flags_of(remarks),
         late=late_ones,
         lost_parts={
@@ -194,7 +193,7 @@ def _environment() -> jinja2.Environment:
     )
     style = (resources.files("autograder.report") / "templates" / "style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    environment.globals.update(style=Markup(style), style_hash=Markup(digest), status_words=text.STATUS_WORDS)
+    environment.globals.update(style=Markup(style), style_hash=Markup(digest))
     environment.filters.update(
         line=lambda value: escape(text.on_one_line(value)),
         label=lambda value: escape(text.on_one_line(value, limit=80)),
@@ -202,7 +201,6 @@ def _environment() -> jinja2.Environment:
         prose=text.prose,
         listed=lambda names, most: escape(text.listed(names, most)),
         number=text.number,
-        what_went_wrong=text.what_went_wrong,
         percent=text.percent,
         seconds=text.seconds,
         part_of_url=lambda name: Markup(quote(os.fsencode(name), safe="")),

@@ -8,8 +8,8 @@ from statistics import fmean
 from rich.table import Table
 from rich.text import Text
 
-from autograder.report.text import listed, number, on_one_line, percent
 from autograder.results import Result
+from autograder.text import listed, number, on_one_line, percent
 
 _BAR_WIDTH = 10
 _PARTS_SHOWN = 3

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 import ebmcourse
+from autograder import Failure
 from autograder.sandbox.limits import LIMITS
 from autograder.sandbox.syscalls import program
 from ebmcourse.checking.observation import MAX_BYTES, encode
-from ebmcourse.checking.observer import Died, Garbled, TimedOut
+from ebmcourse.checking.observer import Died, ProtocolError, TimedOut
 
 WARM_UP_SECONDS = 120
 NOBODY = 65534
@@ -28,7 +29,7 @@ LIBRARY = Path(ebmcourse.__file__).resolve().parent
 _ZYGOTE = Path(__file__).with_name("zygote.py")
 
 
-class Unavailable(Exception):
+class Unavailable(Failure):
     """This machine cannot confine submissions; the message says what to do."""
 
 
@@ -81,7 +82,7 @@ class Sandbox:
 
     def __init__(self, modules: tuple[str, ...] = (), limits: dict[str, int] | None = None) -> None:
         self.limits = limits or LIMITS
-        self._modules = ("ebmcourse.checking.runner", *modules)
+        self._modules = ("ebmcourse.checking.untrusted.server", *modules)
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._warm = False
@@ -162,7 +163,7 @@ class Sandbox:
         self._control = self._process = None
 
 
-class SandboxRoom:
+class SandboxProcess:
     """The process of one submission in a sandbox: started at the first question, and again after it died."""
 
     def __init__(self, sandbox: Sandbox, files: dict[str, str]) -> None:
@@ -175,7 +176,7 @@ class SandboxRoom:
         deadline = time.monotonic() + seconds
         try:
             if self._channel is not None and self._speaks_unasked():
-                raise Garbled("answered what it was not asked")
+                raise ProtocolError("answered what it was not asked")
             if self._channel is None:
                 self._channel, theirs = socket.socketpair()
                 with theirs:
@@ -184,7 +185,7 @@ class SandboxRoom:
             self._send(frame, deadline)
             size = _LENGTH.unpack(self._receive(_LENGTH.size, deadline))[0]
             if size > MAX_BYTES:
-                raise Garbled(f"announced an answer of more than {MAX_BYTES // 2**20} MiB")
+                raise ProtocolError(f"announced an answer of more than {MAX_BYTES // 2**20} MiB")
             return self._receive(size, deadline)
         except TimeoutError:
             self.close()
@@ -192,7 +193,7 @@ class SandboxRoom:
         except OSError:
             self.close()
             raise Died from None
-        except (Died, Garbled):
+        except (Died, ProtocolError):
             self.close()
             raise
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from autograder.assignment import COURSE
 from autograder.sandbox.limits import LIMITS, MIB
-from autograder.sandbox.sandbox import Sandbox, SandboxRoom
+from autograder.sandbox.sandbox import Sandbox, SandboxProcess
 from ebmcourse.checking import probe
-from ebmcourse.checking.observer import Call, Lost, Observer
+from ebmcourse.checking.observer import Call, NoObservation, Observer
 
 SURVIVOR = "ebm-survivor"
 
@@ -343,12 +343,12 @@ def failures() -> list[str]:
 
 
 def _try(sandbox: Sandbox, attempt: Callable[..., Any], argument: str) -> Any:
-    room = SandboxRoom(sandbox, {})
+    room = SandboxProcess(sandbox, {})
     observer = Observer(room, {}, {}, messages=False, budget=60)
     seconds = LOOP_SECONDS if attempt is loop else 30.0
     try:
         return observer.observe(Call("selftest", Path(__file__), attempt.__name__, (argument,), 0, seconds))
-    except Lost as lost:
+    except NoObservation as lost:
         return lost.status
     finally:
         room.close()

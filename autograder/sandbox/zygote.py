@@ -154,7 +154,7 @@ def rehearse() -> None:
     import torch
 
     from ebmcourse.checking.observation import encode
-    from ebmcourse.checking.runner import serve, write_frame
+    from ebmcourse.checking.untrusted.server import serve, write_frame
 
     torch.zeros(8 * 2**20)  # 32 MiB, which the allocator keeps
     values = [[torch.zeros(1, 1, 4, 4) for _ in range(64)], torch.zeros(1, 1, 3, 3)]
@@ -171,7 +171,7 @@ def rehearse() -> None:
 def serve_submission(door: socket.socket, rules: Rules) -> None:
     """Wait at the door for the channel of a submission, take its files, and answer questions about it."""
     from ebmcourse.checking.observation import decode
-    from ebmcourse.checking.runner import read_frame, serve
+    from ebmcourse.checking.untrusted.server import read_frame, serve
 
     drop_capabilities()
     filter_calls(rules.program)

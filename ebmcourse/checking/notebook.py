@@ -1,7 +1,7 @@
-"""What the cells of an assignment's notebook call: `check_part` for the tested ones, `once_written` for the others.
+"""What the cells of an assignment's notebook call: `check_part` in tested cells, `once_written` in others.
 
-nbgrader reads a tested cell's points from its output: a number as the last expression is partial credit, anything on
-standard error is no credit, and no output at all is full credit.
+nbgrader reads the points of a tested cell from its output: a number as the last expression is partial credit, anything
+on standard error is no credit, and no output at all is full credit.
 """
 
 from __future__ import annotations
@@ -18,36 +18,29 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from ebmcourse.checking.kernel import KernelRoom
-from ebmcourse.checking.local import LocalRoom
-from ebmcourse.checking.outcome import Outcome
-from ebmcourse.checking.session import read_sheet, run_public_checks
+from ebmcourse.checking.local import LocalProcess
+from ebmcourse.checking.observer import StudentProcess
+from ebmcourse.checking.outcome import Outcome, Status
+from ebmcourse.checking.public import PublicChecks
+from ebmcourse.checking.untrusted.kernel import KernelProcess
 
-GREEN, RED, GREY = "#1b7f4b", "#b3261e", "#6b6b6b"
-_MARKS = {
-    "passed": ("✓", "passed", GREEN),
-    "failed": ("✗", "failed", RED),
-    "error": ("✗", "stopped", RED),
-    "timeout": ("✗", "too slow", RED),
-    "memory": ("✗", "too much memory", RED),
-    "skipped": ("–", "skipped", GREY),
-}
+_GREEN, _RED, _GREY = "#1b7f4b", "#b3261e", "#6b6b6b"
 
 
 def check_part(part: str) -> float | None:
-    """Run the public checks of one part, show what came out, and return the points.
+    """Run the public checks of one part, show the outcomes, and return the points.
 
-    They run on the files beside the notebook or, where the notebook itself is handed in, on what it has defined.
+    They run on the files in the notebook's folder or, where the notebook itself is handed in, on what it has defined.
 
-    Where nbgrader only validates the notebook and all these checks pass, there is no number: it would be less than
-    the cell's points, of which the hidden checks have a share, and nbgrader would call it a failure.
+    Where nbgrader only validates the notebook and all these checks pass, the result is None: a number would be less
+    than the points of the cell, which include those of the hidden checks, and nbgrader would report a failure.
     """
-    folder = Path.cwd()
-    sheet = read_sheet(folder)
-    room = KernelRoom(sheet.notebook) if sheet.notebook else _room(folder)
+    checks = PublicChecks(Path.cwd(), part)
+    name = checks.description.notebook_name
+    process: StudentProcess = KernelProcess(name) if name else _process(checks.folder, checks.description.modules)
     with _standard_error_closed():
-        outcomes = run_public_checks(folder, part, room)
-    report = Report(part, sheet.parts.get(part, ""), outcomes, "public checks")
+        outcomes = checks.outcomes(process)
+    report = Report(part, checks.description.parts[part], outcomes, "public checks")
     report.show()
     is_validation = os.environ.get("NBGRADER_EXECUTION") == "validate"
     return None if is_validation and report.all_passed else report.points
@@ -55,7 +48,7 @@ def check_part(part: str) -> float | None:
 
 @contextmanager
 def once_written() -> Iterator[None]:
-    """Around code that uses an exercise: where it still says `NotImplementedError`, one line instead of a traceback."""
+    """For code that uses an exercise: while the exercise is not implemented, print one line and no traceback."""
     try:
         yield
     except NotImplementedError as error:
@@ -87,7 +80,7 @@ class Report:
     def summary(self) -> str:
         if not self.outcomes:
             return f"there are no {self.kind}"
-        return f"{self.points:g} of {self.max_points:g} points by the {self.kind}"
+        return f"{self.points:g} of {self.max_points:g} points from the {self.kind}"
 
     def show(self) -> None:
         from IPython.display import display  # only notebooks need it, and they have it
@@ -97,13 +90,13 @@ class Report:
     def __repr__(self) -> str:
         lines = [f"{self.part}  {self.title}: {self.summary}"]
         for outcome in self.outcomes:
-            sign, word, _ = _MARKS[outcome.status]
-            lines.append(f"  {sign} {outcome.points:g}/{outcome.max_points:g}  {outcome.title} ({word})")
-            lines += [f"      {advice}" for advice in _advice(outcome)]
+            points = f"{outcome.points:g}/{outcome.max_points:g}"
+            lines.append(f"  {outcome.sign} {points}  {outcome.title} ({outcome.word})")
+            lines += [f"      {line}" for line in _lines(outcome)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        colour = GREEN if self.all_passed else RED
+        colour = _GREEN if self.all_passed else _RED
         head = (
             f'<div style="padding:.3em .6em;border-left:.3em solid {colour}">'
             f"<b>{escape(self.part)}</b>&ensp;{_rich(self.title)}&ensp;"
@@ -114,12 +107,11 @@ class Report:
 
 
 def _row(outcome: Outcome) -> str:
-    sign, word, colour = _MARKS[outcome.status]
-    pill = f"background:{colour};color:white;border-radius:.8em;padding:.05em .6em;white-space:nowrap"
+    pill = f"background:{_colour(outcome.status)};color:white;border-radius:.8em;padding:.05em .6em;white-space:nowrap"
     text = f"<div>{_rich(outcome.title)}</div>"
-    text += "".join(f'<div style="opacity:.8">{_rich(advice)}</div>' for advice in _advice(outcome))
+    text += "".join(f'<div style="opacity:.8">{_rich(line)}</div>' for line in _lines(outcome))
     cells = (
-        f'<span style="{pill}">{sign} {word}</span>',
+        f'<span style="{pill}">{outcome.sign} {outcome.word}</span>',
         f'<span style="white-space:nowrap">{outcome.points:g} / {outcome.max_points:g}</span>',
         text,
     )
@@ -127,35 +119,33 @@ def _row(outcome: Outcome) -> str:
     return "<tr>" + "".join(f'<td style="{style}">{cell}</td>' for cell in cells) + "</tr>"
 
 
-def _advice(outcome: Outcome) -> list[str]:
-    if outcome.passed:
-        return []
-    hint = f"Hint: {outcome.hint}" if outcome.hint and outcome.status != "skipped" else ""
-    return [line for line in (outcome.diagnosis, hint) if line]
+def _colour(status: Status) -> str:
+    return {"passed": _GREEN, "skipped": _GREY}.get(status, _RED)
+
+
+def _lines(outcome: Outcome) -> list[str]:
+    return [line for line in (outcome.explanation, outcome.advice and f"Hint: {outcome.advice}") if line]
 
 
 def _rich(text: str) -> str:
-    """Text as HTML in which nothing of the text is HTML; `so` becomes code."""
+    """Text as HTML in which `backticks` mark code and all else is escaped."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
-class _WarmRoom(LocalRoom):
-    """A room that stays open from cell to cell, because its imports take longer than all checks.
+class _WarmProcess(LocalProcess):
+    """A process that is kept from cell to cell, because its imports take longer than all checks.
 
-    A changed program gets a new process, and so does one whose process is gone.
+    A program that has changed runs in a fresh process.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, read_sheet(folder).modules)
-        self._running = ""
+    _running = ""
 
     def ask(self, frame: bytes, seconds: float) -> bytes:
         program = hashlib.sha256()
-        for path in sorted(self._folder.glob("*.py")):
+        for path in sorted(self.folder.glob("*.py")):
             program.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
-        is_gone = self._process is not None and self._process.poll() is not None
-        if is_gone or program.hexdigest() != self._running:
-            self.close()
+        if program.hexdigest() != self._running:
+            self.restart()
         self._running = program.hexdigest()
         try:
             return super().ask(frame, seconds)
@@ -165,15 +155,15 @@ class _WarmRoom(LocalRoom):
 
 
 @cache
-def _room(folder: Path) -> _WarmRoom:
-    room = _WarmRoom(folder)
-    atexit.register(room.close)
-    return room
+def _process(folder: Path, modules: tuple[str, ...]) -> _WarmProcess:
+    process = _WarmProcess(folder, modules)
+    atexit.register(process.close)
+    return process
 
 
 @contextmanager
 def _standard_error_closed() -> Iterator[None]:
-    """Lose what is written to standard error, also by the student's process, which inherits it."""
+    """Discard what is written to standard error, also by the student's process, which inherits it."""
     saved = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere, redirect_stderr(io.StringIO()):

@@ -1,4 +1,4 @@
-"""The trusted end of a conversation with a submission: asks its process, and believes nothing that it says."""
+"""The trusted side of a submission: sends requests to its process, and trusts nothing in the replies."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ebmcourse.checking.observation import decode, encode
-from ebmcourse.checking.outcome import Status
-from ebmcourse.checking.probe import probe_source
+from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Status
+from ebmcourse.checking.probes import probe_source
 
 _ADVICE = {
     r"\.cuda\(|[\"']cuda": "A GPU is not always there: take the device from the model or the input, `x.to(y.device)`.",
@@ -28,7 +28,7 @@ _NO_TICKET = "0" * 16
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a probe: which, on what, with which random seed, within how many seconds."""
+    """One call of a probe: its inputs, its random seed, and the seconds that it may take."""
 
     check: str
     file: Path
@@ -38,7 +38,7 @@ class Call:
     seconds: float
 
     def asks_the_same(self, other: Call) -> bool:
-        """Whether the answer to this call answers the other one, too: it asks the same, about the very same inputs."""
+        """Whether the other call is equal to this one, with identical inputs, so that one answer serves both."""
         one, another = ((c.file, c.probe, c.seed, c.seconds, len(c.inputs)) for c in (self, other))
         return one == another and all(map(_is_same, self.inputs, other.inputs))
 
@@ -49,28 +49,28 @@ def _is_same(one: Any, other: Any) -> bool:
 
 @dataclass(frozen=True)
 class Request:
-    """Calls of probes in one file of checks that are asked for together.
+    """Calls of probes from one file of checks that are sent together.
 
-    Whoever asks many submissions the same keeps the request: it is encoded once.
+    A request is encoded once, and can then be sent to many submissions.
     """
 
     calls: tuple[Call, ...]
 
     def encoded(self, ticket: str) -> bytes:
-        """The bytes that ask for the calls' observations, see `runner.answer`."""
+        """The bytes of the request, see `untrusted.server.answer`."""
         head, tail = self._around_ticket
         return head + ticket.encode() + tail
 
     @cached_property
     def _around_ticket(self) -> tuple[bytes, bytes]:
-        """What stands before and after the ticket, which is all that changes from one submission to the next."""
+        """The bytes before and after the ticket, the only part that differs between submissions."""
         values: list[Any] = []
         questions = [
             {"probe": call.probe, "inputs": [_place(value, values) for value in call.inputs], "seed": call.seed}
             for call in self.calls
         ]
         request = {
-            "ticket": _NO_TICKET,  # first, so that nothing in the inputs can be taken for it
+            "ticket": _NO_TICKET,  # first, so that nothing in the inputs can be mistaken for it
             "source": probe_source(self.calls[0].file, *sorted({call.probe for call in self.calls})),
             "values": values,
             "questions": questions,
@@ -80,7 +80,7 @@ class Request:
 
 
 def _place(value: Any, values: list[Any]) -> int:
-    """The index of a value in `values`, where it is put unless it is there already."""
+    """The index of a value in `values`, to which it is appended if it is not there yet."""
     for place, other in enumerate(values):
         if _is_same(value, other):
             return place
@@ -88,8 +88,8 @@ def _place(value: Any, values: list[Any]) -> int:
     return len(values) - 1
 
 
-class Lost(Exception):
-    """A submission gave no observation; `status` and `reason` say why."""
+class NoObservation(Exception):
+    """There is no observation of the submission; `status` and `reason` say why."""
 
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)
@@ -98,67 +98,70 @@ class Lost(Exception):
 
 
 class _Answer(NamedTuple):
-    """What a submission's process says about one call: a value, or what went wrong."""
+    """What the process of a submission returns for one call: a value, or an error."""
 
     value: Any
     error: dict[str, Any] | None
 
 
-# After a time-out, the next call may take half as long, and so on down to this share, until there is an answer:
-# an endless loop at import must not cost the full time of every check.
+# After a time-out, the next call may take half as long, and so on down to this share, until there is an answer: an
+# endless loop at import must not use the full time of every check.
 LEAST_PATIENCE = 0.1
-MAX_KEPT_BYTES = 8 * 2**20  # of replies to what is asked ahead: memory is the grader's, and a parsed tree is large
+MAX_KEPT_BYTES = 8 * 2**20  # of replies to `ask_ahead`, which the grader holds in memory; a parsed tree is larger still
 
 
 class TimedOut(Exception):
-    """The submission's process did not answer in time and was killed."""
+    """The process of the submission did not answer in time and was killed."""
 
 
 class Died(Exception):
-    """The submission's process ended."""
+    """The process of the submission ended."""
 
 
-class Garbled(Exception):
-    """The submission's process said what is no answer; the message completes “the submission's process …”."""
+class ProtocolError(Exception):
+    """The process of the submission broke the protocol; the message completes “the submission's process …”."""
 
 
-class Room(Protocol):
-    """Where a submission's process lives: a sandbox, or a plain process on a student's own machine."""
+class StudentProcess(Protocol):
+    """The process of a submission: in a sandbox, on a student's own machine, or a notebook's kernel."""
 
     def ask(self, frame: bytes, seconds: float) -> bytes:
-        """Send a request, return the reply; raises `TimedOut`, `Died` or `Garbled`, and the next call starts anew."""
+        """Send a request and return the reply.
+
+        Raises `TimedOut`, `Died` or `ProtocolError`; then the next call starts a new process.
+        """
 
     def close(self) -> None:
-        """End the process and everything that it started."""
+        """End the process and all processes that it has started."""
 
 
 class Observer:
     """Observes one submission through probes.
 
-    `files` are the texts of the files handed in; `problems` says what is wrong with one that is not there.
-    `messages`: repeat the messages of the submission's exceptions; on a student's own machine that helps, in grading
-    they could carry hidden inputs out. `budget` is the time in seconds that all calls together may take.
+    `files` are the texts of the files handed in; `problems` says what is wrong with a file that is not among them.
+    `messages` repeats the messages of the submission's exceptions: helpful on a student's own machine, but in grading
+    they could reveal hidden inputs. `budget` is the time in seconds that all calls together may take.
     """
 
     def __init__(
-        self, room: Room, files: dict[str, str], problems: dict[str, str], *, messages: bool, budget: float
+        self, process: StudentProcess, files: dict[str, str], problems: dict[str, str], *, messages: bool, budget: float
     ) -> None:
         self.flags: list[str] = []
         self.seconds: dict[str, float] = {}  # the submission's own computing time for each check
-        self._room = room
+        self._process = process
         self._files = files
         self._problems = problems
         self._messages = messages
         self._budget = budget
         self._patience = 1.0
-        self._kept: dict[Call, _Answer | Lost] = {}
+        self._kept: dict[Call, _Answer | NoObservation] = {}
 
     def ask_ahead(self, requests: Iterable[Request]) -> None:
-        """Ask these requests now, and keep the answers for `observe`, up to the first one that does not come in time.
+        """Send these requests now and keep the answers for `observe`, up to the first request that takes too long.
 
-        Whoever then judges in one go needs half the time of a judge who waits before each judgement, and finds the
-        machine's caches full of other things. A request may take as long as the longest of its calls may. Where it
-        brings no answers, nothing is lost: its calls are asked one by one, before anything else is.
+        Judging all answers at once takes half the time of judging each one as it comes, because the processor's
+        caches stay warm. A request may take as long as its longest call. If the process ends or breaks the protocol,
+        the calls of the request are sent one by one.
         """
         left = MAX_KEPT_BYTES
         for request in requests:
@@ -168,25 +171,25 @@ class Observer:
                 left -= size
             except TimedOut:
                 return
-            except (Died, Garbled):
+            except (Died, ProtocolError):
                 self._kept |= {call: self._ask_alone(call) for call in request.calls}
             if left < 0:
                 return
 
     def observe(self, call: Call) -> Any:
-        """Run a probe beside the submission and return its observation; raises `Lost` where there is none."""
+        """Run a probe on the submission and return its observation; raises `NoObservation` where there is none."""
         answer = self._kept[call] if call in self._kept else self._ask_alone(call)
-        if isinstance(answer, Lost):
+        if isinstance(answer, NoObservation):
             raise answer
         if answer.error is not None:
             raise self._lost(answer.error)
         return answer.value
 
-    def _ask_alone(self, call: Call) -> _Answer | Lost:
+    def _ask_alone(self, call: Call) -> _Answer | NoObservation:
         allowed = call.seconds * self._patience
         seconds = min(allowed, self._budget)
         if seconds <= 0:
-            return Lost("timeout", "The submission's time was used up by the checks before this one.")
+            return NoObservation("timeout", "The checks before this one used up the time of the submission.")
         try:
             (answer,), _ = self._ask(Request((call,)), seconds)
             self._patience = 1.0
@@ -194,27 +197,27 @@ class Observer:
         except TimedOut:
             self._patience = max(self._patience / 2, LEAST_PATIENCE)
             self._add_seconds(call.check, seconds)
-            return Lost("timeout", f"No answer within {allowed:g} seconds: is there an endless loop?")
+            return NoObservation("timeout", f"No answer within {allowed:g} seconds: is there an endless loop?")
         except Died:
             self.flags.append(f"{call.check}: the submission's process was ended from inside")
-            return Lost("error", "Your program ended the process that ran it, or used too much memory.")
-        except Garbled:
-            return Lost("error", "Your program sent an answer that cannot be read.")
+            return NoObservation("error", "Your program ended the process that ran it, or used too much memory.")
+        except ProtocolError:
+            return NoObservation("error", "Your program sent a reply that cannot be read.")
 
     def _ask(self, request: Request, seconds: float) -> tuple[list[_Answer], int]:
-        """The answers to the calls of a request, and how many bytes they took on their way."""
+        """The answers to the calls of a request, and the size of the reply in bytes."""
         ticket = secrets.token_hex(len(_NO_TICKET) // 2)
         begin = time.monotonic()
         try:
-            frame = self._room.ask(request.encoded(ticket), seconds)
+            frame = self._process.ask(request.encoded(ticket), seconds)
             elapsed = time.monotonic() - begin
             answers = _read(frame, ticket, len(request.calls))
-        except Garbled as garbled:
-            self._room.close()
-            self.flags.append(f"{request.calls[0].check}: the submission's process {garbled}")
+        except ProtocolError as error:
+            self._process.close()
+            self.flags.append(f"{request.calls[0].check}: the submission's process {error}")
             raise
         finally:
-            self._budget -= time.monotonic() - begin  # the budget trusts no clock of the submission's
+            self._budget -= time.monotonic() - begin  # the budget does not rely on times that the submission reports
         for call, (_, used) in zip(request.calls, answers, strict=True):
             self._add_seconds(call.check, min(max(used, 0.0), elapsed))
         return [answer for answer, _ in answers], len(frame)
@@ -222,15 +225,15 @@ class Observer:
     def _add_seconds(self, check: str, seconds: float) -> None:
         self.seconds[check] = self.seconds.get(check, 0.0) + seconds
 
-    def _lost(self, error: dict[str, Any]) -> Lost:
-        """Put the submission's account of its exception into words that hold nothing it could have chosen freely."""
+    def _lost(self, error: dict[str, Any]) -> NoObservation:
+        """Describe the exception that the submission reports, without any text that it could choose freely."""
         kind, name, missing = (error.get(key) for key in ("kind", "type", "missing"))
         if kind == "todo":
-            return Lost("failed", "Not implemented yet.")
+            return NoObservation("failed", NOT_IMPLEMENTED)
         if isinstance(missing, str) and missing in self._problems:
-            return Lost("error", self._problems[missing])
+            return NoObservation("error", self._problems[missing])
         if kind == "memory":
-            return Lost("memory", "Your program used more memory than it may.")
+            return NoObservation("memory", "Your program used more memory than allowed.")
         known = getattr(builtins, name, None) if isinstance(name, str) else None
         is_exception = isinstance(known, type) and issubclass(known, BaseException)
         reason = f"Your program stopped with {name if is_exception else 'an exception'}"
@@ -240,10 +243,10 @@ class Observer:
         if self._messages and error.get("message"):
             reason += f" ({error['message']})"
         advice = [advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)]
-        return Lost("error", " ".join([reason + ".", *advice]))
+        return NoObservation("error", " ".join([reason + ".", *advice]))
 
     def _innermost(self, places: Any) -> tuple[str, str]:
-        """The last of `places` that is a line of a file handed in, as words and as that line; of others, nothing."""
+        """The last of `places` that is in a file handed in: in words, and the line itself; else two empty texts."""
         for place in reversed(places if isinstance(places, list) else []):
             match place:
                 case [str(file), int(line)] if file in self._files:
@@ -254,19 +257,19 @@ class Observer:
 
 
 def _read(frame: bytes, ticket: str, count: int) -> list[tuple[_Answer, float]]:
-    """The answers in a reply to the `count` calls of the request with this ticket, and the seconds that each took."""
-    nonsense = Garbled("sent an answer that the kit does not write")
+    """The `count` answers in the reply to the request with this ticket, and the seconds that each call took."""
+    malformed = ProtocolError("sent a reply that is not in the kit's format")
     try:
         reply = decode(frame)
     except ValueError:
-        raise nonsense from None
+        raise malformed from None
     match reply:
         case {"answers": list(answers)} if reply.keys() <= {"ticket", "answers"} and all(map(_is_answer, answers)):
             pass
         case _:
-            raise nonsense
+            raise malformed
     if reply.get("ticket") != ticket or len(answers) != count:
-        raise Garbled("answered what it was not asked")
+        raise ProtocolError("answered what it was not asked")
     return [(_Answer(answer.get("value"), answer.get("error")), answer["seconds"]) for answer in answers]
 
 

@@ -1,19 +1,35 @@
-"""What became of one check of one submission."""
+"""What became of one check of one submission, and how every page, table and notebook says it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 Status = Literal["passed", "failed", "error", "timeout", "memory", "skipped"]
-
-
 STATUSES: tuple[Status, ...] = get_args(Status)
+
+NOT_IMPLEMENTED = "Not implemented yet."
+
+
+class _Words(NamedTuple):
+    sign: str
+    word: str
+    explanation: str  # where there is no diagnosis
+
+
+_WORDS: dict[Status, _Words] = {
+    "passed": _Words("✓", "passed", ""),
+    "failed": _Words("✗", "failed", "The result is not what the exercise asks for."),
+    "error": _Words("✗", "crashed", "The code stopped with an exception, or ended its process."),
+    "timeout": _Words("✗", "ran out of time", "The code was still running when the time of this check was over."),
+    "memory": _Words("✗", "ran out of memory", "The code needed more memory than this check allows."),
+    "skipped": _Words("–", "not run", "It builds on another check, which has to pass first."),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One check's result, as it stands in a result file.
+    """The result of one check, as stored in a result file.
 
     `diagnosis` says what went wrong, as far as it is known; it never holds inputs or expected values.
     """
@@ -36,3 +52,28 @@ class Outcome:
     def lost(self) -> float:
         """Points that a pass would still bring."""
         return self.max_points - self.points
+
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether the exercise is still the stub."""
+        return self.diagnosis == NOT_IMPLEMENTED
+
+    @property
+    def sign(self) -> str:
+        """A character for the status: ✓, ✗ or –."""
+        return _WORDS[self.status].sign
+
+    @property
+    def word(self) -> str:
+        """The status in words: passed, failed, crashed, ran out of time, ran out of memory, not run."""
+        return _WORDS[self.status].word
+
+    @property
+    def explanation(self) -> str:
+        """What went wrong: the diagnosis or else what the status means; empty for a check that passed."""
+        return (self.diagnosis or _WORDS[self.status].explanation) if not self.passed else ""
+
+    @property
+    def advice(self) -> str:
+        """The hint, for a check that was run and did not pass."""
+        return self.hint if self.status not in ("passed", "skipped") else ""

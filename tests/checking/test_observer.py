@@ -8,7 +8,16 @@ import pytest
 
 from ebmcourse.checking import probe
 from ebmcourse.checking.observation import decode, encode
-from ebmcourse.checking.observer import LEAST_PATIENCE, Call, Died, Garbled, Lost, Observer, Request, TimedOut
+from ebmcourse.checking.observer import (
+    LEAST_PATIENCE,
+    Call,
+    Died,
+    NoObservation,
+    Observer,
+    ProtocolError,
+    Request,
+    TimedOut,
+)
 
 
 @probe
@@ -42,7 +51,7 @@ def observer(reply, **more):
 
 
 def answer(**said):
-    """A room's reply that says the same to every question."""
+    """a reply that says the same to every question."""
     return lambda request: reply(request, [{"seconds": 0.0, **said} for _ in request["questions"]])
 
 
@@ -51,7 +60,7 @@ def reply(request, answers):
 
 
 def lost(watching):
-    with pytest.raises(Lost) as found:
+    with pytest.raises(NoObservation) as found:
         watching.observe(CALL)
     return found.value
 
@@ -92,8 +101,8 @@ def test_a_request_differs_by_its_ticket_only():
 def test_an_improper_answer_is_refused_and_flagged(said):
     watching = observer(answer(**said))
     assert lost(watching).status == "error"
-    assert watching.flags == ["1a/check: the submission's process sent an answer that the kit does not write"]
-    assert watching._room.closed == 1
+    assert watching.flags == ["1a/check: the submission's process sent a reply that is not in the kit's format"]
+    assert watching._process.closed == 1
 
 
 NO_ANSWERS = [[1], "x", None, {"answers": 1}, {"answers": [1]}, {"answers": [], "more": 1}, {"ticket": "x"}]
@@ -117,9 +126,9 @@ def test_an_answer_to_another_question_is_refused(ticket, count):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(TimedOut(), "timeout"), (Died(), "error"), (Garbled("spoke in tongues"), "error")]
+    ("error", "status"), [(TimedOut(), "timeout"), (Died(), "error"), (ProtocolError("spoke in tongues"), "error")]
 )
-def test_what_happens_in_the_room_has_its_status(error, status):
+def test_what_happens_in_the_process_has_its_status(error, status):
     watching = observer(error)
     assert lost(watching).status == status
     assert len(watching.flags) == (status != "timeout")
@@ -129,24 +138,24 @@ def test_patience_shrinks_with_every_time_out_and_comes_back_with_an_answer():
     watching = observer(TimedOut())
     for _ in range(6):
         lost(watching)
-    assert watching._room.limits == [8.0, 4.0, 2.0, 1.0, 8.0 * LEAST_PATIENCE, 8.0 * LEAST_PATIENCE]
-    watching._room.reply = answer(value=1)
+    assert watching._process.limits == [8.0, 4.0, 2.0, 1.0, 8.0 * LEAST_PATIENCE, 8.0 * LEAST_PATIENCE]
+    watching._process.reply = answer(value=1)
     watching.observe(CALL)
     watching.observe(CALL)
-    assert watching._room.limits[-1] == 8.0
+    assert watching._process.limits[-1] == 8.0
 
 
 def test_the_budget_is_spent_by_the_clock_however_a_call_ends():
-    for end in (answer(value=1), Died(), TimedOut(), Garbled("x")):
+    for end in (answer(value=1), Died(), TimedOut(), ProtocolError("x")):
 
         def slowly(request, end=end):
             time.sleep(0.02)
             return end(request) if callable(end) else end
 
         watching = observer(slowly, budget=0.01)
-        with contextlib.suppress(Lost):
+        with contextlib.suppress(NoObservation):
             watching.observe(CALL)
-        assert "used up" in lost(watching).reason and len(watching._room.limits) == 1
+        assert "used up" in lost(watching).reason and len(watching._process.limits) == 1
 
 
 def call(number):
@@ -176,7 +185,7 @@ def test_what_is_asked_ahead_is_asked_once_and_in_order():
     assert watching.observe(calls[2]) == 4 and len(asked) == 3, "for several checks that ask the same"
 
 
-@pytest.mark.parametrize("error", [Died(), TimedOut(), Garbled("spoke in tongues"), {"value": 1, "more": 1}])
+@pytest.mark.parametrize("error", [Died(), TimedOut(), ProtocolError("spoke in tongues"), {"value": 1, "more": 1}])
 def test_who_spoils_an_answer_spoils_no_other(error):
     calls = [call(number) for number in range(4)]
 
@@ -188,7 +197,7 @@ def test_who_spoils_an_answer_spoils_no_other(error):
     watching = observer(second_goes_wrong)
     watching.ask_ahead([Request(tuple(calls[:3])), Request((calls[3],))])
     assert [watching.observe(calls[number]) for number in (0, 2, 3)] == [0, 4, 6]
-    with pytest.raises(Lost) as found:
+    with pytest.raises(NoObservation) as found:
         watching.observe(calls[1])
     assert found.value.status == ("timeout" if isinstance(error, TimedOut) else "error")
     flags = {flag.partition(": ")[0] for flag in watching.flags}
@@ -213,11 +222,11 @@ def test_nothing_more_is_asked_ahead_after_a_time_out_or_of_a_program_that_fills
     requests = [Request((call(number),)) for number in range(9)]
     watching = observer(TimedOut())
     watching.ask_ahead(requests)
-    assert watching._room.limits == [8.0]
+    assert watching._process.limits == [8.0]
     monkeypatch.setattr("ebmcourse.checking.observer.MAX_KEPT_BYTES", 1000)
     watching = observer(answer(value="x" * 400))
     watching.ask_ahead(requests)
-    assert len(watching._room.limits) == 2
+    assert len(watching._process.limits) == 2
 
 
 ERROR = {"kind": "error", "type": "ValueError", "message": "0.123 hidden", "missing": "", "places": [["work.py", 3]]}

@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from nbgrader.api import Gradebook
 
 from autograder import assignment as assignments
-from autograder.assignment import COURSE, Assignment, part_points
+from autograder.assignment import COURSE, Assignment
 from autograder.cli import main as autograder
-from autograder.export.answers import grade_id, is_solution
-from autograder.notebooks import solved_notebook
-from autograder.source import fill
+from autograder.export.written_answers import grade_id, is_solution
+from autograder.release.nbgrader_source import fill
+from autograder.release.notebooks import solved_notebook
+from autograder.release.programs import part_points
 
 # What a student's own configuration says (docs): the course, and what is not handed in.
 STUDENT_CONFIG = """

@@ -14,7 +14,7 @@ import pytest
 from nbgrader_course import Course
 
 from autograder import assignment as assignments
-from autograder.release import build
+from autograder.release.build import build
 from autograder.results import read_results
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbgrader.api import Gradebook
 
 from autograder.export import export
-from autograder.export.answers import read_answers
+from autograder.export.written_answers import read_answers
 from autograder.results import Result, write_result
 from ebmcourse.checking.outcome import Outcome
 

@@ -18,12 +18,13 @@ from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.utils import determine_grade
 
 from autograder import assignment as assignments
-from autograder.notebooks import full_notebook, student_notebook
-from autograder.release import build, part_points
+from autograder.release.build import build
+from autograder.release.notebooks import full_notebook, student_notebook
+from autograder.release.programs import part_points
 from ebmcourse.checking import notebook as cells
 from ebmcourse.checking.notebook import Report, check_part, once_written
 from ebmcourse.checking.outcome import Outcome
-from ebmcourse.checking.session import Unusable, run_public_checks
+from ebmcourse.checking.public import Unusable, run_public_checks
 
 SCRIPT = '''\
 # %% [markdown]
@@ -95,7 +96,9 @@ def test_students_get_the_todo_in_the_place_of_the_solution():
 
 def test_the_instructors_tested_cells_call_all_checks():
     assert source_of(student_notebook(SCRIPT, POINTS), "test-1a") == 'check_part("1a")'
-    assert "from autograder.cells import check_part\n" in source_of(full_notebook(SCRIPT, POINTS), "test-1a")
+    assert "from autograder.grade.nbgrader_cells import check_part\n" in source_of(
+        full_notebook(SCRIPT, POINTS), "test-1a"
+    )
 
 
 def test_cells_are_named_by_grade_id_or_position_and_locked_as_nbgrader_does():
@@ -181,7 +184,7 @@ def solved(released: Path, tiny_course: Path) -> Path:
 def test_check_part_shows_the_outcomes_and_returns_the_points(released, tiny_course, capfd):
     assert check_part("1a") == 0
     shown = capfd.readouterr().out
-    assert "1a  Doubling: 0 of 2 points by the public checks" in shown
+    assert "1a  Doubling: 0 of 2 points from the public checks" in shown
     assert "Not implemented yet." in shown and "Hint: Multiply by two." in shown
     shutil.copy(tiny_course / "solutions" / "tiny" / "tiny.py", released)  # a changed file is noticed
     assert check_part("1a") == 2
@@ -216,10 +219,10 @@ def test_a_missing_file_is_named(released, capfd):
 @pytest.mark.slow
 def test_a_process_that_is_gone_is_replaced(solved):
     assert check_part("1a") == 2
-    room = cells._room(Path.cwd())
-    assert room._process
-    room._process.kill()
-    room._process.wait()
+    process = cells._process(Path.cwd(), ())
+    assert process._process
+    process._process.kill()
+    process._process.wait()
     assert check_part("1a") == 2
 
 
@@ -233,10 +236,10 @@ def test_nbgraders_validation_asks_for_the_public_checks_only(solved, released, 
 
 
 def test_the_public_checks_of_one_part_or_of_all_can_be_run(solved):
-    room = cells._room(solved)
-    assert [outcome.id for outcome in run_public_checks(solved, None, room)] == ["1a/double"]
-    assert [outcome.passed for outcome in run_public_checks(solved, "1a", room)] == [True]
-    assert run_public_checks(solved, "1b", room) == []
+    process = cells._process(solved, ())
+    assert [outcome.id for outcome in run_public_checks(solved, None, process)] == ["1a/double"]
+    assert [outcome.passed for outcome in run_public_checks(solved, "1a", process)] == [True]
+    assert run_public_checks(solved, "1b", process) == []
     folders = {Path(getattr(module, "__file__", None) or "/").parent for module in list(sys.modules.values())}
     assert solved / "checks" not in folders and str(solved / "checks") not in sys.path
 
@@ -273,7 +276,7 @@ def test_once_written_hides_what_is_not_written_and_nothing_else(capfd):
 # With nbgrader itself
 
 CONFIG = """
-from autograder.notebooks import CODE_STUB
+from autograder.release.notebooks import CODE_STUB
 
 c = get_config()
 c.ClearSolutions.code_stub = CODE_STUB

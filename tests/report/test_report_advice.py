@@ -1,4 +1,4 @@
-"""What to mend first."""
+"""What to fix first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_sample import sample_class
 
-from autograder.report.advice import NOT_BEGUN, what_to_mend
+from autograder.report.advice import what_to_fix
 from autograder.results import Result
 from ebmcourse.checking.observation import decode, encode
-from ebmcourse.checking.observer import Call, Lost, Observer
-from ebmcourse.checking.outcome import Outcome
+from ebmcourse.checking.observer import Call, NoObservation, Observer
+from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
 
 
 def result(*checks: tuple[str, str, float, str | None]) -> Result:
@@ -30,7 +30,7 @@ def order(given: Result) -> list[tuple[str, list[str]]]:
     """The ids of each entry's checks, with blanks between them, and of those that wait for them."""
     return [
         (" ".join(check.id for check in entry.checks), [other.id for other in entry.opens])
-        for entry in what_to_mend(given)
+        for entry in what_to_fix(given)
     ]
 
 
@@ -66,17 +66,19 @@ def test_checks_lost_in_the_same_way_are_one_thing_to_mend() -> None:
 
 def test_what_is_not_begun_comes_last_however_much_it_is_worth() -> None:
     lost = result(
-        ("a", "failed", 9, NOT_BEGUN), ("b", "failed", 1, "The sign is wrong."), ("c", "failed", 9, NOT_BEGUN)
+        ("a", "failed", 9, NOT_IMPLEMENTED),
+        ("b", "failed", 1, "The sign is wrong."),
+        ("c", "failed", 9, NOT_IMPLEMENTED),
     )
     assert order(lost) == [("b", []), ("a c", [])]
-    assert [entry.begun for entry in what_to_mend(lost)] == [True, False]
+    assert [entry.begun for entry in what_to_fix(lost)] == [True, False]
 
 
 def test_a_stub_is_known_by_what_the_observer_says_of_it() -> None:
     answers = [{"error": {"kind": "todo"}, "seconds": 0.0}]
     room = Mock(ask=lambda frame, seconds: encode({"answers": answers, "ticket": decode(frame)["ticket"]}))
     call = Call("1/a", Path(__file__), "probe", (), 0, 1.0)
-    with pytest.raises(Lost, match=f"^{re.escape(NOT_BEGUN)}$"):
+    with pytest.raises(NoObservation, match=f"^{re.escape(NOT_IMPLEMENTED)}$"):
         Observer(room, {}, {}, messages=False, budget=1.0).observe(call)
 
 

@@ -16,14 +16,17 @@ import torch
 from PIL import Image
 from report_sample import sample_class
 
-from autograder import assignment, grading, seed
+from autograder import assignment
 from autograder.drawings import Drawn, Picture, draw, drawings_in, drawings_path, read_drawings, write_drawings
-from autograder.programs import reference_program
+from autograder.grade import seed
+from autograder.grade.grader import Job
+from autograder.grade.workers import grade_class
+from autograder.release.programs import reference_program
 from autograder.report.pages import feedback_page, write_report
-from ebmcourse.checking.answers import PUBLIC_SEED, Live
 from ebmcourse.checking.observation import decode, encode
-from ebmcourse.checking.observer import Lost
+from ebmcourse.checking.observer import NoObservation
 from ebmcourse.checking.program import laid_out
+from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference
 
 DRAWING = """
 
@@ -52,7 +55,7 @@ def drawn(course: Path, observe: Callable[[Any], Any] | None, seed: str = PUBLIC
     folder = course / "solutions/tiny"
     (drawing,) = drawings_in(folder / "checks")
     observer = Mock(observe=lambda call: decode(encode(observe(*call.inputs)))) if observe else None
-    return draw(drawing, observer, Live(seed, folder))
+    return draw(drawing, observer, LiveReference(seed, folder))
 
 
 def pixels(picture: Picture) -> Any:
@@ -77,13 +80,13 @@ def test_the_students_value_stands_beside_the_references(course: Path) -> None:
         torch.zeros(10**6, 2),
         torch.zeros(2, 3, 4),
         [["<script>"] * 2] * 2,
-        Lost("failed", "Not implemented yet."),
+        NoObservation("failed", "Not implemented yet."),
     ],
     ids=["nothing", "nan", "long", "axes", "text", "stub"],
 )
 def test_what_cannot_be_drawn_is_left_out(course: Path, value: Any) -> None:
     def observe(table: Any) -> Any:
-        if isinstance(value, Lost):
+        if isinstance(value, NoObservation):
             raise value
         return value
 
@@ -106,7 +109,7 @@ def test_the_references_of_all_assignments_can_be_drawn() -> None:
     for about in map(assignment.load, assignment.names()):
         if drawings := drawings_in(about.checks):
             with laid_out(reference_program(about)) as folder:
-                live = Live(PUBLIC_SEED, folder)
+                live = LiveReference(PUBLIC_SEED, folder)
                 for drawing in drawings:
                     found = draw(drawing, None, live)
                     assert found and found.panels and found.part in about.parts
@@ -147,8 +150,8 @@ def test_grading_draws_the_same_again_and_changes_no_mark(needs_sandbox: None, c
     about = assignment.load("tiny", course)
     kept = []
     for out in (tmp_path / "one", tmp_path / "two"):
-        job = grading.Job(about, about.checks_sha256(), seed.given(0), confined=True)
-        grading.grade_class(job, tmp_path / "submitted", out, ["s001"], workers=1)
+        job = Job.of(about, seed.given(0), confined=True)
+        grade_class(job, tmp_path / "submitted", out, ["s001"], workers=1)
         kept.append(drawings_path(out, "tiny", "s001").read_bytes())
         assert [path.name for path in write_report(out, course=course)] == ["s001.html", "index.html", "index.html"]
         page = (out / "tiny/feedback/s001.html").read_text("utf-8")

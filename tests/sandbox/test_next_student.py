@@ -3,8 +3,8 @@
 import pytest
 
 from autograder import assignment as assignments
-from autograder import seed, submissions
-from autograder.grading import Grader, Job
+from autograder.grade import seed, submissions
+from autograder.grade.grader import Grader, Job
 from autograder.quality.cases import Case, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_sandbox")]
@@ -18,13 +18,13 @@ def tiny(tiny_course):
 @pytest.fixture
 def grade(tiny, tmp_path):
     """Grade a case in one and the same sandbox, always as the student s001."""
-    grader = Grader(Job(tiny, tiny.checks_sha256(), seed.given(0), confined=True))
+    grader = Grader(Job.of(tiny, seed.given(0), confined=True))
 
     def grade(case: Case):
         folder = tmp_path / case.name / "tiny"
         case.write(tiny, folder)
         result, _ = grader.grade(submissions.read(folder, "s001", tiny))
-        assert not grader._judge.surprises, grader._judge.surprises
+        assert not grader.internal_errors, grader.internal_errors
         return result
 
     yield grade

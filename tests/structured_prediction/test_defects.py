@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import ctc_loss
 
 from autograder.assignment import load
-from autograder.programs import reference_program
+from autograder.release.programs import reference_program
 from ebmcourse.checking.program import laid_out
 from ebmcourse.data.words import BETWEEN, Batch, SimpleWordsDataset, collate_fn, window_counts
 

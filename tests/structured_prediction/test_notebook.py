@@ -12,9 +12,9 @@ from nbclient import NotebookClient
 from nbgrader.utils import determine_grade
 
 from autograder.assignment import load
-from autograder.programs import solved
-from autograder.release import build
-from ebmcourse.checking.session import run_public_checks
+from autograder.release.build import build
+from autograder.release.programs import solved
+from ebmcourse.checking.public import run_public_checks
 
 FIGURES = {  # by the text that stands above the cell which draws them
     "### Windows": 1,

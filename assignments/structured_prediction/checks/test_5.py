@@ -22,7 +22,7 @@ from stand_ins import (
 )
 
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
-from ebmcourse.checking.observer import Lost
+from ebmcourse.checking.observer import NoObservation
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
 RATE = 0.3

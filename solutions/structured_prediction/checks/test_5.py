@@ -22,7 +22,7 @@ from stand_ins import (
 )
 
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
-from ebmcourse.checking.observer import Lost
+from ebmcourse.checking.observer import NoObservation
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
 RATE = 0.3
@@ -311,11 +311,11 @@ def test_words_are_learned(run, drawn):
     try:  # training takes its time: as the program is only where it does not work with the stand-ins
         got, want = run(learned, drawn, True)
         judge(got["isolated"], want["isolated"])
-    except (Mismatch, Lost) as first:
+    except (Mismatch, NoObservation) as first:
         try:
             got, want = run(learned, drawn, False)
             judge(got["whole"], want["whole"])
-        except (Mismatch, Lost):
+        except (Mismatch, NoObservation):
             raise first from None
 
 

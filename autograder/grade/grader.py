@@ -1,0 +1,136 @@
+"""The grader: a warm sandbox and a judge that grade one submission after another.
+
+What a submission gets depends only on itself, the checks and the seed: not on the worker, the order, or the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from autograder.assignment import Assignment
+from autograder.drawings import Drawn
+from autograder.grade.draw import draw, drawings_in
+from autograder.grade.fingerprint import fingerprint
+from autograder.grade.seed import Seed
+from autograder.grade.submissions import Submission
+from autograder.release.programs import reference_program
+from autograder.results import Result, Timings
+from autograder.sandbox.sandbox import Sandbox, SandboxProcess
+from autograder.sandbox.zygote import use_huge_pages
+from ebmcourse.checking.drawings import Drawing
+from ebmcourse.checking.judge import Judge
+from ebmcourse.checking.local import LocalProcess
+from ebmcourse.checking.observer import Observer, StudentProcess
+from ebmcourse.checking.program import laid_out
+from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference
+
+DRAWING_SECONDS = 20.0  # for all drawings of a submission together
+LATE_MODULES = ("torch._dynamo",)  # and 900 more: torch imports them at the first step of an optimizer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all submissions of one run."""
+
+    assignment: Assignment
+    checks_sha256: str
+    seed: Seed
+    confined: bool
+
+    @classmethod
+    def of(cls, assignment: Assignment, seed: Seed, *, confined: bool) -> Job:
+        """The job of grading an assignment as it is now."""
+        return cls(assignment, fingerprint(assignment), seed, confined)
+
+
+class Grader:
+    """Grades submissions one by one, with a judge and a sandbox that stay warm."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._given = job.assignment.given_texts()
+        self._sandbox = Sandbox((*job.assignment.modules, *LATE_MODULES))
+        with ExitStack() as stack:
+            stack.callback(self._sandbox.close)
+            if job.confined:
+                self._sandbox.launch()  # it imports what submissions need while the judge imports the same
+            reference = stack.enter_context(laid_out(reference_program(job.assignment)))
+            self._judge = Judge(job.assignment.checks, LiveReference(job.seed.value, reference))
+            self._requests = self._judge.requests
+            self._public = LiveReference(PUBLIC_SEED, reference)
+            if job.confined:
+                self._sandbox.start()
+                use_huge_pages()  # for this process, which judges many submissions
+            self._open = stack.pop_all()
+
+    def grade(self, submission: Submission) -> tuple[Result, Timings]:
+        """Judge one submission."""
+        begin = time.perf_counter()
+        with self._process(submission) as process:
+            observer = self._observer(submission, process, self._job.assignment.seconds)
+            observer.ask_ahead(self._requests)
+            checks = self._judge.outcomes(observer)
+        result = Result(
+            assignment=self._job.assignment.name,
+            student=submission.student,
+            score=round(sum(check.points for check in checks), 6),
+            max_score=round(sum(check.max_points for check in checks), 6),
+            submission_sha256=submission.sha256,
+            checks_sha256=self._job.checks_sha256,
+            seed=self._job.seed.label,
+            flags=sorted({*submission.flags, *merged_flags(observer.flags)}),
+            checks=checks,
+            confined=self._job.confined,
+        )
+        return result, Timings(time.perf_counter() - begin, observer.seconds)
+
+    @property
+    def internal_errors(self) -> dict[str, str]:
+        """Check id -> traceback of a judgement that failed in a way its author did not expect."""
+        return self._judge.internal_errors
+
+    def draw(self, submission: Submission) -> list[Drawn]:
+        """The drawings for the feedback, made in a process of their own: they do not affect the mark."""
+        if not self._drawings:
+            return []
+        with self._process(submission) as process:
+            observer = self._observer(submission, process, DRAWING_SECONDS)
+            return [drawn for drawing in self._drawings if (drawn := draw(drawing, observer, self._public))]
+
+    def close(self) -> None:
+        """End the sandbox, and remove the files of the reference."""
+        self._open.close()
+
+    @cached_property
+    def _drawings(self) -> list[Drawing]:
+        # Not read in __init__: the judge imports the same files, and must have finished.
+        return drawings_in(self._job.assignment.checks)
+
+    def _observer(self, submission: Submission, process: StudentProcess, seconds: float) -> Observer:
+        return Observer(process, submission.files, submission.problems, messages=False, budget=seconds)
+
+    @contextmanager
+    def _process(self, submission: Submission) -> Iterator[StudentProcess]:
+        files = submission.files | self._given
+        with ExitStack() as stack:
+            process: StudentProcess
+            if self._job.confined:
+                process = SandboxProcess(self._sandbox, files)
+            else:
+                process = LocalProcess(stack.enter_context(laid_out(files)), self._job.assignment.modules)
+            stack.callback(process.close)
+            yield process
+
+
+def merged_flags(flags: list[str]) -> list[str]:
+    """Flags ``check: what happened``; those that say the same about several checks become one."""
+    checks: dict[str, list[str]] = {}
+    for flag in flags:
+        check, what = flag.split(": ", 1)
+        checks.setdefault(what, []).append(check)
+    more = {what: f" and {len(where) - 1} more" if len(where) > 1 else "" for what, where in checks.items()}
+    return [f"{where[0]}{more[what]}: {what}" for what, where in checks.items()]

@@ -1,0 +1,165 @@
+"""Reading what was handed in: the named files only, never through links, never more than a limit.
+
+The folders come from students, so a name may be a link, a pipe or a file of a gigabyte. Nothing here follows,
+executes or parses what it finds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+from autograder.assignment import Assignment
+from autograder.files import Refused, read_regular
+from autograder.grade.repair import repair
+from autograder.release.programs import released, stub_program
+from ebmcourse.checking.program import module_file, program, read_notebook
+
+MAX_FILE_BYTES = 2**20
+MAX_NOTEBOOK_BYTES = 16 * 2**20  # most of a notebook is its pictures
+MAX_LISTED = 2000
+
+# Names that a Python program or pytest would load by itself, were they ever laid beside it.
+_SHADOWS = re.compile(r"(conftest|sitecustomize|usercustomize|torch|numpy|pytest)\.py|.*\.pth|pytest\.ini|tox\.ini")
+
+_SUSPICIOUS = {
+    r"os\._exit\b": "ends the process with `os._exit`",
+    r"sys\._getframe\b|inspect\.(stack|currentframe|getouterframes)\b": "looks into other stack frames",
+    r"gc\.get_(objects|referrers)\b": "searches the interpreter's memory",
+    r"\b(ctypes|cffi)\b": "calls C functions",
+    r"\bsubprocess\b|os\.(system|v?fork\w*|popen|exec\w*|(posix_)?spawn\w*)\b": "starts processes",
+    r"\bsocket\b|\burllib\b|\brequests\b|\bhttp\.client\b": "uses the network",
+    r"\b_pytest\b|\bpytest\.(skip|xfail|exit)\b|\bimport pytest\b": "meddles with pytest",
+    r"\bget_ipython\b|\bInteractiveShell\b|\bIPython\.(core|get)": "reaches into IPython",
+    r"\bebmcourse\.checking\b|\bautograder\b": "meddles with the checks",
+    r"\b__code__\b|\b__globals__\b|\b__subclasses__\b": "rewrites functions from inside",
+    r"\b(torch\.(allclose|equal|isclose|testing)|np\.testing\.\w+|torch\.Tensor\.__\w+__)\s*=[^=]": (
+        "replaces a comparison"
+    ),
+    r"sys\.modules\b": "changes the table of loaded modules",
+    r"\bpickle\b|\b__reduce__\b": "uses pickle",
+    r"\bsignal\.(signal|SIG_IGN|pthread_sigmask)\b": "changes signal handling",
+    r"__torch_function__|__eq__": "overrides comparison or torch's functions",
+}
+
+# A text of any kind (kept: programs can be hidden in one), or a comment. An open end closes a text too, or the search
+# would begin again at every quotation mark.
+_TEXT_OR_COMMENT = re.compile(
+    r"""("{3}[\s\S]*?(?:"{3}|\Z)|'{3}[\s\S]*?(?:'{3}|\Z)|"(?:\\[\s\S]|[^"\\\n])*+"?|'(?:\\[\s\S]|[^'\\\n])*+'?)|\#[^\n]*"""
+)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What one student handed in for one assignment."""
+
+    student: str
+    files: dict[str, str]  # of the program: those handed in, or the cells of a notebook
+    problems: dict[str, str]  # Python file -> a sentence on why it is not in `files`
+    flags: tuple[str, ...]
+    sha256: str
+
+
+def submitted_program(assignment: Assignment, text: str) -> tuple[dict[str, str], list[str]]:
+    """The program in a notebook that was handed in, and a sentence about everything in it that was repaired.
+
+    Raises ValueError, completing “it is …”, where the notebook cannot be read.
+    """
+    cells, remarks = repair(read_notebook(released(assignment)), read_notebook(text))
+    return program(assignment.name, cells), remarks
+
+
+def students(submitted: Path, assignment: str) -> list[str]:
+    """The students for whom there is anything at ``submitted/<student>/<assignment>``."""
+    if not submitted.is_dir():
+        raise ValueError(f"There is no folder {submitted}; expected is SUBMITTED/<student>/{assignment}/.")
+    names = [entry.name for entry in os.scandir(submitted) if not entry.name.startswith(".")]
+    return sorted(name for name in names if _mode(submitted / name / assignment))
+
+
+def read(folder: Path, student: str, assignment: Assignment) -> Submission:
+    """Read the named files of one submission."""
+    parts: dict[str, dict[str, str]] = {}  # what each file that was handed in gives to the program
+    problems: dict[str, str] = {}
+    flags: list[str] = []
+    digest = hashlib.sha256()
+    real = all(stat.S_ISDIR(_mode(path)) for path in (folder, folder.parent))
+    present = _names(folder) if real else []
+    if len(present) > MAX_LISTED:
+        flags.append(f"brings more than {MAX_LISTED} files")
+        present = []  # which ones come first differs from disk to disk
+    for name in assignment.files:
+        data = b""
+        try:
+            if not real:
+                raise Refused("in a folder that is a link or no folder")
+            data = _read_plain(folder / name)
+            text = data.decode("utf-8")
+            if name.endswith(".ipynb"):
+                parts[name], remarks = submitted_program(assignment, text)
+                flags += [f"{name}: {remark}" for remark in remarks]
+            else:
+                parts[name] = {name: text}
+        except FileNotFoundError:
+            problem = f"The file `{name}` is missing."
+            alike = _alike(name, present)
+            if alike:
+                problem += f" There is one called `{alike}`: give it the right name and hand in again."
+            problems[module_file(name)] = problem
+        except UnicodeDecodeError:
+            problems[module_file(name)] = f"The file `{name}` is not UTF-8 text: save it with the encoding UTF-8."
+        except Refused as refused:
+            problems[module_file(name)] = f"The file `{name}` was refused: it is {refused}."
+            flags.append(f"{name} is {refused}")
+        except ValueError as unreadable:
+            problems[module_file(name)] = f"The file `{name}` cannot be used: it is {unreadable}."
+        digest.update(f"{name}\0{problems.get(module_file(name), '')}\0{len(data)}\0".encode() + data)
+    for name in filter(_SHADOWS.fullmatch, present):
+        flags.append(f"brings a file that programs load by themselves: {ascii(name)[1:-1][:80]}")
+    for name, part in parts.items():
+        given = _suspicions("\n".join(stub_program(assignment, name).values()))
+        found = _suspicions("\n".join(part.values()))
+        flags += [f"{name} {what}" for what, count in found.items() if count > given[what]]
+    files = {file: text for part in parts.values() for file, text in part.items()}
+    return Submission(student, files, problems, tuple(sorted(flags)), digest.hexdigest())
+
+
+def _mode(path: Path) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0
+
+
+def _names(folder: Path) -> list[str]:
+    """The names in a folder; of more than `MAX_LISTED` names just so many that one sees that there are more."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in islice(entries, MAX_LISTED + 1)]
+    except OSError:
+        return []
+
+
+def _read_plain(path: Path) -> bytes:
+    """The bytes of a regular file of bearable size; raises `Refused` for anything else that is there."""
+    return read_regular(path, MAX_NOTEBOOK_BYTES if path.suffix == ".ipynb" else MAX_FILE_BYTES)
+
+
+@lru_cache(maxsize=64)  # the stub is asked about again and again
+def _suspicions(source: str) -> dict[str, int]:
+    """How often each suspicious phrase stands in a program, comments left out."""
+    code = _TEXT_OR_COMMENT.sub(lambda found: found[1] or "", source)
+    return {what: len(re.findall(pattern, code)) for pattern, what in _SUSPICIOUS.items()}
+
+
+def _alike(name: str, present: list[str]) -> str | None:
+    plain = [other for other in present if re.fullmatch(r"[\w.() -]{1,60}", other) and other != name]
+    close = get_close_matches(name.lower(), [other.lower() for other in plain], n=1, cutoff=0.7)
+    return next((other for other in plain if other.lower() in close), None)

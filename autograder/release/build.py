@@ -1,0 +1,102 @@
+"""Release: from the single source in ``solutions/`` to what a student gets in ``assignments/``.
+
+Files lose their solutions and hidden tests (`autograder.release.stubs`, and nbgrader for notebooks). Public checks are
+released with the observations of the reference with which they compare.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import re
+import shutil
+from pathlib import Path
+
+from autograder.assignment import COURSE, Assignment
+from autograder.release.programs import part_points, reference_program, released
+from autograder.release.stubs import student_version
+from autograder.results import write_atomically
+from ebmcourse.checking.compare import difference
+from ebmcourse.checking.judge import Judge
+from ebmcourse.checking.observation import decode
+from ebmcourse.checking.program import laid_out
+from ebmcourse.checking.public import RECORDING
+from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference, record
+
+# Recordings made on another processor differ by a few units in the last place; these agree.
+SAME_RTOL, SAME_ATOL = 1e-4, 1e-5
+
+
+def build(assignment: Assignment, target: Path) -> None:
+    """Write the student's version of an assignment into the new folder `target`."""
+    checks = target / "checks"
+    checks.mkdir(parents=True)
+    for path in (*assignment.scripts, *(assignment.folder / name for name in assignment.given)):
+        _write(target / path.name, student_version(path.read_text("utf-8"), path.name))
+    _write(target / "README.md", _readme(assignment))
+    if assignment.notebook:
+        _write(target / f"{assignment.name}.ipynb", released(assignment))
+    shutil.copyfile(assignment.folder / "assignment.toml", checks / "assignment.toml")
+    for path in sorted(assignment.checks.glob("*.py")):
+        _write(checks / path.name, student_version(path.read_text("utf-8"), path.name))
+    with laid_out(reference_program(assignment)) as folder:
+        live = LiveReference(PUBLIC_SEED, folder)
+        judge = Judge(checks, live)
+        failed = [outcome for outcome in judge.of_reference if not outcome.passed]
+    if failed:
+        raise ValueError(f"The reference does not pass {failed[0].id}: {failed[0].diagnosis}.")
+    (checks / RECORDING).write_bytes(record(live, judge.files))
+    for folder in target.rglob("__pycache__"):
+        shutil.rmtree(folder)
+
+
+def release(assignment: Assignment, built: Path, course: Path = COURSE) -> None:
+    """Put what `build` has made in the place of the assignment's old release.
+
+    A recording that says the same as before, up to rounding, is left as it is, so that releasing on another
+    processor changes nothing.
+    """
+    target = course / "assignments" / assignment.name
+    for path in differing(assignment, built, course):
+        if (built / path).exists():
+            write_atomically(target / path, (built / path).read_bytes())
+        else:
+            (target / path).unlink()
+
+
+def differing(assignment: Assignment, built: Path, course: Path = COURSE) -> list[Path]:
+    """The files, relative to the assignment's folder, in which the release is not what `build` has made."""
+    target = course / "assignments" / assignment.name
+    return [path for path in sorted({*_files(built), *_files(target)}) if not _same(built / path, target / path)]
+
+
+def _same(one: Path, other: Path) -> bool:
+    if not (one.exists() and other.exists()):
+        return False
+    if filecmp.cmp(one, other, shallow=False):
+        return True
+    if one.name != RECORDING:
+        return False
+    try:
+        return difference(decode(one.read_bytes()), decode(other.read_bytes()), SAME_RTOL, SAME_ATOL) is None
+    except ValueError:
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def _readme(assignment: Assignment) -> str:
+    """The assignment's sheet; ``{points:3.2a}`` becomes the points of that exercise."""
+    points = part_points(assignment)
+
+    def value(match: re.Match[str]) -> str:
+        return f"{points[match[1]]:g}" if match[1] in points else "by hand"
+
+    return re.sub(r"\{points:([^}]+)\}", value, (assignment.folder / "README.md").read_text("utf-8"))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

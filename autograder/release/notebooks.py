@@ -1,0 +1,119 @@
+"""Notebooks: from a jupytext percent script to nbgrader's two forms, the instructor's and the student's.
+
+The header of a cell holds nbgrader's metadata, without what has a default::
+
+    # %% nbgrader={"grade_id": "test-3-2a", "grade": true, "locked": true}
+    # %% [markdown] nbgrader={"grade_id": "answer-3-1a", "grade": true, "solution": true, "points": 2}
+
+A tested cell belongs to the part in its name and is worth what the part's checks give. A solution in code is written
+as in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO that students see, the solution, ``### END SOLUTION``.
+"""
+
+from __future__ import annotations
+
+import re
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.converters import GenerateAssignment
+from nbgrader.nbgraderformat import MetadataValidator, ValidationError
+from nbgrader.preprocessors import SaveCells
+from traitlets.config import Config
+
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+DEFAULTS = {"schema_version": 3, "grade": False, "solution": False, "locked": False, "task": False}
+
+# Where the course grades with `nbgrader autograde`, this takes the place of the `check_part` that students have.
+ALL_CHECKS = """\
+### BEGIN HIDDEN TESTS
+from autograder.grade.nbgrader_cells import check_part
+### END HIDDEN TESTS
+"""
+
+# What nbgrader puts in the place of every solution; checks know the message for “not implemented yet”.
+CODE_STUB = {"python": '# YOUR CODE HERE\nraise NotImplementedError("Exercise: write what the TODO asks for.")'}
+
+
+def full_notebook(source: str, points: dict[str, float]) -> str:
+    """The instructor's notebook, JSON, for nbgrader's source folder; `points` maps each tested part to its points.
+
+    Raises ValueError where the metadata is not nbgrader's, or parts and tested cells do not belong together one to one.
+    """
+    notebook = _notebook(source, points)
+    for cell in notebook.cells:
+        about = cell.metadata.get("nbgrader", {})
+        if about:
+            cell.source = _todo_first(cell.source)
+        if cell.cell_type == "code" and about.get("grade") and not about.get("solution"):
+            cell.source = ALL_CHECKS + cell.source
+    return _text(notebook)
+
+
+def solved_notebook(source: str, points: dict[str, float]) -> str:
+    """The notebook, JSON, of a student who has written just what the reference says."""
+    return _text(_notebook(source, points))
+
+
+def student_notebook(source: str, points: dict[str, float]) -> str:
+    """The released notebook, JSON: what `nbgrader generate_assignment` makes of the full one, without a database."""
+    notebook = nbformat.reads(full_notebook(source, points), as_version=4)
+    config = Config({"ClearSolutions": {"code_stub": CODE_STUB}})
+    try:
+        for step in GenerateAssignment().preprocessors:
+            if step is not SaveCells:
+                notebook, _ = step(config=config).preprocess(notebook, {})
+    except RuntimeError as error:
+        raise ValueError(f"nbgrader refuses the notebook: {error}") from error
+    return _text(notebook)
+
+
+def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
+    """The script as a notebook with whole metadata and with ids that are the same whenever it is made."""
+    notebook = jupytext.reads(source, fmt="py:percent")
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    untested = dict(points)
+    for position, cell in enumerate(notebook.cells):
+        about = cell.metadata.get("nbgrader")
+        cell.metadata = NotebookNode()
+        cell.id = f"cell-{position:03d}"
+        if about is not None:
+            cell.metadata.nbgrader = about = NotebookNode(DEFAULTS | about)
+            cell.id = about.get("grade_id", cell.id)
+            if cell.cell_type == "code" and about.grade and not about.solution:
+                about.points = untested.pop(_part(cell.id, untested))
+    if untested:
+        raise ValueError(f"The notebook does not test {', '.join(untested)}: a cell `test-<part>` is missing.")
+    try:
+        MetadataValidator().validate_nb(notebook)
+    except ValidationError as error:
+        raise ValueError(f"The notebook's cells are not as nbgrader wants them: {error.message}.") from error
+    nbformat.validate(notebook)
+    return notebook
+
+
+def _part(grade_id: str, parts: dict[str, float]) -> str:
+    """The part to which a tested cell belongs: 3.2a for `test-3-2a`."""
+    for part in parts:
+        if grade_id == f"test-{part.replace('.', '-')}":
+            return part
+    raise ValueError(f"The tested cell {grade_id!r} belongs to no part with points, or is not the only one.")
+
+
+def _todo_first(source: str) -> str:
+    """Move the TODO of a solution in front of it: nbgrader puts the same words in the place of every solution."""
+    todo = re.compile(
+        r"^(?P<indent> *)### BEGIN SOLUTION (?P<part>\S+)\n(?P=indent)# TODO (?P<text>.*\n(?:(?P=indent)#.*\n)*)", re.M
+    )
+    moved, count = todo.subn(r"\g<indent># TODO (\g<part>): \g<text>\g<indent>### BEGIN SOLUTION\n", source)
+    if count != source.count("### BEGIN SOLUTION"):
+        raise ValueError("A solution begins with its exercise and with a line `# TODO <what to write>`.")
+    return moved
+
+
+def _text(notebook: NotebookNode) -> str:
+    return nbformat.writes(notebook) + "\n"

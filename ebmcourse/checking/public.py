@@ -1,0 +1,108 @@
+"""The public checks on a student's own machine, against the recorded observations of the reference."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from ebmcourse.assignment import Description, read_description
+from ebmcourse.checking.judge import BrokenChecks, Judge
+from ebmcourse.checking.local import LocalProcess
+from ebmcourse.checking.observer import Observer, StudentProcess
+from ebmcourse.checking.outcome import Outcome
+from ebmcourse.checking.program import laid_out, program_in, write_program
+from ebmcourse.checking.reference import RecordedReference
+
+RECORDING = "recorded.safetensors"
+
+
+class Unusable(ValueError):
+    """A folder is not an assignment, or its checks cannot be loaded; the message says what to do."""
+
+
+def describe(folder: Path) -> Description:
+    """The description of the released assignment in `folder`; raises `Unusable` where there is none."""
+    try:
+        return read_description(folder / "checks" / "assignment.toml")
+    except OSError:
+        raise Unusable(
+            f"There is no folder `checks` in {folder}: go to the folder of the assignment, or fetch it again."
+        ) from None
+    except ValueError:
+        raise _damaged(folder) from None
+
+
+class PublicChecks:
+    """The public checks of the assignment in `folder`, or those of one `part`, to be run any number of times.
+
+    Raises `Unusable` where they cannot be loaded or there is no such part.
+    """
+
+    def __init__(self, folder: Path, part: str | None = None) -> None:
+        self.folder = folder.resolve()
+        self.description = describe(self.folder)
+        if part is not None and part not in self.description.parts:
+            parts = ", ".join(self.description.parts)
+            raise Unusable(f"There is no part {part!r}: this assignment has {parts}.")
+        self._part = part
+        checks = self.folder / "checks"
+        try:
+            reference = RecordedReference(checks / RECORDING)
+            self._files = [name for of, names in reference.files.items() if part in (None, of) for name in names]
+            self._judge = Judge(checks, reference, dict.fromkeys(self._files)) if self._files else None
+        except BrokenChecks as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise Unusable(f"The checks cannot be loaded ({reason}): fetch the assignment again.") from None
+        except (OSError, ValueError):
+            raise _damaged(self.folder) from None
+
+    def outcomes(self, process: StudentProcess | None = None) -> list[Outcome]:
+        """Run the checks on the program as it is in the folder now, in the order of the files.
+
+        Without a `process` the program runs in one that is started, and ended, here.
+        """
+        with self.process() if process is None else nullcontext(process) as running:
+            files, problems = program_in(self.folder, self.description.files)
+            observer = Observer(running, files, problems, messages=True, budget=self.description.seconds)
+            return self._judge.outcomes(observer, self._part) if self._judge else []
+
+    @contextmanager
+    def process(self) -> Iterator[LocalProcess]:
+        """A process for the program as it is in the folder now, with the modules imported that these checks need."""
+        files, _ = program_in(self.folder, self.description.files)
+        place = laid_out(files) if self.description.notebook_name else nullcontext(self.folder)
+        with place as folder:
+            process = LocalProcess(folder, self._modules(files))
+            try:
+                yield process
+            finally:
+                process.close()
+
+    def reload(self, process: LocalProcess) -> None:
+        """Let a process that `process` has made go on with the program as it is in the folder now."""
+        if self.description.notebook_name:
+            files, _ = program_in(self.folder, self.description.files)
+            write_program(process.folder, files)
+        process.restart()
+
+    def _modules(self, files: dict[str, str]) -> list[str]:
+        """The modules, of those that the assignment names, that the checks and the files they run import."""
+        texts = [(self.folder / "checks" / name).read_text("utf-8") for name in dict.fromkeys(self._files)]
+        needed = [f"{name}.py" for text in texts for name in re.findall(r"\bstudent\.(\w+)", text)]
+        for name in needed:  # grows while it is read: files that these files import
+            text = files.get(name, "")
+            texts.append(text)
+            needed += [file for file in files if file not in needed and re.search(rf"\b{Path(file).stem}\b", text)]
+        words = set(re.findall(r"\w+", "\n".join(texts)))
+        return [module for module in self.description.modules if set(module.split(".")) <= words]
+
+
+def run_public_checks(folder: Path, part: str | None = None, process: StudentProcess | None = None) -> list[Outcome]:
+    """Run the public checks of the program in `folder`, or those of one part, once; see `PublicChecks`."""
+    return PublicChecks(folder, part).outcomes(process)
+
+
+def _damaged(folder: Path) -> Unusable:
+    return Unusable(f"The folder `checks` in {folder} is damaged: fetch the assignment again.")

@@ -1,0 +1,72 @@
+"""What a probe is given: the modules of a program, in a process with a known state."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Missing(Exception):
+    """A file of the assignment was not handed in."""
+
+
+class Student:
+    """The modules of one program: ``student.ex_model`` imports ``ex_model.py`` from its folder at first use."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getattr__(self, name: str) -> ModuleType:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if not (self._folder / f"{name}.py").is_file():
+            raise Missing(f"{name}.py")
+        if not self._is_own(sys.modules.get(name)):
+            for path in self._folder.glob("*.py"):  # modules of these names that belong to another program
+                if not self._is_own(sys.modules.get(path.stem)):
+                    sys.modules.pop(path.stem, None)
+            sys.path[:] = [str(self._folder), *(entry for entry in sys.path if entry != str(self._folder))]
+        return importlib.import_module(name)
+
+    def _is_own(self, module: ModuleType | None) -> bool:
+        return module is not None and Path(getattr(module, "__file__", None) or "/").parent == self._folder
+
+
+def ways(**attempts: Callable[[], Any]) -> dict[str, Any]:
+    """Observe in several ways: way -> observation, or None where that way raised; raises if all ways raised.
+
+    For probes; see `ebmcourse.checking.assert_either_way` for the judgement.
+    """
+    seen: dict[str, Any] = {}
+    error: Exception | None = None
+    for way, attempt in attempts.items():
+        try:
+            seen[way] = attempt()
+        except Exception as found:
+            seen[way], error = None, found
+    if error is not None and not any(value is not None for value in seen.values()):
+        raise error
+    return seen
+
+
+def reset_state(seed: int) -> None:
+    """Give a probe the state of a fresh process: random seeds, default dtype, grad mode, deterministic mode."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also queue work for GPUs, at every call
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    if torch.are_deterministic_algorithms_enabled():  # setting it imports 900 modules, which takes seconds
+        torch.use_deterministic_algorithms(False)
+    if torch.get_num_threads() != 1:  # one thread: the same sums in the same order on every machine
+        torch.set_num_threads(1)
+    os.environ.pop("PYTEST_CURRENT_TEST", None)  # nothing tells a submission that this is a grader

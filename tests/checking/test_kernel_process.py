@@ -1,0 +1,71 @@
+"""The kernel of a notebook as the place of its checks: asked at any moment, and afterwards as it was."""
+
+import random
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from ebmcourse.checking.observation import decode, encode
+from ebmcourse.checking.observer import TimedOut
+from ebmcourse.checking.untrusted.kernel import KernelProcess
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """What a notebook has defined."""
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec("factor = 2\ndef double(x):\n    return factor * x\n", vars(main))
+    return main
+
+
+def ask(body, seconds=20.0):
+    source = "def f(student):\n" + "".join(f"    {line}\n" for line in body.splitlines())
+    request = {"ticket": "", "source": source, "values": [], "questions": [{"probe": "f", "inputs": [], "seed": 0}]}
+    return decode(KernelProcess("note").ask(encode(request), seconds))["answers"][0]
+
+
+def test_functions_are_asked_as_they_are_defined_now(main):
+    assert ask("return student.note.double(4)")["value"] == 8
+    main.factor = 3
+    assert ask("return student.note.double(4)")["value"] == 12
+
+
+def test_the_kernel_is_as_it_was_afterwards(main):
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    expected = torch.rand(1), np.random.rand(), random.random()
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    before, threads = dict(vars(main)), torch.get_num_threads()
+    ask("import torch\ntorch.rand(3)\nstudent.note.double = len\nstudent.note.factor = 9\nstudent.note.more = 1")
+    assert vars(main) == before and torch.get_num_threads() == threads
+    assert (torch.rand(1), np.random.rand(), random.random()) == expected
+
+
+def test_a_loop_ends_in_time(main):
+    exec(
+        "def loop():\n    while True:\n        try:\n            pass\n        except Exception:\n            pass",
+        vars(main),
+    )
+    with pytest.raises(TimedOut):
+        ask("student.note.loop()", 0.3)
+    assert ask("return student.note.double(1)")["value"] == 2
+
+
+def test_a_loop_that_forgives_everything_is_stopped_again_and_again(main):
+    body = "n = 0\ndef loop():\n    global n\n    while n < 3:\n        try:\n            while True: pass\n"
+    exec(body + "        except: n += 1", vars(main))
+    with pytest.raises(TimedOut):
+        ask("student.note.loop()", 0.3)
+
+
+def test_an_error_is_told_with_its_message(main):
+    error = ask("student.note.double(undefined)")["error"]
+    assert error["type"] == "NameError" and "undefined" in error["message"]
+
+
+def test_an_interrupt_is_for_the_person_at_the_keyboard(main):
+    with pytest.raises(KeyboardInterrupt):
+        ask("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass")

@@ -1,0 +1,95 @@
+"""The process on a student's own machine: nothing hostile there, but loops, crashes and forgotten children."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebmcourse.checking.local import LocalProcess
+from ebmcourse.checking.observation import decode, encode
+from ebmcourse.checking.observer import Died, TimedOut
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("program")
+
+
+@pytest.fixture(scope="module")
+def process(folder):
+    process = LocalProcess(folder)
+    yield process
+    process.close()
+
+
+def ask(process, body, seconds=30.0):
+    source = "def f(student):\n" + "".join(f"    {line}\n" for line in body.splitlines())
+    request = {"ticket": "", "source": source, "values": [], "questions": [{"probe": "f", "inputs": [], "seed": 0}]}
+    return decode(process.ask(encode(request), seconds))["answers"][0]
+
+
+def test_what_a_call_does_to_its_inputs_no_other_call_sees(process):
+    source = "def changed(student, x, more):\n    return [x.mul_(2), more['x'].add_(1), more.pop('word')]"
+    numbers = torch.arange(3.0)
+    question = {"probe": "changed", "inputs": [0, 1], "seed": 0}
+    values = [numbers, {"x": numbers, "word": "once"}]
+    request = {"ticket": "", "source": source, "values": values, "questions": [question] * 3}
+    answers = decode(process.ask(encode(request), 30.0))["answers"]
+    for doubled, raised, word in (answer["value"] for answer in answers):
+        assert doubled.tolist() == [0, 2, 4] and raised.tolist() == [1, 2, 3] and word == "once"
+
+
+def test_prints_do_not_mix_with_answers(process):
+    assert ask(process, "print('hello', flush=True)\nreturn [1, 'two']")["value"] == [1, "two"]
+
+
+def test_a_loop_ends_in_time_and_the_next_question_is_answered(process):
+    with pytest.raises(TimedOut):
+        ask(process, "while True: pass", 1.0)
+    assert ask(process, "return 1")["value"] == 1
+
+
+def test_a_process_that_ends_is_started_again(process):
+    with pytest.raises(Died):
+        ask(process, "import os; os._exit(0)")
+    assert ask(process, "return 1")["value"] == 1
+
+
+CHILD = """
+import os, time
+child = os.fork()
+if child == 0:
+    time.sleep(1000)
+    os._exit(0)
+with open("child", "w") as file:
+    file.write(str(child))
+"""
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/stat").exists(), reason="needs fork and /proc")
+def test_children_that_hold_on_to_the_channel_are_ended_too(process, folder):
+    """Loaders of data are such children; nobody may wait for them to end by themselves."""
+    for end in ("time-out", "close"):
+        if end == "time-out":
+            with pytest.raises(TimedOut):
+                ask(process, CHILD + "while True: pass", 1.0)
+        else:
+            assert ask(process, CHILD + "return 1")["value"] == 1
+            process.close()
+        child = int((folder / "child").read_text())
+        for _ in range(100):  # the kernel ends it a little later
+            if not lives(child):
+                break
+            time.sleep(0.05)
+        assert not lives(child), end
