@@ -59,7 +59,7 @@ def read_below(folder: int, path: Sequence[str], most: int) -> bytes:
 
 @contextmanager
 def opened(folder: Path, follow: bool = False) -> Iterator[int]:
-    """The descriptor of a folder, for `items` and `read_below`; raises OSError where it is none, or a link."""
+    """The descriptor of a folder, for `items` and `read_below`; raises OSError for anything else, and for a link."""
     descriptor = os.open(folder, _FOLDER | (0 if follow else os.O_NOFOLLOW))
     try:
         yield descriptor

@@ -26,7 +26,7 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_NAME_BYTES = 200
 _TOO_LARGE = f"larger than {MAX_FILE_BYTES // 2**20} MiB"
 
-# What tools and systems leave behind; nobody hands it in on purpose.
+# What tools and systems leave behind, and students hand in without meaning it.
 LITTER = {
     *("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"),
     *(".git", "__pycache__", ".ipynb_checkpoints", ".idea", ".vscode", RECORD),
@@ -55,7 +55,7 @@ class Source:
     path: Path
     entries: list[Entry] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # sentences on what has a name that cannot be used
-    owners: dict[str, int] = field(default_factory=dict)  # user numbers of what lies on top, in a folder
+    owners: dict[str, int] = field(default_factory=dict)  # user numbers of what is on top of a folder
     changed: dict[str, float] = field(default_factory=dict)  # the last change in it, as the system knows it
 
     def below(self) -> Source | None:
@@ -70,9 +70,11 @@ class Source:
 def open_source(path: Path, each: int | None = None) -> Iterator[Source]:
     """The files in a zip file or folder; raises ValueError where it is neither, or has too many entries.
 
-    With `each`, it is one of the folders on top that can have too many files; it is refused alone.
+    With `each`, the limit holds for each folder on top, and only the folder that has too many files is refused.
     """
     if path.is_dir():
+        if each is not None and path.is_symlink():
+            raise ValueError(f"{path} is a link: name the folder that it leads to.")
         with opened(path, follow=True) as folder:
             yield _folder(path, folder, each)
         return
@@ -81,7 +83,7 @@ def open_source(path: Path, each: int | None = None) -> Iterator[Source]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path} is neither a folder nor a whole zip file ({error}).") from error
+        raise ValueError(f"{path} is neither a folder nor a complete zip file ({error}).") from error
     with archive:
         yield _zip(archive, path)
 
@@ -116,7 +118,7 @@ def _folder(top: Path, folder: int, each: int | None) -> Source:
         refusal = item.refusal
         if not refusal and item.is_folder and item.path in filled:
             continue
-        # Who can name a file can link to it, also where only the one who collects can read it.
+        # A hard link to a file that the student may not read, but that the instructor may.
         owner = source.owners[item.path[0]]
         if not refusal and not item.is_folder and item.about.st_nlink > 1 and item.about.st_uid != owner:
             refusal = "a link to another user's file"

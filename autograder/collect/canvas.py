@@ -2,7 +2,7 @@
 
 `lastnamefirstname_LATE_123_456_ex_model-1.py`: the sortable name (or the group's) without spaces, LATE where Canvas
 says so, the numbers of user and file, and the name of the file, which Canvas numbers when a student hands it in again.
-Where submissions are anonymous, `anon_ab12c` stands in the place of name and user, and LATE before it. Canvas does not
+In anonymous submissions, `anon_ab12c` replaces name and user, and LATE comes first. Canvas does not
 write times: the dates in the zip file are those of the download.
 """
 

@@ -15,7 +15,7 @@ from autograder.collect.people import Handed, Reading
 from autograder.collect.roster import Roster
 from autograder.files import items, opened
 from autograder.late import TIMESTAMP
-from autograder.late.record import Noted, update_record
+from autograder.late.record import Noted, read_record, update_record
 from autograder.late.times import stamp
 
 MAX_SHOWN = 10
@@ -70,6 +70,7 @@ def collect(
     Raises ValueError where `path` is no such source, or it is not clear of which kind. Run again, it changes nothing;
     what differs from what is there is left alone, or replaced with `update`.
     """
+    read_record(out, assignment.name)  # a damaged one ends it before anything is written
     with open_source(path, MAX_EACH if kind == "exchange" else None) as source:
         name, reading = read_source(source, assignment, kind)
         collected = Collected(name, remarks={"": reading.remarks}, problems={"": source.refused})
@@ -136,12 +137,15 @@ class _Run:
                 said.setdefault(who, []).extend(found)
 
     def _place(self, handed: Handed, student: str, files: dict[str, bytes]) -> str:
+        target = self.out / student / self.assignment.name
         if not files:
+            if self.update and target.exists():  # an earlier submission, which no longer counts
+                place(target, {}, update=True)
             return "nothing"
         time = self.roster.submitted.get(student, handed.time) if self.roster else handed.time
         if time is not None:
             files = files | {TIMESTAMP: stamp(time).encode()}
-        what = place(self.out / student / self.assignment.name, files, self.update)
+        what = place(target, files, self.update)
         if handed.late:
             self.collected.late.append(student)
         if what in _PLACED:
@@ -165,7 +169,7 @@ def _check_links(out: Path, assignment: str, collected: Collected) -> None:
             with opened(out / student / assignment) as folder:
                 found = ["/".join(item.path) for item in items(folder) if item.refusal]
         if found:
-            text = f"in {out.name}/{student}/{assignment} is no file, and is not graded: {named(found)}."
+            text = f"not a file, and not graded, in {out.name}/{student}/{assignment}: {named(found)}."
             collected.problems.setdefault(student, []).append(text)
 
 

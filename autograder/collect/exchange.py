@@ -1,7 +1,7 @@
 """nbgrader's exchange: its inbound folder, `<user>+<assignment>+<time>[+<random>]/…`.
 
-Students write into it, so a link in it, or a folder in another's name, is no accident. The last submission of each
-student counts. Its time is that in the name of the folder, compared with what the system says about it.
+Students can write to this folder: any link, name and time in it may be forged. The last submission of each student
+counts. Its time is the one in the name of the folder, compared with what the system knows about the folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from autograder.collect.archive import Entry, Source, shown
 from autograder.collect.people import Handed, Person, Reading, student_id
-from autograder.late.exchange import changed_later, other_owner, parse_name
+from autograder.late.exchange import changed_later, last_time, other_owner, parse_name
 from autograder.late.times import stamp
 
 
@@ -26,7 +26,7 @@ class _Attempt:
 
 
 def read(source: Source, assignment: str) -> Reading:
-    """The last submissions of `assignment`, by user; those of other assignments are passed over."""
+    """The last submissions of `assignment`, by user; those of other assignments are ignored."""
     reading = Reading()
     attempts: dict[str, dict[str, _Attempt]] = {}
     for entry in source.entries:
@@ -43,12 +43,17 @@ def read(source: Source, assignment: str) -> Reading:
     unchecked = []
     for user, own in sorted(attempts.items()):
         handed = reading.of(user, Person((user,), student_id(user)))
-        for folder in list(own):
-            other = other_owner(user, source.owners[folder]) if folder in source.owners else None
-            if other is None:
-                unchecked.append(user)
-            elif other:
+        known = [source.owners[folder] for folder in own if folder in source.owners]
+        if not known or other_owner(user, known[0]) is None:
+            unchecked.append(user)
+            if len(set(known)) > 1:
+                handed.problems.append("Its folders in the exchange have different owners.")
+        for folder, attempt in list(own.items()):
+            if folder in source.owners and (other := other_owner(user, source.owners[folder])):
                 handed.problems.append(f"{shown(folder)} belongs to {shown(other)} and is not taken.")
+                del own[folder]
+            elif folder in source.changed and attempt.time > last_time(source.changed[folder]):
+                handed.problems.append(f"{shown(folder)} names a time after its last change and is not taken.")
                 del own[folder]
         if own:
             _take_last(handed, sorted(own.values(), key=lambda attempt: (attempt.time, attempt.folder)))

@@ -1,11 +1,12 @@
 """Gradescope: the zip file of “Export submissions”, or what it unpacks to.
 
-`assignment_123_export/submission_metadata.yml` says whose each folder `submission_456/` is, and when it was handed in.
-Several submitters have handed in together.
+`assignment_123_export/submission_metadata.yml` says for each folder `submission_456/` who handed it in, and when. A
+group has several submitters.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from autograder.collect.people import Handed, Person, Reading, made_id, student_
 from autograder.late import parse_time
 
 _METADATA = "submission_metadata.yml"
+_EXPORT = re.compile(r"assignment_\d+_export")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -35,6 +37,9 @@ _Loader.add_multi_constructor("!", _untagged)
 def read(source: Source, assignment: str) -> Reading:
     """The submissions that the metadata name; other folders do not fit."""
     reading = Reading()
+    inner = source.below()
+    if inner and _EXPORT.fullmatch(source.entries[0].path[0]):
+        source = inner
     metadata = _metadata(source)
     for label, about in metadata.items():
         reading.handed[label] = _handed(label, about)
@@ -49,7 +54,7 @@ def read(source: Source, assignment: str) -> Reading:
 
 
 def _metadata(source: Source) -> dict[str, Mapping[str, Any]]:
-    """What the metadata say of each folder; empty where there are none that can be read."""
+    """What the metadata say of each folder; empty where they are missing or cannot be read."""
     entry = next((entry for entry in source.entries if entry.path == (_METADATA,)), None)
     if entry is None:
         return {}

@@ -30,8 +30,11 @@ def read(source: Source, assignment: str) -> Reading:
         if team:
             inner = inner[1:]
         user = _USER.fullmatch(inner[0]) if inner else None
+        if team and not inner and entry.is_folder:
+            reading.of(team, Person((team,), made_id(team)), team)
+            continue
         if user is None or not (len(inner) > 1 or entry.is_folder):
-            if not _is_about(entry) and not (team and entry.is_folder):
+            if not _is_about(entry, max(1, len(above))):
                 reading.misfits.append(entry.name)
             continue
         called = f"{user['first']} {user['last']}"
@@ -49,13 +52,13 @@ def read(source: Source, assignment: str) -> Reading:
 def _above(source: Source) -> tuple[str, ...]:
     """The folders above those of the users and teams: the same ones for all."""
     for n in (1, 2):
-        tops = {entry.path[:n] for entry in source.entries if not _is_about(entry)}
+        tops = {entry.path[:n] for entry in source.entries if not _is_about(entry, 2)}
         if len(tops) == 1 and (top := tops.pop())[-1] in _SUBMISSIONS:
             return top
     return ()
 
 
-def _is_about(entry: Entry) -> bool:
-    """Whether ILIAS itself wrote the file: a list of the submissions, or feedback of other students."""
-    is_list = len(entry.path) <= 2 and _LIST.fullmatch(entry.path[-1]) is not None
+def _is_about(entry: Entry, depth: int) -> bool:
+    """Whether it belongs to no submission: a list of them, at most at this depth, or feedback of other students."""
+    is_list = len(entry.path) <= depth and _LIST.fullmatch(entry.path[-1]) is not None
     return is_list or _FEEDBACK in entry.path[:2]

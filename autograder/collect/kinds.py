@@ -34,9 +34,9 @@ KINDS = {
     "gradescope": Kind("Gradescope", gradescope.read),
     "ilias": Kind("ILIAS", ilias.read),
     "github": Kind("GitHub Classroom", github.read),
-    "exchange": Kind("the exchange", exchange.read, frozenset({SECRET})),
+    "exchange": Kind("nbgrader's exchange", exchange.read, frozenset({SECRET})),
     "nbgrader": Kind("nbgrader", nbgrader.read, frozenset({SECRET, TIMESTAMP})),
-    "plain": Kind("the folder", plain.read),
+    "plain": Kind("a folder of submissions", plain.read),
 }
 
 

@@ -61,7 +61,7 @@ def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> d
         if brought is not None and (own != TIMESTAMP or brought.strip() != known):
             handed.remarks.append(f"It brings its own {own}: left out.")
     if named and not any((name,) in named for name in wanted):
-        handed.problems.append(f"None of the files to hand in is there ({', '.join(assignment.files)}).")
+        handed.problems.append(f"has none of the files to hand in ({', '.join(assignment.files)}).")
     return {"/".join(path): content for path, content in sorted(named.items()) if not _is_covered(path, named)}
 
 

@@ -32,7 +32,9 @@ def read(source: Source, assignment: str) -> Reading:
         if match["plugin"] == "file" and not entry.is_folder:
             handed.files.append((entry.path[1:] if in_folder else (match["file"],), entry))
     people = [handed.people[0] for handed in reading.handed.values()]
-    if len({person.called for person in people}) == 1:  # submissions are anonymous, so the names say nothing
+    if (
+        len(people) > 1 and len({person.called for person in people}) == 1
+    ):  # submissions are anonymous, so the names say nothing
         for handed in reading.handed.values():
             handed.people = [replace(person, called="") for person in handed.people]
     return reading

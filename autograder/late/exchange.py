@@ -1,7 +1,7 @@
 """The inbound folder of nbgrader's exchange, in which students can write.
 
-A submission is a folder `<user>+<assignment>+<time>[+<random>]`. The student's own process makes it and so chooses its
-name and what is in it, but neither its owner nor the time at which the system last saw a change in it.
+A submission is a folder `<user>+<assignment>+<time>[+<random>]`. The student's own process makes it, and so chooses its
+name and its files, but neither its owner nor the time at which the system last saw a change in it.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ def other_owner(user: str, uid: int) -> str | None:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"the user with the number {uid}"
+
+
+def last_time(changed: float) -> datetime:
+    """The last time that a folder's name can have, if the folder was last changed then: it is named before."""
+    return datetime.fromtimestamp(changed, UTC) + COPYING
 
 
 def changed_later(time: datetime, changes: Iterable[float]) -> list[str]:

@@ -15,7 +15,7 @@ from autograder.late.times import TIMESTAMP
 from autograder.results import Result
 from autograder.text import number
 
-# For instructors only: it is no news to a student.
+# For instructors only.
 CLAIMED = f"The time of submission comes from {TIMESTAMP} alone, which students can write."
 
 

@@ -42,7 +42,7 @@ def test_who_has_not_handed_in_is_no_mistake(tiny_course, roster, tmp_path):
 
 
 def test_a_users_mistake_is_one_sentence(tiny_course, roster, tmp_path):
-    for path, said in ((tmp_path / "no.zip", "There is no"), (roster, "neither a folder nor a whole zip file")):
+    for path, said in ((tmp_path / "no.zip", "There is no"), (roster, "neither a folder nor a complete zip file")):
         wrong = run(tiny_course, path, "tiny", "--out", tmp_path / "c")
         assert wrong.exit_code == 2 and said in wrong.output and "Traceback" not in wrong.output
     source = zipped(tmp_path / "a.zip", CANVAS)

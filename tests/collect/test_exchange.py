@@ -126,6 +126,14 @@ def test_a_forged_time_is_not_believed_or_said(tiny, inbound, tmp_path):
     assert (later.time, later.is_claimed) == (NOW - timedelta(hours=30), False) and "30 hours" in later.remarks[0]
 
 
+def test_a_time_that_had_not_come_is_not_taken(tiny, inbound, tmp_path):
+    submit(inbound, "s001", {"tiny.py": "own"})
+    submit(inbound, "s001", {"tiny.py": "forged"}, NOW + timedelta(days=300))
+    collected = collect(inbound, tiny, tmp_path / "out", kind="exchange")
+    assert tree(tmp_path / "out")["s001/tiny/tiny.py"] == "own" and not collected.is_whole
+    assert "names a time after its last change" in collected.problems["s001"][0]
+
+
 def test_names_that_nbgrader_does_not_give_and_too_many_files_stop_nobody(tiny, inbound, tmp_path, monkeypatch):
     monkeypatch.setattr("autograder.collect.collecting.MAX_EACH", 10)
     folder(inbound / "junk", {"tiny.py": "x"})
@@ -148,6 +156,22 @@ def test_what_nbgrader_collected_by_following_links_is_replaced(tiny, inbound, t
     assert collect(inbound, tiny, out, kind="exchange").students == {"s001": "differs"}
     assert collect(inbound, tiny, out, kind="exchange", update=True).students == {"s001": "replaced"}
     assert "the solution" not in tree(out).values()
+
+
+def test_nothing_of_an_earlier_submission_is_left_where_the_last_one_is_a_link(tiny, inbound, tmp_path):
+    (inbound / f"s001+tiny+{stamp(NOW)}+x").symlink_to(tmp_path)
+    out = folder(tmp_path / "submitted", {"s001/tiny/tiny.py": "the solution"})
+    assert collect(inbound, tiny, out, kind="exchange").students == {"s001": "nothing"}
+    assert tree(out) == {"s001/tiny/tiny.py": "the solution"}
+    assert collect(inbound, tiny, out, kind="exchange", update=True).students == {"s001": "nothing"}
+    assert tree(out) == {}
+
+
+def test_an_inbound_folder_that_is_a_link_is_not_followed(tiny, inbound, tmp_path):
+    submit(inbound, "s001", {"tiny.py": "1"})
+    (tmp_path / "link").symlink_to(inbound)
+    with pytest.raises(ValueError, match="is a link"):
+        collect(tmp_path / "link", tiny, tmp_path / "out", kind="exchange")
 
 
 # The command

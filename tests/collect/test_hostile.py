@@ -157,7 +157,7 @@ def test_names_in_other_encodings_are_read(tiny, tmp_path):
     assert set(tree(tmp_path / "out")) == {"s001/tiny/tiny.py", "s001/tiny/bäume.txt"}
 
 
-def test_a_file_in_the_place_of_a_folder_is_no_accident(tiny, tmp_path):
+def test_a_name_of_both_a_file_and_a_folder_is_taken_as_a_file(tiny, tmp_path):
     packed = inner_zip({"tiny.py": TEXT, "a": "file", "a/b": "below it"})
     collect(zipped(tmp_path / "a.zip", {"s001/work.zip": packed}), tiny, tmp_path / "out")
     assert tree(tmp_path / "out") == {"s001/tiny/tiny.py": TEXT, "s001/tiny/a": "file"}
@@ -195,8 +195,8 @@ def packed(method: int, encrypted: bool = False, version: int = 20) -> bytes:
 
 WHOLE = inner_zip({"tiny.py": TEXT})
 BROKEN = {
-    "LZMA that is none": packed(zipfile.ZIP_LZMA),
-    "bzip2 that is none": packed(zipfile.ZIP_BZIP2),
+    "not LZMA": packed(zipfile.ZIP_LZMA),
+    "not bzip2": packed(zipfile.ZIP_BZIP2),
     "unknown method": packed(99),
     "unknown version": packed(8, version=90),
     "encrypted": packed(8, encrypted=True),

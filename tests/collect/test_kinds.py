@@ -109,7 +109,7 @@ def test_a_submission_without_the_files_to_hand_in_is_named(tiny, tmp_path):
     source = folder(tmp_path / "clones", {"s001/tiny.py": "1", "s002/README.md": "2"})
     collected = collect(source, tiny, tmp_path / "out")
     assert collected.students == {"s001": "new", "s002": "new"} and not collected.is_whole
-    assert collected.problems["s002"] == ["None of the files to hand in is there (tiny.py)."]
+    assert collected.problems["s002"] == ["has none of the files to hand in (tiny.py)."]
 
 
 @pytest.mark.parametrize("files", [{}, {"README": "nobody's"}])

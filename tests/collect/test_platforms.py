@@ -114,6 +114,14 @@ def test_gradescopes_metadata_say_who_handed_in_and_when(tiny, roster, tmp_path)
     assert "s004" not in record
 
 
+def test_gradescope_may_have_one_submission(tiny, tmp_path):
+    files = {
+        "assignment_9_export/submission_metadata.yml": "submission_5:\n  :submitters:\n  - :sid: s001\n",
+        "assignment_9_export/submission_5/tiny.py": "1",
+    }
+    assert collect(zipped(tmp_path / "a.zip", files), tiny, tmp_path / "out").students == {"s001": "new"}
+
+
 def test_a_folder_that_gradescopes_metadata_do_not_name_is_refused(tiny, tmp_path):
     files = GRADESCOPE | {"assignment_99_export/submission_600/tiny.py": "5"}
     source = zipped(tmp_path / "a.zip", files)
