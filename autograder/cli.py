@@ -98,12 +98,14 @@ def grade(
     from autograder.grade import workers as processes
     from autograder.grade.grader import Job
     from autograder.report import class_table
-    from autograder.results import Result, read_results
+    from autograder.results import Result, is_student_id, read_results
     from autograder.sandbox.selftest import failures
     from autograder.text import on_one_line
 
     assignment = assignments.load(name, course)
     everyone = submissions.students(submitted, name)
+    unusable = [who for who in everyone if not is_student_id(who)]
+    everyone = [who for who in everyone if who not in unusable]
     if student is not None:
         if student not in everyone:
             raise ValueError(f"There is no folder {submitted / student / name}.")
@@ -144,6 +146,8 @@ def grade(
     Console().print(class_table(results))
     for group in identical(results):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
+    if unusable:
+        raise Failure(f"Not graded, since these folders cannot be ids: {', '.join(map(on_one_line, unusable))}.")
 
 
 @main.command()
