@@ -14,8 +14,8 @@ from rich.console import Console
 
 from autograder import Failure
 from autograder import assignment as assignments
+from autograder.collect import KINDS
 from autograder.export import FORMATS
-from autograder.imports import KINDS
 from ebmcourse.progress import progress_bar
 
 console = Console(stderr=True, highlight=False)
@@ -98,12 +98,14 @@ def grade(
     from autograder.grade import workers as processes
     from autograder.grade.grader import Job
     from autograder.report import class_table
-    from autograder.results import Result, read_results
+    from autograder.results import Result, is_student_id, read_results
     from autograder.sandbox.selftest import failures
     from autograder.text import on_one_line
 
     assignment = assignments.load(name, course)
     everyone = submissions.students(submitted, name)
+    unusable = [who for who in everyone if not is_student_id(who)]
+    everyone = [who for who in everyone if who not in unusable]
     if student is not None:
         if student not in everyone:
             raise ValueError(f"There is no folder {submitted / student / name}.")
@@ -144,26 +146,45 @@ def grade(
     Console().print(class_table(results))
     for group in identical(results):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
+    if unusable:
+        raise Failure(f"Not graded, since these folders cannot be ids: {', '.join(map(on_one_line, unusable))}.")
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("name")
+@click.argument("words", nargs=-1, required=True, metavar="[SOURCE] NAME")
+@click.option("--from", "origin", type=click.Choice(["exchange"]), help="Collect from nbgrader's exchange, not SOURCE.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the submissions: submitted.")
-@click.option("--kind", type=click.Choice(KINDS), default=None, help="Where SOURCE is from (default: by its names).")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="What SOURCE is (default: what explains all its names).")
 @click.option("--roster", type=click.Path(path_type=Path), help="CSV: id, and whatever else identifies a student.")
 @click.option("--update", is_flag=True, help="Replace submissions that are there and differ.")
 @click.pass_obj
 def collect(
-    course: Path, source: Path, name: str, out: Path, kind: str | None, roster: Path | None, update: bool
+    course: Path,
+    words: tuple[str, ...],
+    origin: str | None,
+    out: Path,
+    kind: str | None,
+    roster: Path | None,
+    update: bool,
 ) -> None:
-    """Put the submissions in SOURCE, a zip file or folder, into OUT/<student>/NAME/."""
-    from autograder.imports import collect as put
-    from autograder.imports.people import read_roster
+    """Put the submissions of the assignment NAME into OUT/<student>/NAME/.
 
+    SOURCE is a zip file or folder from Moodle, Canvas, Gradescope, ILIAS or GitHub Classroom, or a folder with one
+    folder for each student. With `--from exchange` there is no SOURCE: nbgrader's inbound folder is read.
+    """
+    from autograder.collect import collect as put
+    from autograder.collect import read_roster
+    from autograder.late import read_rules
+    from autograder.late.exchange import inbound
+
+    *sources, name = words
+    if len(sources) != (0 if origin else 1):
+        raise ValueError("Give SOURCE and NAME, or --from exchange and NAME.")
     assignment = assignments.load(name, course)
-    people = read_roster(roster) if roster else None
-    collected = put(source, assignment, out, kind=kind or "", roster=people, update=update)
+    rules = read_rules(course)
+    people = read_roster(roster, rules.zone) if roster else None
+    source = inbound(course, rules) if origin else Path(sources[0])
+    collected = put(source, assignment, out, kind=origin or kind or "", roster=people, update=update)
     for line in collected.lines():
         click.echo(line)
     sys.exit(0 if collected.is_whole else 1)
@@ -257,8 +278,8 @@ def export(
     course: Path, results_dir: Path, to: str, out: Path | None, submitted: Path | None, roster: Path | None
 ) -> None:
     """Write the marks in the form that another system imports; course.toml says what late ones lose."""
+    from autograder.collect import read_roster
     from autograder.export import export as write
-    from autograder.imports.people import read_roster
 
     people = read_roster(roster).people if roster else None
 

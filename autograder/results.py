@@ -169,6 +169,14 @@ def read_results(results_dir: Path, assignment: str) -> list[Result]:
     return [read_result(path) for path in _result_files(results_dir / assignment)]
 
 
+def is_student_id(name: str) -> bool:
+    """Whether result files can be named by it."""
+    try:
+        return bool(_file_name(name))
+    except ValueError:
+        return False
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside `path`, then rename: a full disk or Ctrl-C never leaves half a file in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)

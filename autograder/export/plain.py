@@ -34,7 +34,7 @@ def _marks(results: list[Result], late: dict[str, Lateness]) -> list[Row]:
                 result.max_score,
                 *(points.get(part) for part in parts),
                 when.submitted.isoformat() if when and when.submitted else None,
-                *((when.days, when.free_days, when.taken) if when and when.due else (None, None, None)),
+                *((when.days, when.free_days, when.taken) if when and (when.due or when.days) else (None, None, None)),
                 confined,
                 " | ".join([*result.flags, *(when.remarks if when else ())]),
             ]

@@ -83,7 +83,7 @@ def read_answers(path: Path, released: NotebookNode) -> WrittenAnswers:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    notebook = json.loads(read_regular(path, MAX_BYTES).decode("utf-8"))
+    notebook = json.loads(read_regular(path, MAX_BYTES).decode("utf-8-sig"))
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         raise ValueError("no notebook")
     return notebook

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from autograder.assignment import Assignment
-from autograder.files import read_regular
+from autograder.files import Refused, read_regular
 from autograder.grade.repair import repair
 from autograder.release.programs import released, stub_program
 from ebmcourse.checking.program import module_file, program, read_notebook
@@ -131,10 +131,6 @@ def read(folder: Path, student: str, assignment: Assignment) -> Submission:
     return Submission(student, files, problems, tuple(sorted(flags)), digest.hexdigest())
 
 
-class Refused(Exception):
-    """A file that is not read; the message completes “it is …”."""
-
-
 def _mode(path: Path) -> int:
     try:
         return os.lstat(path).st_mode
@@ -153,10 +149,7 @@ def _names(folder: Path) -> list[str]:
 
 def _read_plain(path: Path) -> bytes:
     """The bytes of a regular file of bearable size; raises `Refused` for anything else that is there."""
-    try:
-        return read_regular(path, MAX_NOTEBOOK_BYTES if path.suffix == ".ipynb" else MAX_FILE_BYTES)
-    except ValueError as reason:
-        raise Refused(str(reason)) from None
+    return read_regular(path, MAX_NOTEBOOK_BYTES if path.suffix == ".ipynb" else MAX_FILE_BYTES)
 
 
 @lru_cache(maxsize=64)  # the stub is asked about again and again

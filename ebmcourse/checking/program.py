@@ -60,7 +60,7 @@ class Notebook:
 def read_notebook(text: str) -> Notebook:
     """Read a notebook file; raises ValueError, completing “it is …”, for a file that cannot be read."""
     try:
-        raw = json.loads(text)
+        raw = json.loads(text.removeprefix("\ufeff"))  # a byte order mark, as Windows writes it
         if raw["nbformat"] != 4 or len(raw["cells"]) > MAX_CELLS:
             raise ValueError
         cells = tuple(_cell(cell, position) for position, cell in enumerate(raw["cells"], start=1))

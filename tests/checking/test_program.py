@@ -126,5 +126,9 @@ def test_what_is_no_notebook_is_told_in_one_sentence(text):
         read_notebook(text)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_notebook():
+    assert read_notebook("\ufeff" + notebook("x = 1")) == read_notebook(notebook("x = 1"))
+
+
 def test_text_that_no_file_can_hold_is_replaced():
     assert read_notebook(notebook("x = '\ud800'")).cells[0].source == "x = '?'"

@@ -85,6 +85,13 @@ def test_the_last_submission_is_graded(course: Course) -> None:
     assert all(result.flags == [] and result.confined for result in results.values())
 
 
+def test_autograder_collect_takes_what_nbgrader_collect_takes(course: Course, tmp_path: Path) -> None:
+    said = course.autograder("collect", "--from", "exchange", course.name, "--out", str(tmp_path))
+    assert "exchange: 3 new" in said and "s002: The submission of" in said
+    for student in ("s001", "s002"):
+        assert differences(course.submitted(student), tmp_path / student / course.name) == []
+
+
 def test_marks_stand_in_the_gradebook_cell_by_cell(course: Course) -> None:
     with course.gradebook() as gradebook:
         for result in results_of(course).values():

@@ -287,6 +287,13 @@ def test_a_damaged_notebook_has_no_answers_and_says_so(tmp_path: Path, content: 
     assert any("no answers" in remark or "was missing" in remark for remark in answers.remarks)
 
 
+def test_a_byte_order_mark_damages_no_notebook(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / f"{encoding}.ipynb").write_text(nbformat.writes(notebook(CELLS)), encoding)
+    plain, marked = (read_answers(tmp_path / f"{name}.ipynb", notebook(CELLS)) for name in ("utf-8", "utf-8-sig"))
+    assert plain == marked
+
+
 def test_a_notebook_that_is_a_link_is_not_followed(course: Path) -> None:
     results = put(course, result("s001", 1, 1, 4), result("s002", 1, 1, 4))
     hand_in(course, "s001").unlink()
