@@ -24,7 +24,7 @@ from .functions import (
 )
 from .graph import Graph, epsilon, linear_graph, scalar_graph
 from .io import load, loadtxt, save, savetxt, write_dot
-from .parallel import parallel_for
+from .lists import parallel_for
 from .semiring import Counting, KBest, Log, MinPlus, Tropical
 from .shortest import forward_score, nbest, viterbi_path, viterbi_score
 from .warm import warm_up

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .graph import Graph
-from .parallel import broadcast
+from .lists import broadcast
 
 
 def _inputs(graph: Graph) -> Sequence[Graph]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from .graph import INPUT, OUTPUT, Graph, Topology
 from .lazy import kernels
-from .parallel import over_lists
+from .lists import over_lists
 
 
 @over_lists

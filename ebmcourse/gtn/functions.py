@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from .graph import ACCEPT, EPSILON, INPUT, OUTPUT, START, Graph, Topology, score_graph
-from .parallel import broadcast, over_lists
+from .lists import broadcast, over_lists
 
 
 def _number(g: Graph, function: str) -> float:

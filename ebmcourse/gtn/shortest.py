@@ -6,7 +6,7 @@ import numpy as np
 
 from .graph import ACCEPT, START, Graph, Topology, score_graph
 from .lazy import kernels
-from .parallel import over_lists
+from .lists import over_lists
 from .semiring import Counting, KBest, Log, MinPlus, Semiring, Tropical
 
 
