@@ -8,8 +8,9 @@ import numpy as np
 
 from .compose import compose
 from .functions import project_input, project_output
-from .graph import ACCEPT, START, Graph
+from .graph import Graph
 from .shortest import forward_score, path_graph
+from .topology import ACCEPT, START
 
 
 def _rows(g: Graph) -> list[tuple]:

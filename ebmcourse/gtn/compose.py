@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from .graph import INPUT, OUTPUT, Graph, Topology
+from .graph import Graph
 from .lazy import kernels
 from .lists import over_lists
+from .topology import INPUT, OUTPUT, Topology
 
 
 @over_lists

@@ -7,8 +7,9 @@ import operator
 from collections.abc import Sequence
 
 from .compose import intersect
-from .graph import EPSILON, Graph
+from .graph import Graph
 from .shortest import viterbi_path
+from .topology import EPSILON
 
 
 def _letters(target: Sequence[int], blank: int | None) -> list[int]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .graph import ACCEPT, EPSILON, INPUT, OUTPUT, START, Graph, Topology, score_graph
+from .graph import Graph, score_graph
 from .lists import broadcast, over_lists
+from .topology import ACCEPT, EPSILON, INPUT, OUTPUT, START, Topology
 
 
 def _number(g: Graph, function: str) -> float:

@@ -13,49 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from .lazy import kernels
-
-EPSILON = -1
-START, ACCEPT = 1, 2
-OUTPUT, INPUT = 3, 2
-MAX_LABEL = 2**31 - 1
+from .autodiff import Differentiable
+from .picture import to_svg
+from .text import to_text
+from .topology import ACCEPT, EPSILON, INPUT, MAX_LABEL, OUTPUT, START, Topology
 
 
-class Topology:
-    """The unchanging part of a finished graph: `nodes` (N,) uint8 flags and `arcs` (A, 4) int32 rows (source,
-    destination, input label, output label). Graphs that differ only in weights share one."""
-
-    def __init__(self, nodes: np.ndarray, arcs: np.ndarray):
-        self.nodes = nodes
-        self.arcs = arcs
-        self._groups: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
-
-    def by_source(self, column: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Arc ids grouped by source node: those of node u are `ids[first[u]:first[u + 1]]`, in the order
-        in which they were added, or sorted by the label in `column` (INPUT or OUTPUT).
-        """
-        if column not in self._groups:
-            if column is None:
-                self._groups[column] = kernels.group(self.arcs[:, 0], self.nodes.size)
-            else:
-                ids = np.lexsort((self.arcs[:, column], self.arcs[:, 0])).astype(np.int32)
-                first = np.searchsorted(self.arcs[ids, 0], np.arange(self.nodes.size + 1)).astype(np.int32)
-                self._groups[column] = first, ids
-        return self._groups[column]
-
-
-class Graph:
+class Graph(Differentiable):
     """A weighted automaton (acceptor or transducer) that records how it was made, for `backward`.
 
     `calc_grad` says whether `backward` computes the gradient of this graph's weights.
     """
 
-    # Filled by functions of graphs: what this graph was made from, and the map from its gradient to theirs.
-    _inputs: "Sequence[Graph] | None" = ()
-    _backward: "Callable[[np.ndarray], Sequence[np.ndarray | None]] | None" = None
-    _depth: int = 0  # more than that of any graph it was made from
-    _grad: np.ndarray | None = None
-    _tensor: Any = None  # the torch tensor that gave the weights, where it needs a gradient
     _empty_because: str = ""  # set where a composition has no path at all
 
     def __init__(self, calc_grad: bool = True):
@@ -88,8 +57,6 @@ class Graph:
                 graph._backward = backward
                 graph._depth = max(graph._depth, g._depth + 1)
         return graph
-
-    # ---- building
 
     def add_node(self, start: bool = False, accept: bool = False) -> int:
         """Add a node and return its number (0, 1, …)."""
@@ -175,8 +142,6 @@ class Graph:
     def mark_arc_sorted(self, olabel: bool = False) -> None:
         """Has no effect, see `arc_sort`."""
 
-    # ---- reading
-
     def num_nodes(self) -> int:
         return len(self._nodes) if self._topology is None else self._topology.nodes.size
 
@@ -211,14 +176,6 @@ class Graph:
         self._finish()
         return self._weights.astype(dtype)
 
-    def weights_to_torch(self) -> Any:
-        """The weights (A,) as a torch tensor, through which torch's gradients flow back to every tensor
-        that was given to `set_weights` on the way here.
-        """
-        from .autodiff import weights_to_torch
-
-        return weights_to_torch(self)
-
     def weights(self) -> int:
         """The address of a float32 copy of the weights, valid until the next call."""
         self._float32 = self.weights_to_numpy()
@@ -251,21 +208,6 @@ class Graph:
             raise ValueError(f"The weight for arc {arc} is NaN: look for the NaN in what made the weights.")
         self._weights, self._tensor = values, tensor
 
-    # ---- gradients
-
-    @property
-    def calc_grad(self) -> bool:
-        return self._calc_grad
-
-    @calc_grad.setter
-    def calc_grad(self, value: bool) -> None:
-        self._calc_grad = bool(value)
-        if not value:
-            self._inputs, self._backward, self._grad, self._tensor = (), None, None, None
-
-    def is_grad_available(self) -> bool:
-        return self._grad is not None
-
     def grad(self) -> "Graph":
         """This graph with the gradient in place of the weights. RuntimeError before `backward`."""
         if not self._calc_grad:
@@ -274,28 +216,12 @@ class Graph:
             raise RuntimeError("There is no gradient yet: call gtn.backward() on a score made from this graph.")
         return Graph._of(self._finish(), self._grad)
 
-    def zero_grad(self) -> None:
-        self._grad = None
-
-    def _add_grad(self, grad: np.ndarray) -> None:
-        if grad.size != len(self._weights):
-            raise ValueError(
-                f"A gradient of {grad.size} numbers does not fit {self.num_arcs()} arcs: do not add arcs to "
-                "a graph between its use and backward()."
-            )
-        self._grad = grad if self._grad is None else self._grad + grad
-
-    # ---- showing
-
     def __repr__(self) -> str:
-        from .io import to_text
-
-        return to_text(self, limit=10)
+        return to_text(self._finish(), self.weights_to_list(), limit=10)
 
     def _repr_svg_(self) -> str | None:
-        from .draw import to_svg
-
-        return to_svg(self) if self.num_arcs() <= 200 else None  # more than that is a black picture
+        # A larger graph would be a black picture.
+        return to_svg(self._finish(), self.weights_to_list()) if self.num_arcs() <= 200 else None
 
 
 epsilon = EPSILON

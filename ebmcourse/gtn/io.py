@@ -1,4 +1,4 @@
-"""Graphs in files: gtn's text and binary formats, and Graphviz's dot.
+"""Graphs in files: gtn's text and binary formats, pictures, and Graphviz's dot.
 
 Text: a line of start nodes, a line of accept nodes, then one line `source destination ilabel [olabel
 [weight]]` per arc. Binary: int32 counts (nodes, arcs, starts, accepts), start nodes, accept nodes, four int32
@@ -7,36 +7,20 @@ writes them, else float64; the size of the file tells which.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .graph import ACCEPT, EPSILON, START, Graph
-
-Symbols = Mapping[int, str]
-
-
-def to_text(g: Graph, limit: int | None = None) -> str:
-    """The text format; with `limit`, at most so many entries of each kind, then dots."""
-    topology = g._finish()
-
-    def joined(entries: list[str], glue: str) -> str:
-        cut = limit is not None and len(entries) > 2 * limit
-        return glue.join([*entries[:limit], "..."] if cut else entries)
-
-    flagged = [[str(u) for u in np.flatnonzero(topology.nodes & flag)] for flag in (START, ACCEPT)]
-    arcs = [
-        f"{' '.join(map(str, arc))} {repr(weight).removesuffix('.0')}"
-        for arc, weight in zip(topology.arcs.tolist(), g.weights_to_list(), strict=True)
-    ]
-    lines = [joined(nodes, " ") for nodes in flagged] + ([joined(arcs, "\n")] if arcs else [])
-    return "\n".join(lines) + "\n"
+from .graph import Graph
+from .picture import rendered
+from .text import Symbols, to_dot, to_text
+from .topology import ACCEPT, START
 
 
 def savetxt(file_name: str | os.PathLike, graph: Graph) -> None:
     """Write `graph` in the text format."""
-    Path(file_name).write_text(to_text(graph), encoding="ascii")
+    Path(file_name).write_text(to_text(graph._finish(), graph.weights_to_list()), encoding="ascii")
 
 
 def loadtxt(file_name: str | os.PathLike) -> Graph:
@@ -123,28 +107,30 @@ def _built(count: int, starts: list[int], accepts: list[int], arcs: list[tuple])
     return g
 
 
+def draw(
+    graph: Graph,
+    file_name: str | os.PathLike,
+    isymbols: Symbols = {},  # noqa: B006 (never written to)
+    osymbols: Symbols = {},  # noqa: B006
+    emphasis: Sequence[float] | None = None,
+    node_names: Mapping[int, str] | None = None,
+) -> None:
+    """Write a picture of `graph` as .svg, .png or .pdf, or in Graphviz's language (.dot).
+
+    Arcs are labelled `input:output/weight`, with the text that `isymbols` and `osymbols` give for a number.
+    Give `emphasis` (A,), numbers from 0 to 1, to draw some arcs stronger: the gradient of a Viterbi score
+    shows the best path, that of a forward score the share of each arc.
+    """
+    kind = os.path.splitext(file_name)[1][1:].lower()
+    if kind == "dot":
+        write_dot(graph, file_name, isymbols, osymbols)
+        return
+    if kind not in ("svg", "png", "pdf"):
+        raise ValueError(f"Cannot draw to {os.fspath(file_name)!r}: end the name in .svg, .png, .pdf or .dot.")
+    topology, weights = graph._finish(), graph.weights_to_list()
+    Path(file_name).write_bytes(rendered(topology, weights, kind, isymbols, osymbols, emphasis, node_names))
+
+
 def write_dot(g: Graph, file_name: str | os.PathLike, isymbols: Symbols = {}, osymbols: Symbols = {}) -> None:  # noqa: B006 (never written to)
     """Write `g` in Graphviz's dot language; labels as in `draw`."""
-    topology = g._finish()
-    lines = ["digraph {", "  rankdir = LR;"]
-    for u, flag in enumerate(topology.nodes.tolist()):
-        shape = "doublecircle" if flag & ACCEPT else "circle"
-        lines.append(f"  {u} [shape = {shape}, penwidth = {2 if flag & START else 1}];")
-    for arc, weight in zip(topology.arcs.tolist(), g.weights_to_list(), strict=True):
-        label = arc_label(arc[2], arc[3], weight, isymbols, osymbols).replace('"', '\\"')
-        lines.append(f'  {arc[0]} -> {arc[1]} [label = "{label}"];')
-    Path(file_name).write_text("\n".join([*lines, "}", ""]), encoding="utf-8")
-
-
-def arc_label(ilabel: int, olabel: int, weight: float, isymbols: Symbols, osymbols: Symbols) -> str:
-    """`input:output/weight`; the output where it differs or has its own symbols, the weight where it is
-    not 0.
-    """
-
-    def symbol(label: int, symbols: Symbols) -> str:
-        return "ε" if label == EPSILON else symbols.get(label, str(label))
-
-    text = symbol(ilabel, isymbols)
-    if ilabel != olabel or osymbols:
-        text += ":" + symbol(olabel, osymbols or isymbols)
-    return text + (f"/{weight:.3g}" if weight else "")
+    Path(file_name).write_text(to_dot(g._finish(), g.weights_to_list(), isymbols, osymbols), encoding="utf-8")

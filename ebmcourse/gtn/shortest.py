@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 
-from .graph import ACCEPT, START, Graph, Topology, score_graph
+from .graph import Graph, score_graph
 from .lazy import kernels
 from .lists import over_lists
 from .semiring import Counting, KBest, Log, MinPlus, Semiring, Tropical
+from .topology import ACCEPT, START, Topology
 
 
 def _checked(graph: Graph) -> Topology:

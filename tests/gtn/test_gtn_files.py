@@ -12,7 +12,6 @@ from gtn_oracles import build, for_all, graphs
 from hypothesis import strategies as st
 
 from ebmcourse import gtn
-from ebmcourse.gtn.draw import to_svg
 from ebmcourse.gtn.layout import layered
 
 weights = st.floats(allow_nan=False, width=64)
@@ -101,7 +100,7 @@ def test_notebooks_show_small_graphs_and_print_large_ones():
     assert small._repr_svg_().count("<svg") == 1
     assert large._repr_svg_() is None
     assert len(repr(large)) < 400
-    assert to_svg(gtn.Graph()).count("<svg") == 1
+    assert gtn.Graph()._repr_svg_().count("<svg") == 1
 
 
 def test_labels_name_symbols_outputs_and_weights(folder):

@@ -5,14 +5,13 @@ two nodes share one line; their labels stand on it, one below the other.
 """
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .graph import ACCEPT, START, Graph
-from .io import Symbols, arc_label, write_dot
 from .layout import layered
+from .text import Symbols, arc_label
+from .topology import ACCEPT, START, Topology
 
 # All lengths in points (1/72 inch).
 RADIUS, FONT, LINE = 13.0, 9.0, 11.5
@@ -21,52 +20,29 @@ LABELS_ON_A_LINE, MOST_LINES = 5, 1000
 INK, PAPER, STRONG = np.array([0.25, 0.25, 0.28]), np.array([1.0, 1.0, 1.0]), np.array([0.75, 0.12, 0.10])
 
 
-def draw(
-    graph: Graph,
-    file_name: str | os.PathLike,
+def to_svg(topology: Topology, weights: Sequence[float]) -> str:
+    """The picture that a notebook shows."""
+    return rendered(topology, weights, "svg").decode()
+
+
+def rendered(
+    topology: Topology,
+    weights: Sequence[float],
+    kind: str,
     isymbols: Symbols = {},  # noqa: B006 (never written to)
     osymbols: Symbols = {},  # noqa: B006
     emphasis: Sequence[float] | None = None,
     node_names: Mapping[int, str] | None = None,
-) -> None:
-    """Write a picture of `graph` as .svg, .png or .pdf, or in Graphviz's language (.dot).
-
-    Arcs are labelled `input:output/weight`, with the text that `isymbols` and `osymbols` give for a number.
-    Give `emphasis` (A,), numbers from 0 to 1, to draw some arcs stronger: the gradient of a Viterbi score
-    shows the best path, that of a forward score the share of each arc.
-    """
-    kind = os.path.splitext(file_name)[1][1:].lower()
-    if kind == "dot":
-        write_dot(graph, file_name, isymbols, osymbols)
-        return
-    if kind not in ("svg", "png", "pdf"):
-        raise ValueError(f"Cannot draw to {os.fspath(file_name)!r}: end the name in .svg, .png, .pdf or .dot.")
-    picture = _rendered(graph, kind, isymbols, osymbols, emphasis, node_names)
-    with open(file_name, "wb") as file:
-        file.write(picture)
-
-
-def to_svg(graph: Graph) -> str:
-    """The picture that a notebook shows."""
-    return _rendered(graph, "svg", {}, {}, None, None).decode()
-
-
-def _rendered(
-    graph: Graph,
-    kind: str,
-    isymbols: Symbols,
-    osymbols: Symbols,
-    emphasis: Sequence[float] | None,
-    node_names: Mapping[int, str] | None,
 ) -> bytes:
+    """A file of `kind` "svg", "png" or "pdf"; the other arguments are those of `draw`."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle, Polygon
 
-    lines = _lines(graph, isymbols, osymbols, emphasis)
-    position, routes = _placed(graph, lines)
+    lines = _lines(topology, weights, isymbols, osymbols, emphasis)
+    position, routes = _placed(topology, lines)
     labels = _label_places(position, lines, routes)
-    flags = graph._finish().nodes
+    flags = topology.nodes
 
     # Everything that is drawn, so that nothing is cut off.
     corners = [position - RADIUS - 2, position + RADIUS + 2, position[flags & START > 0] - [RADIUS + 16, 0]]
@@ -112,14 +88,20 @@ def _rendered(
 Lines = dict[tuple[int, int], tuple[list[str], float | None]]
 
 
-def _lines(graph: Graph, isymbols: Symbols, osymbols: Symbols, emphasis: Sequence[float] | None) -> Lines:
+def _lines(
+    topology: Topology,
+    weights: Sequence[float],
+    isymbols: Symbols,
+    osymbols: Symbols,
+    emphasis: Sequence[float] | None,
+) -> Lines:
     """For each two joined nodes, the labels of the arcs between them and their strongest emphasis."""
-    arcs = graph._finish().arcs.tolist()
+    arcs = topology.arcs.tolist()
     if emphasis is not None and len(emphasis) != len(arcs):
         raise ValueError(f"emphasis has {len(emphasis)} numbers for {len(arcs)} arcs: give one per arc.")
     texts: dict[tuple[int, int], list[str]] = {}
     strength: dict[tuple[int, int], float] = {}
-    for a, ((u, v, ilabel, olabel), weight) in enumerate(zip(arcs, graph.weights_to_list(), strict=True)):
+    for a, ((u, v, ilabel, olabel), weight) in enumerate(zip(arcs, weights, strict=True)):
         texts.setdefault((u, v), []).append(arc_label(ilabel, olabel, weight, isymbols, osymbols))
         if emphasis is not None:
             strength[u, v] = max(strength.get((u, v), 0.0), float(emphasis[a]))
@@ -138,9 +120,9 @@ def _box(texts: Sequence[str]) -> tuple[float, float]:
     return 0.30 * FONT * max(map(len, texts)) + 2, LINE / 2 * len(texts) + 1
 
 
-def _placed(graph: Graph, lines: Lines) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray]]:
+def _placed(topology: Topology, lines: Lines) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray]]:
     """The middle of each node (N, 2), and the points of each line."""
-    flags = graph._finish().nodes
+    flags = topology.nodes
     pairs = [(u, v) for u, v in lines if u != v]
     layer, height, bends = layered(flags.size, pairs, np.flatnonzero(flags & START).tolist())
     # Columns stand as far apart as the widest label between them needs, rows as the highest label does.
