@@ -6,7 +6,7 @@ dynamic programme over all paths:
 
 =====================  ==========================================================================
 `viterbi`              the path of least energy, for a label sequence taken as it is
-`forward_score`        the free energy of all its paths at inverse temperature β (β → ∞: `viterbi`)
+`free_energy`          the free energy of all its paths at inverse temperature β (β → ∞: `viterbi`)
 `ctc_loss`             −log p(target) under connectionist temporal classification
 `ctc_align`            the most probable CTC path
 `lexicon_decode`       the word of a lexicon (`Trie`) whose best path has the least energy
@@ -20,7 +20,7 @@ differentiable; energies are float32 or float64, on any device. CPU tensors go t
 
 from ebmcourse.lattice.alignment import PADDING, Alignment, ctc_align, viterbi
 from ebmcourse.lattice.lexicon import Decoded, Trie, lexicon_decode
-from ebmcourse.lattice.scores import ctc_loss, forward_score
+from ebmcourse.lattice.scores import ctc_loss, free_energy
 
 __all__ = [
     "PADDING",
@@ -29,7 +29,7 @@ __all__ = [
     "Trie",
     "ctc_align",
     "ctc_loss",
-    "forward_score",
+    "free_energy",
     "lexicon_decode",
     "viterbi",
 ]

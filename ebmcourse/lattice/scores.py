@@ -11,7 +11,7 @@ from ebmcourse.lattice.checks import Lengths, check_energies, check_finite, chec
 from ebmcourse.lattice.lattices import Lattice, alignment_lattice, ctc_lattice
 
 
-def forward_score(
+def free_energy(
     energies: Tensor,
     targets: Tensor,
     input_lengths: Lengths = None,
