@@ -9,6 +9,7 @@ from .autodiff import backward
 from .compare import equal, isomorphic, rand_equivalent, sample
 from .compose import compose, intersect
 from .ctc import collapse, ctc_graph, most_offending_path, other_strings
+from .device import CPU, CUDA, Device, DeviceType
 from .functions import (
     add,
     clone,
@@ -29,7 +30,11 @@ from .shortest import forward_score, nbest, viterbi_path, viterbi_score
 from .warm import warm_up
 
 __all__ = [
+    "CPU",
+    "CUDA",
     "Counting",
+    "Device",
+    "DeviceType",
     "Graph",
     "KBest",
     "Log",

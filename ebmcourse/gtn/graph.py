@@ -8,12 +8,14 @@ scores: large = likely. A student who has energies (low = likely) gives `-E`, or
 import ctypes
 import functools
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .autodiff import Differentiable
+from .device import CPU, Device, wants_grad
 from .picture import to_svg
 from .text import to_text
 from .topology import ACCEPT, EPSILON, INPUT, MAX_LABEL, OUTPUT, START, Topology
@@ -186,14 +188,18 @@ class Graph(Differentiable):
         (`tensor.data_ptr()`; the tensor must be contiguous, on the CPU, and is copied now).
 
         A tensor of any shape is read row by row and must have one element per arc; where it needs a gradient,
-        see `weights_to_torch`. ValueError on a wrong length or a NaN.
+        see `weights_to_torch`.
+
+        raises ValueError: a wrong number of weights, or a NaN. Behind an address the number cannot be checked,
+            and a NaN forbids its arc (-inf, with a RuntimeWarning) unless all weights are NaN: code for gtn
+            relies on that
         """
         self._finish()
         count, tensor = len(self._weights), None
-        if isinstance(weights, (int, np.integer)):
+        by_address = isinstance(weights, int | np.integer)
+        if by_address:
             if weights == 0 and count:
                 raise ValueError("set_weights was given the address 0: pass the tensor itself.")
-            # Of an address neither length nor type can be checked.
             values = np.array((ctypes.c_float * count).from_address(int(weights)), np.float64)
         else:
             if hasattr(weights, "detach"):
@@ -204,8 +210,12 @@ class Graph(Differentiable):
                 raise ValueError(f"set_weights got {values.size} weights for {count} arcs: give one weight per arc.")
         square = values @ values
         if square != square:  # a sum of squares is NaN only where a term is
-            arc = int(np.flatnonzero(np.isnan(values))[0])
-            raise ValueError(f"The weight for arc {arc} is NaN: look for the NaN in what made the weights.")
+            missing = np.isnan(values)
+            found = f"The weight for arc {int(np.argmax(missing))} is NaN"
+            if not by_address or missing.all():
+                raise ValueError(f"{found}: look for the NaN in what made the weights.")
+            warnings.warn(f"{found}: each NaN is taken as -inf, a forbidden arc.", RuntimeWarning, stacklevel=2)
+            values[missing] = -np.inf
         self._weights, self._tensor = values, tensor
 
     def grad(self) -> "Graph":
@@ -234,11 +244,14 @@ def _scalar(label: int) -> Topology:
 _EPSILON_ARC, _SCORE_ARC = _scalar(EPSILON), _scalar(0)
 
 
-def scalar_graph(weight: float, calc_grad: bool = True) -> Graph:
-    """A start and an accept node, joined by an epsilon arc of this weight. ValueError on NaN."""
+def scalar_graph(weight: float, device: Device | bool = Device(CPU), calc_grad: bool = True) -> Graph:  # noqa: B008
+    """A start and an accept node, joined by an epsilon arc of this weight; arguments as for `linear_graph`.
+
+    raises ValueError: the weight is NaN
+    """
     if weight != weight:
         raise ValueError("A scalar graph cannot hold NaN: give it a number.")
-    return Graph._of(_EPSILON_ARC, np.array([float(weight)]), calc_grad=bool(calc_grad))
+    return Graph._of(_EPSILON_ARC, np.array([float(weight)]), calc_grad=wants_grad(device, calc_grad))
 
 
 def score_graph(
@@ -264,14 +277,19 @@ def _linear_topology(steps: int, labels: int) -> Topology:
     return Topology(nodes, arcs.reshape(-1, 4))
 
 
-def linear_graph(M: int, N: int, calc_grad: bool = True) -> Graph:
+def linear_graph(M: int, N: int, device: Device | bool = Device(CPU), calc_grad: bool = True) -> Graph:  # noqa: B008
     """M steps with N arcs each, labels 0 … N-1, weights 0: the graph of an emission matrix of shape (M, N).
 
     Arc m · N + n is label n at step m, so that `set_weights` takes the matrix row by row.
+
+    M, N: ≥ 0
+    device: gtn.Device(gtn.CPU), which makes no difference; or calc_grad, as in gtn 0.0.0
+    calc_grad: whether `backward` computes the gradient of the weights
+    raises ValueError: a negative M or N, another device
     """
     M, N = operator.index(M), operator.index(N)
     if M < 0 or N < 0:
         raise ValueError(f"linear_graph needs M ≥ 0 steps and N ≥ 0 labels, not {M} and {N}.")
     # Batches repeat the same shape; only small graphs are kept, so that the cache stays below 100 MB.
     topology = _linear_topology(M, N) if M * N <= 50_000 else _linear_topology.__wrapped__(M, N)
-    return Graph._of(topology, np.zeros(M * N), calc_grad=bool(calc_grad))
+    return Graph._of(topology, np.zeros(M * N), calc_grad=wants_grad(device, calc_grad))
