@@ -49,7 +49,7 @@ def check_log_probs(log_probs: Tensor, frames: np.ndarray) -> None:
     if log_probs.amax().item() <= margin:
         return
     for item, length in enumerate(frames.tolist()):
-        if (highest := log_probs[item, :length].amax().item()) > margin:
+        if length and (highest := log_probs[item, :length].amax().item()) > margin:
             raise ValueError(
                 f"item {item}: log_probs holds {highest:.4g}, but a log-probability is at most 0: "
                 "give (-energies).log_softmax(dim=-1)"

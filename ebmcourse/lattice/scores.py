@@ -47,6 +47,7 @@ def ctc_loss(
     reduction: Literal["mean", "sum", "none"] = "mean",
     *,
     allow_empty: bool = False,
+    zero_infinity: bool = False,
 ) -> Tensor:
     """−log p(target), summed over all frame labellings that read as the target (Graves et al., ICML 2006).
 
@@ -58,6 +59,9 @@ def ctc_loss(
     blank: its class; −1 is the last one
     reduction: "none" gives (B,) losses, "sum" their sum, "mean" the mean of loss / U as in torch
     allow_empty: let a target have no letters (its only labelling is all blanks)
+    zero_infinity: let an item have no labelling of positive probability, because it has too few frames (even 0)
+        or because classes are forbidden; its loss and gradient are then 0, as in torch, and it counts in the mean
+    returns: a scalar, or (B,) for the reduction "none"
     raises ValueError: fewer frames than letters plus repeated letters, a blank in a target, an empty target
         or batch, labels or lengths out of range, NaN, or values above 0 (energies for log-probabilities)
 
@@ -69,9 +73,14 @@ def ctc_loss(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
     check_energies(log_probs, "log_probs")
-    lattice = ctc_lattice(log_probs, targets, input_lengths, target_lengths, blank, allow_empty)
+    lattice = ctc_lattice(
+        log_probs, targets, input_lengths, target_lengths, blank, allow_empty, allow_short=zero_infinity
+    )
     check_log_probs(log_probs, lattice.frames)
-    losses = _free_energies(-log_probs, lattice)
+    losses = _free_energies(-log_probs, lattice, allow_infinite=zero_infinity)
+    if zero_infinity:
+        possible = losses.isfinite() & torch.from_numpy(lattice.frames > 0).to(losses.device)
+        losses = losses.where(possible, 0.0)
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -80,8 +89,9 @@ def ctc_loss(
     return (losses / letters.clamp(min=1)).mean()
 
 
-def _free_energies(energies: Tensor, lattice: Lattice) -> Tensor:
+def _free_energies(energies: Tensor, lattice: Lattice, allow_infinite: bool = False) -> Tensor:
     check_values(energies, lattice.frames)
     free = backend.free_energies(energies, lattice)
-    check_finite(free)
+    if not allow_infinite:
+        check_finite(free)
     return free

@@ -13,6 +13,9 @@ CASES = {
     "viterbi": lambda e: viterbi(e, TARGETS, FRAMES, LETTERS, optional_last=True),
     "free_energy": lambda e: free_energy(e, TARGETS, FRAMES, LETTERS, beta=2.0),
     "ctc_loss": lambda e: ctc_loss((-e).log_softmax(-1), TARGETS, FRAMES, LETTERS),
+    "zeroed ctc_loss": lambda e: ctc_loss(
+        (-e).log_softmax(-1), TARGETS, torch.tensor([9, 0, 3]), LETTERS, zero_infinity=True
+    ),
     "ctc_align": lambda e: ctc_align((-e).log_softmax(-1), TARGETS, FRAMES, LETTERS),
     "lexicon_decode": lambda e: lexicon_decode(e, TRIE, FRAMES),
 }

@@ -125,6 +125,20 @@ def test_energies_are_not_log_probabilities(function):
         function(changed(LOG_PROBS, (1, 0, 0), 2.0), TARGETS)
 
 
+@pytest.mark.parametrize(
+    ("log_probs", "lengths", "message"),
+    [
+        (changed(LOG_PROBS, (1, 0, 0), torch.nan), [5, 5], "item 1, frame 0: an energy is NaN"),
+        (changed(LOG_PROBS, (1, 0, 0), 2.0), [0, 5], "item 1: log_probs holds 2"),
+        (LOG_PROBS, [5, -1], "item 1: input_lengths is -1, but must lie within 0..5"),
+        (LOG_PROBS, [5, 6], "item 1: input_lengths is 6"),
+    ],
+)
+def test_zeroing_infinity_hides_nothing_else(log_probs, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        ctc_loss(log_probs, TARGETS, lengths, zero_infinity=True)
+
+
 def test_an_unknown_reduction_is_refused():
     with pytest.raises(ValueError, match='reduction must be "mean", "sum" or "none"'):
         ctc_loss(LOG_PROBS, TARGETS, reduction="average")
