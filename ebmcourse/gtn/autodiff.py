@@ -155,7 +155,7 @@ def backward(
 
 @functools.cache
 def _torch_function() -> Any:
-    """The torch function of `weights_to_torch`; made at its first use, so that `import gtn` need not load torch."""
+    """The torch function of `weights_to_torch`, made at its first use: importing the engine does not import torch."""
     import torch
 
     class Weights(torch.autograd.Function):

@@ -1,8 +1,7 @@
 """The graph: a weighted automaton with labels on its arcs, and the simplest ways to make one.
 
 A *path* leads from a start node to an accept node; its weight is the sum of its arcs' weights. Weights are
-scores: large = likely. A student who has energies (low = likely) gives `-E`, or scores with a min-semiring
-(see `semiring`).
+scores: large = likely. For energies (low = likely), give −E, or score with a min-semiring (see `semiring`).
 """
 
 import ctypes
@@ -24,7 +23,7 @@ from .topology import ACCEPT, EPSILON, INPUT, MAX_LABEL, OUTPUT, START, Topology
 class Graph(Differentiable):
     """A weighted automaton (acceptor or transducer) that records how it was made, for `backward`.
 
-    `calc_grad` says whether `backward` computes the gradient of this graph's weights.
+    calc_grad: whether `backward` computes the gradient of this graph's weights
     """
 
     _empty_because: str = ""  # set where a composition has no path at all
@@ -79,8 +78,10 @@ class Graph(Differentiable):
     ) -> int:
         """Add an arc and return its number (0, 1, …).
 
-        `label` gives both labels; `olabel` defaults to `ilabel`. Labels are integers ≥ 0, or `epsilon` (-1)
-        for an arc that reads or writes nothing. ValueError on a missing node or a label out of range.
+        ilabel, olabel: integers ≥ 0, or `epsilon` (-1) for an arc that reads or writes nothing; `olabel` defaults
+            to `ilabel`, and `label` gives both
+        weight: a score (large = likely)
+        raises ValueError: a node that does not exist, a label out of range, a NaN
         """
         if self._topology is not None:
             self._reopen()
@@ -90,7 +91,7 @@ class Graph(Differentiable):
             olabel = ilabel
         count = len(self._nodes)
         try:
-            # `index` also takes numpy integers and 0-d tensors, and refuses floats.
+            # `index` accepts numpy integers and 0-d tensors, and refuses floats.
             index = operator.index
             src_node, dst_node = index(src_node), index(dst_node)
             ilabel, olabel = index(ilabel), index(olabel)  # type: ignore[arg-type]
@@ -139,21 +140,25 @@ class Graph(Differentiable):
         self._topology, self._empty_because = None, ""
 
     def arc_sort(self, olabel: bool = False) -> None:
-        """Has no effect: composition sorts arcs where that helps. Kept so that code for gtn runs."""
+        """Has no effect: composition sorts arcs where that helps. It is here so that code for gtn runs."""
 
     def mark_arc_sorted(self, olabel: bool = False) -> None:
         """Has no effect, see `arc_sort`."""
 
     def num_nodes(self) -> int:
+        """The number of nodes, N."""
         return len(self._nodes) if self._topology is None else self._topology.nodes.size
 
     def num_arcs(self) -> int:
+        """The number of arcs, A."""
         return len(self._weights)
 
     def num_start(self) -> int:
+        """The number of start nodes."""
         return int(np.count_nonzero(self._finish().nodes & START))
 
     def num_accept(self) -> int:
+        """The number of accept nodes."""
         return int(np.count_nonzero(self._finish().nodes & ACCEPT))
 
     def item(self) -> float:
@@ -166,10 +171,11 @@ class Graph(Differentiable):
         return float(self._weights[0])
 
     def labels_to_list(self, ilabel: bool = True) -> list[int]:
-        """Input (or output) labels of all arcs, in the order in which the arcs were added."""
+        """The input (or output) labels of all arcs, (A,), in the order in which the arcs were added."""
         return self._finish().arcs[:, INPUT if ilabel else OUTPUT].tolist()
 
     def weights_to_list(self) -> list[float]:
+        """The weights of all arcs, (A,), in the order in which the arcs were added."""
         self._finish()
         return self._weights.tolist()
 
@@ -190,7 +196,7 @@ class Graph(Differentiable):
         A tensor of any shape is read row by row and must have one element per arc; where it needs a gradient,
         see `weights_to_torch`.
 
-        raises ValueError: a wrong number of weights, or a NaN. Behind an address the number cannot be checked,
+        raises ValueError: a wrong number of weights, or a NaN. At an address, the number cannot be checked,
             and a NaN forbids its arc (-inf, with a RuntimeWarning) unless all weights are NaN: code for gtn
             relies on that
         """
@@ -219,7 +225,10 @@ class Graph(Differentiable):
         self._weights, self._tensor = values, tensor
 
     def grad(self) -> "Graph":
-        """This graph with the gradient in place of the weights. RuntimeError before `backward`."""
+        """This graph with the gradient of its weights in place of the weights.
+
+        raises RuntimeError: `backward` was not called, or `calc_grad` is False
+        """
         if not self._calc_grad:
             raise RuntimeError("This graph has calc_grad=False, so it has no gradient: set calc_grad = True.")
         if self._grad is None:
@@ -230,7 +239,7 @@ class Graph(Differentiable):
         return to_text(self._finish(), self.weights_to_list(), limit=10)
 
     def _repr_svg_(self) -> str | None:
-        # A larger graph would be a black picture.
+        # The picture of a larger graph shows nothing but lines.
         return to_svg(self._finish(), self.weights_to_list()) if self.num_arcs() <= 200 else None
 
 
@@ -245,9 +254,10 @@ _EPSILON_ARC, _SCORE_ARC = _scalar(EPSILON), _scalar(0)
 
 
 def scalar_graph(weight: float, device: Device | bool = Device(CPU), calc_grad: bool = True) -> Graph:  # noqa: B008
-    """A start and an accept node, joined by an epsilon arc of this weight; arguments as for `linear_graph`.
+    """A start and an accept node with an epsilon arc of this weight between them.
 
-    raises ValueError: the weight is NaN
+    device, calc_grad: as for `linear_graph`
+    raises ValueError: the weight is NaN, or the device another one
     """
     if weight != weight:
         raise ValueError("A scalar graph cannot hold NaN: give it a number.")
@@ -290,6 +300,6 @@ def linear_graph(M: int, N: int, device: Device | bool = Device(CPU), calc_grad:
     M, N = operator.index(M), operator.index(N)
     if M < 0 or N < 0:
         raise ValueError(f"linear_graph needs M ≥ 0 steps and N ≥ 0 labels, not {M} and {N}.")
-    # Batches repeat the same shape; only small graphs are kept, so that the cache stays below 100 MB.
+    # Batches repeat the same shape. Only small graphs are kept, so that the cache stays below 100 MB.
     topology = _linear_topology(M, N) if M * N <= 50_000 else _linear_topology.__wrapped__(M, N)
     return Graph._of(topology, np.zeros(M * N), calc_grad=wants_grad(device, calc_grad))

@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 from .topology import EPSILON, MAX_LABEL
 
-# The most nodes of a file on which there is no arc and that are neither start nor accept nodes. Without a limit,
-# a single line could ask for all memory.
+# How many nodes a file can have that none of its lines names. Without a limit, one line could ask for all memory.
 MAX_UNNAMED = 1_000_000
 
 
 class Content(NamedTuple):
-    """What a file says of a graph: the number of nodes, and the arcs (source, destination, input label, output
-    label) with their weights."""
+    """The content of a file: an arc is (source, destination, input label, output label); weights are scores."""
 
     num_nodes: int
     starts: list[int]
@@ -26,8 +24,8 @@ class Content(NamedTuple):
 def parse_gtn(lines: Sequence[str]) -> Content:
     """gtn's text format: a line of start nodes, a line of accept nodes, and one line per arc.
 
-    An arc is `source destination ilabel [olabel [weight]]`. A last line `# nodes: N` gives the number of nodes
-    where the other lines do not; gtn has no such line.
+    An arc is `source destination ilabel [olabel [weight]]`. A last line `# nodes: N`, which gtn does not have,
+    gives the number of nodes where the last ones are not named.
     """
     named: dict[int, int] = {}  # nodes, each with the first line that names it
 
@@ -77,12 +75,13 @@ def parse_gtn(lines: Sequence[str]) -> Content:
 def parse_openfst(lines: Sequence[str]) -> Content:
     """OpenFst's text format without symbols, as fstprint writes it (https://www.openfst.org, "Quick Tour").
 
-    A line is an arc, `source destination ilabel olabel [cost]`, or in an acceptor `source destination label
-    [cost]`, or a final state, `state [cost]`; blank lines do not count. The first line names the start state. A
-    file is an acceptor's where some arc has three words, or a fourth that is no integer. Label 0 is epsilon.
+    A line is an arc, `source destination ilabel olabel [cost]`, or `source destination label [cost]` in an
+    acceptor; or it is a final state, `state [cost]`. Blank lines are ignored. The first line names the start
+    state. The file is an acceptor if an arc has three words, or if the fourth of four is not an integer. Label 0 is
+    epsilon.
 
-    Costs are energies (low = likely), as in OpenFst's tropical and log semirings, and become weights by a change
-    of sign. States that end at a cost get an epsilon arc to an accept node behind the last state.
+    Costs are energies (low = likely), as in OpenFst's tropical and log semirings; the weight is minus the cost. A
+    final state with a cost gets an epsilon arc to an accept node, which is numbered after all states.
     """
     rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     acceptor = any(len(words) == 3 or (len(words) == 4 and not _is_integer(words[3])) for _, words in rows)
@@ -128,9 +127,9 @@ def parse_openfst(lines: Sequence[str]) -> Content:
 def looks_like_openfst(lines: Sequence[str], content: Content | None) -> bool:
     """Whether lines are OpenFst's rather than gtn's; `content` is what `parse_gtn` reads, None where it fails.
 
-    It can read arcs as lists of nodes: what it reads is taken for OpenFst's if some of these nodes are on no
-    arc (because they are labels), and if there is a line of as many words further down, or none at all. No file
-    that gtn or `savetxt` writes is like that: it has five words in each arc, and its lists of nodes are sorted.
+    `parse_gtn` can take OpenFst's first two arcs for lists of nodes. Some of these nodes are then on no other arc,
+    because they are labels, and later arcs, if any, have as many words. A file that gtn or `savetxt` writes is
+    different: its arcs have five words, and its lists are sorted.
     """
     length = len(lines[0].split()) if lines else 0
     if length < 3:
@@ -151,7 +150,7 @@ def looks_like_openfst(lines: Sequence[str], content: Content | None) -> bool:
 
 
 def _count(named: dict[int, int], stated: re.Match | None = None, last_line: int = 0) -> int:
-    """The number of nodes; ValueError where there are too many for a file that names so few."""
+    """The number of nodes; ValueError where more than MAX_UNNAMED of them are not named."""
     highest = max(named, default=-1)
     line = named.get(highest, last_line)
     if stated:

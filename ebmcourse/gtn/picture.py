@@ -1,7 +1,7 @@
 """Pictures of graphs, as SVG or PNG, laid out by `layout` and drawn by matplotlib.
 
 A start node has a thick rim and a small arrow before it, an accept node a double rim. Arcs between the same
-two nodes share one line; their labels stand on it, one below the other.
+two nodes share one line, with their labels on it, one below the other.
 """
 
 import io
@@ -44,7 +44,7 @@ def rendered(
     labels = _label_places(position, lines, routes)
     flags = topology.nodes
 
-    # Everything that is drawn, so that nothing is cut off.
+    # All that is drawn must be inside the picture.
     corners = [position - RADIUS - 2, position + RADIUS + 2, position[flags & START > 0] - [RADIUS + 16, 0]]
     corners += list(routes.values()) + [np.array([[x - w, y - h], [x + w, y + h]]) for x, y, w, h in labels.values()]
     low, high = (f(np.concatenate(corners), axis=0) for f in (np.min, np.max)) if len(flags) else (np.zeros(2),) * 2
@@ -95,7 +95,7 @@ def _lines(
     osymbols: Symbols,
     emphasis: Sequence[float] | None,
 ) -> Lines:
-    """For each two joined nodes, the labels of the arcs between them and their strongest emphasis."""
+    """For each pair of joined nodes, the labels of the arcs between them and the largest emphasis."""
     arcs = topology.arcs.tolist()
     if emphasis is not None and len(emphasis) != len(arcs):
         raise ValueError(f"emphasis has {len(emphasis)} numbers for {len(arcs)} arcs: give one per arc.")
@@ -106,7 +106,7 @@ def _lines(
         if emphasis is not None:
             strength[u, v] = max(strength.get((u, v), 0.0), float(emphasis[a]))
     if len(texts) > MOST_LINES:
-        raise ValueError(f"The graph has {len(texts)} lines, too many to see: draw one of at most {MOST_LINES}.")
+        raise ValueError(f"The graph has {len(texts)} lines, too many to see: draw a graph of at most {MOST_LINES}.")
     most = LABELS_ON_A_LINE
     return {
         pair: ([*labels[: most - 1], f"… {len(labels) - most + 1} more"] if len(labels) > most else labels,
@@ -125,7 +125,7 @@ def _placed(topology: Topology, lines: Lines) -> tuple[np.ndarray, dict[tuple[in
     flags = topology.nodes
     pairs = [(u, v) for u, v in lines if u != v]
     layer, height, bends = layered(flags.size, pairs, np.flatnonzero(flags & START).tolist())
-    # Columns stand as far apart as the widest label between them needs, rows as the highest label does.
+    # The widest label between two columns sets their distance, the highest label that of the rows.
     room = [2 * RADIUS + GAP] * (max(layer, default=0) + 1)
     row = ROW
     for (u, v), (texts, _) in lines.items():
@@ -146,7 +146,7 @@ def _placed(topology: Topology, lines: Lines) -> tuple[np.ndarray, dict[tuple[in
             routes[u, v] = _loop(position[u])
         else:
             middle = [(x[i], row * y) for i, y in bends[u, v]]
-            if (v, u) in lines and not middle:  # there and back again: two arcs instead of one line
+            if (v, u) in lines and not middle:  # arcs in both directions: two curves instead of one line
                 across = (position[v] - position[u])[::-1] * [-1, 1]
                 middle = [tuple((position[u] + position[v]) / 2 + 0.14 * across)]
             routes[u, v] = _curve(np.array([position[u], *middle, position[v]]))
@@ -189,9 +189,9 @@ def _arrow_head(route: np.ndarray, width: float) -> np.ndarray:
 
 
 def _label_places(position: np.ndarray, lines: Lines, routes: dict) -> dict:
-    """(x, y, half width, half height) of each label: on its line, where it covers least of all else."""
+    """(x, y, half width, half height) of each label: on its line, where it covers as little as possible."""
     nodes, count = len(position), len(lines)
-    boxes = np.zeros((nodes + count, 4))  # as far as placed: nodes, then labels
+    boxes = np.zeros((nodes + count, 4))  # of nodes, then of labels placed so far
     boxes[:nodes] = np.column_stack([position, np.full((nodes, 2), RADIUS)])
     points = np.concatenate([*routes.values(), np.empty((0, 2))])
     owner = np.repeat(np.arange(count), [len(route) for route in routes.values()])

@@ -1,7 +1,7 @@
 """Which paths are allowed: a chain of states per item, for plain alignments and for CTC.
 
-Both are the same object. A path visits one state per frame; from state s it stays, steps to s + 1, or, where
-allowed, jumps to s + 2. It begins in one of the first states and ends in one of the last.
+A path visits one state per frame. From state s it stays, steps to s + 1, or, where allowed, jumps to s + 2. It
+begins in one of the first states and ends in one of the last.
 """
 
 from typing import NamedTuple
@@ -72,7 +72,7 @@ def ctc_lattice(
         item, position = np.argwhere(blanks)[0]
         raise ValueError(
             f"item {item}: the target holds the blank ({blank}) at position {position}; give plain letters, "
-            "CTC puts the blanks between them itself"
+            "the blanks between them are added here"
         )
     labels = np.full((batch, 2 * letters.shape[1] + 1), blank, dtype=np.int64)
     labels[:, 1::2] = letters

@@ -23,13 +23,13 @@ def free_energy(
 ) -> Tensor:
     """The free energy −1/β log Σ_paths exp(−β E(path)) of each item, over the paths of `viterbi`.
 
-    It never exceeds the least energy, differs from it by at most log(number of paths)/β, and so tends to it
-    as β → ∞. Its gradient with respect to an energy is the probability that a path uses it, when paths are
-    drawn with p ∝ exp(−β E).
+    It is at most the least energy of a path, and less by at most log(number of paths)/β, so it tends to that
+    energy as β → ∞. Its gradient with respect to an energy is the probability that a path drawn with
+    p ∝ exp(−β E) has it.
 
     beta: inverse temperature, > 0; other arguments as for `viterbi`
     returns: (B,) free energies (low = likely)
-    raises ValueError: as `viterbi`, and for β that is not a positive number
+    raises ValueError: as `viterbi`, and for a β that is not a positive, finite number
     """
     if not (isinstance(beta, int | float) and 0 < beta < math.inf):
         raise ValueError(f"beta must be a positive, finite number, got {beta!r}; for β → ∞ use viterbi")
@@ -63,12 +63,11 @@ def ctc_loss(
         or because classes are forbidden; its loss and gradient are then 0, as in torch, and it counts in the mean
     returns: a scalar, or (B,) for the reduction "none"
     raises ValueError: fewer frames than letters plus repeated letters, a blank in a target, an empty target
-        or batch, labels or lengths out of range, NaN, or values above 0 (energies for log-probabilities)
+        or batch, labels or lengths out of range, NaN, or values above 0 (not log-probabilities)
 
-    Values equal those of `torch.nn.functional.ctc_loss`. The gradient with respect to log_probs is the true
-    one, minus the posterior. torch returns p minus the posterior instead, which differs only where the
-    log_softmax is not part of the graph: after it both are the same. Second derivatives exist here (torch
-    has none).
+    Values equal those of `torch.nn.functional.ctc_loss`. The gradient with respect to log_probs is minus the
+    posterior of each class, the derivative. torch's is p minus the posterior, which is the derivative with respect
+    to the input of the log_softmax; behind a log_softmax both give the same. torch has no second derivative.
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')

@@ -1,4 +1,4 @@
-"""Small random graphs, and what holds for them by listing every path."""
+"""Small random graphs, and lists of all their paths to compare with."""
 
 from collections.abc import Callable, Iterator
 

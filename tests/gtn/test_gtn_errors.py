@@ -1,4 +1,4 @@
-"""What a user gets wrong is answered by one sentence that says what to do."""
+"""Mistakes raise one sentence that says what to do."""
 
 import math
 
@@ -102,10 +102,10 @@ def test_wrong_arguments(call, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         call(two_nodes())
-    assert not list(tmp_path.iterdir()), "nothing is written, and nothing that was there is lost"
+    assert not list(tmp_path.iterdir()), "nothing is written"
 
 
-def test_gradients_that_are_not_there():
+def test_gradients_that_do_not_exist():
     g = two_nodes()
     with pytest.raises(RuntimeError, match=r"no gradient yet: call gtn\.backward"):
         g.grad()
@@ -138,7 +138,7 @@ def test_freed_records():
         g.weights_to_torch()
 
 
-def test_a_nan_behind_an_address_forbids_its_arc():
+def test_a_nan_at_an_address_forbids_its_arc():
     """gtn's own STC criterion gives log(exp(-inf) - exp(-inf)), a NaN, for a class of probability 0."""
     g = two_nodes()
     weights = np.array([math.nan, 2.0], np.float32)

@@ -263,7 +263,7 @@ def test_labels_name_symbols_outputs_and_weights(folder):
 
 
 @for_all(graphs(), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=4))
-def test_no_two_nodes_or_bends_lie_on_each_other(g, extra):
+def test_no_two_nodes_or_bends_overlap(g, extra):
     count = g.num_nodes()
     arcs = [(u % count, v % count) for u, v in extra]
     arcs += [tuple(map(int, line.split()[:2])) for line in repr(g).splitlines()[2:] if "..." not in line]
@@ -276,7 +276,7 @@ def test_no_two_nodes_or_bends_lie_on_each_other(g, extra):
         assert all(bend[0] != x or abs(bend[1] - y) > 0.99 for route in bends.values() for bend in route)
 
 
-def test_importing_the_engine_waits_for_nothing_large():
+def test_importing_the_engine_imports_nothing_large():
     code = "import sys, ebmcourse.gtn as g; g.linear_graph(2, 2).set_weights([0, 1, 2, 3]);" + (
         "print([m for m in ('numba', 'torch', 'matplotlib') if m in sys.modules])"
     )

@@ -99,8 +99,8 @@ def test_it_equals_torch_at_the_sizes_of_the_course(frames, letters):
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
 
 
-def test_torch_leaves_the_probabilities_in_the_gradient_of_log_probs():
-    """What the docstring says of the difference when log_softmax is not part of the graph."""
+def test_torchs_gradient_of_log_probs_has_the_probabilities_added():
+    """The difference that the docstring of `ctc_loss` describes."""
     torch.manual_seed(0)
     log_probs = torch.randn(2, 9, 4, dtype=torch.float64).log_softmax(-1).requires_grad_()
     targets, lengths = torch.tensor([[0, 0, 1], [2, 1, 0]]), ([9, 9], [3, 3])

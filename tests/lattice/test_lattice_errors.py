@@ -1,4 +1,4 @@
-"""Mistakes are refused with a sentence that names the item and says what to do."""
+"""Mistakes raise a sentence that names the item and says what to do."""
 
 import subprocess
 import sys
@@ -193,8 +193,8 @@ def test_importing_the_package_does_not_import_numba():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_without_a_place_for_its_cache_it_compiles_all_the_same(monkeypatch):
-    """A sandbox has no writable folder; numba refuses to cache there."""
+def test_the_loops_compile_without_a_cache_folder(monkeypatch):
+    """A sandbox has no writable folder, and numba then refuses to cache."""
     real = numba.njit
 
     def without_cache(cache=False, **options):

@@ -76,8 +76,8 @@ def test_first_and_second_derivatives():
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e3, 1e6])
-def test_no_range_of_energies_is_too_wide(scale):
-    """Weights far outside a float64's range, on items long enough to reach it by growth as well."""
+def test_energies_may_have_any_range(scale):
+    """Weights far outside of the range of a float64, also through the length of the items."""
     torch.manual_seed(2)
     energies = (scale * torch.randn(2, 400, 5, dtype=torch.float64)).requires_grad_()
     targets = torch.randint(0, 5, (2, 150))
@@ -99,7 +99,7 @@ def test_equal_energies_count_the_paths():
     assert free.item() == pytest.approx(-paths, rel=1e-12)
 
 
-def test_a_path_may_have_to_cross_a_forbidding_energy():
+def test_every_path_may_have_a_very_large_energy():
     """A weight of exp(−5000) must not be lost although all others at that frame are near 1."""
     energies = torch.zeros(1, 3, 2, dtype=torch.float64, requires_grad=True)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_a_path_may_have_to_cross_a_forbidding_energy():
 
 
 @pytest.mark.parametrize("huge", [2.0**30, 1e20, 1e30, 1e300])
-def test_a_huge_number_in_place_of_infinity_does_no_harm(huge):
+def test_a_huge_number_works_in_place_of_infinity(huge):
     energies = torch.zeros(1, 6, 2, dtype=torch.float64)
     energies[0, 2:, 0] = huge
     energies.requires_grad_()
@@ -124,7 +124,7 @@ def test_a_huge_number_in_place_of_infinity_does_no_harm(huge):
     assert everywhere.item() == pytest.approx(6 * huge)
 
 
-def test_whatever_the_memory_layout_the_loops_are_compiled_once():
+def test_the_loops_are_compiled_once_for_all_memory_layouts():
     torch.manual_seed(4)
     energies, targets = torch.randn(9, 5, 6, dtype=torch.float64), torch.randint(0, 5, (4, 18)).t()
     frames = torch.tensor([6, 6, 5, 6, 4, 6] * 3)
