@@ -1,4 +1,4 @@
-"""The page about the engine: its examples run, its pictures can be drawn, and it shows them all."""
+"""The page about the engine: its examples run, and its pictures can be drawn."""
 
 import doctest
 import re

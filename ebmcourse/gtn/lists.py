@@ -1,4 +1,4 @@
-"""Functions over lists of graphs. They run one after the other: see docs/engine.md for the measurement."""
+"""Calls of a function for each item of a list: one after the other, see docs/engine.md for why."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +6,10 @@ from typing import Any
 
 
 def broadcast(*lists: Any) -> Iterator[tuple[Any, ...]]:
-    """The arguments of each call: lists item by item; single values and lists of one serve all calls."""
+    """The arguments of each call: lists item by item; a single value, or a list of one, is used in every call.
+
+    ValueError where two lists have different lengths.
+    """
     length = max((len(x) for x in lists if isinstance(x, list | tuple)), default=1)
     columns = []
     for x in lists:
@@ -18,7 +21,7 @@ def broadcast(*lists: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def over_lists(function: Callable) -> Callable:
-    """`function` that also takes lists of graphs and then returns the list of its results."""
+    """`function`, which then also takes lists of graphs and returns the list of its results."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -30,6 +33,9 @@ def over_lists(function: Callable) -> Callable:
 
 
 def parallel_for(function: Callable[[int], object], items: Iterable[int]) -> None:
-    """Call `function` on each item, in order. An exception ends the loop and reaches the caller."""
+    """Call `function` on each item, in order and in this thread, under the name that gtn has for it.
+
+    An exception ends the loop and reaches the caller.
+    """
     for item in items:
         function(item)

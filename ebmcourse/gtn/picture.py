@@ -1,18 +1,17 @@
 """Pictures of graphs, as SVG or PNG, laid out by `layout` and drawn by matplotlib.
 
 A start node has a thick rim and a small arrow before it, an accept node a double rim. Arcs between the same
-two nodes share one line; their labels stand on it, one below the other.
+two nodes share one line, with their labels on it, one below the other.
 """
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .graph import ACCEPT, START, Graph
-from .io import Symbols, arc_label, write_dot
 from .layout import layered
+from .text import Symbols, arc_label
+from .topology import ACCEPT, START, Topology
 
 # All lengths in points (1/72 inch).
 RADIUS, FONT, LINE = 13.0, 9.0, 11.5
@@ -21,54 +20,31 @@ LABELS_ON_A_LINE, MOST_LINES = 5, 1000
 INK, PAPER, STRONG = np.array([0.25, 0.25, 0.28]), np.array([1.0, 1.0, 1.0]), np.array([0.75, 0.12, 0.10])
 
 
-def draw(
-    graph: Graph,
-    file_name: str | os.PathLike,
+def to_svg(topology: Topology, weights: Sequence[float]) -> str:
+    """The picture that a notebook shows."""
+    return rendered(topology, weights, "svg").decode()
+
+
+def rendered(
+    topology: Topology,
+    weights: Sequence[float],
+    kind: str,
     isymbols: Symbols = {},  # noqa: B006 (never written to)
     osymbols: Symbols = {},  # noqa: B006
     emphasis: Sequence[float] | None = None,
     node_names: Mapping[int, str] | None = None,
-) -> None:
-    """Write a picture of `graph` as .svg, .png or .pdf, or in Graphviz's language (.dot).
-
-    Arcs are labelled `input:output/weight`, with the text that `isymbols` and `osymbols` give for a number.
-    Give `emphasis` (A,), numbers from 0 to 1, to draw some arcs stronger: the gradient of a Viterbi score
-    shows the best path, that of a forward score the share of each arc.
-    """
-    kind = os.path.splitext(file_name)[1][1:].lower()
-    if kind == "dot":
-        write_dot(graph, file_name, isymbols, osymbols)
-        return
-    if kind not in ("svg", "png", "pdf"):
-        raise ValueError(f"Cannot draw to {os.fspath(file_name)!r}: end the name in .svg, .png, .pdf or .dot.")
-    picture = _rendered(graph, kind, isymbols, osymbols, emphasis, node_names)
-    with open(file_name, "wb") as file:
-        file.write(picture)
-
-
-def to_svg(graph: Graph) -> str:
-    """The picture that a notebook shows."""
-    return _rendered(graph, "svg", {}, {}, None, None).decode()
-
-
-def _rendered(
-    graph: Graph,
-    kind: str,
-    isymbols: Symbols,
-    osymbols: Symbols,
-    emphasis: Sequence[float] | None,
-    node_names: Mapping[int, str] | None,
 ) -> bytes:
+    """A file of `kind` "svg", "png" or "pdf"; the other arguments are those of `draw`."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle, Polygon
 
-    lines = _lines(graph, isymbols, osymbols, emphasis)
-    position, routes = _placed(graph, lines)
+    lines = _lines(topology, weights, isymbols, osymbols, emphasis)
+    position, routes = _placed(topology, lines)
     labels = _label_places(position, lines, routes)
-    flags = graph._finish().nodes
+    flags = topology.nodes
 
-    # Everything that is drawn, so that nothing is cut off.
+    # All that is drawn must be inside the picture.
     corners = [position - RADIUS - 2, position + RADIUS + 2, position[flags & START > 0] - [RADIUS + 16, 0]]
     corners += list(routes.values()) + [np.array([[x - w, y - h], [x + w, y + h]]) for x, y, w, h in labels.values()]
     low, high = (f(np.concatenate(corners), axis=0) for f in (np.min, np.max)) if len(flags) else (np.zeros(2),) * 2
@@ -112,19 +88,25 @@ def _rendered(
 Lines = dict[tuple[int, int], tuple[list[str], float | None]]
 
 
-def _lines(graph: Graph, isymbols: Symbols, osymbols: Symbols, emphasis: Sequence[float] | None) -> Lines:
-    """For each two joined nodes, the labels of the arcs between them and their strongest emphasis."""
-    arcs = graph._finish().arcs.tolist()
+def _lines(
+    topology: Topology,
+    weights: Sequence[float],
+    isymbols: Symbols,
+    osymbols: Symbols,
+    emphasis: Sequence[float] | None,
+) -> Lines:
+    """For each pair of joined nodes, the labels of the arcs between them and the largest emphasis."""
+    arcs = topology.arcs.tolist()
     if emphasis is not None and len(emphasis) != len(arcs):
         raise ValueError(f"emphasis has {len(emphasis)} numbers for {len(arcs)} arcs: give one per arc.")
     texts: dict[tuple[int, int], list[str]] = {}
     strength: dict[tuple[int, int], float] = {}
-    for a, ((u, v, ilabel, olabel), weight) in enumerate(zip(arcs, graph.weights_to_list(), strict=True)):
+    for a, ((u, v, ilabel, olabel), weight) in enumerate(zip(arcs, weights, strict=True)):
         texts.setdefault((u, v), []).append(arc_label(ilabel, olabel, weight, isymbols, osymbols))
         if emphasis is not None:
             strength[u, v] = max(strength.get((u, v), 0.0), float(emphasis[a]))
     if len(texts) > MOST_LINES:
-        raise ValueError(f"The graph has {len(texts)} lines, too many to see: draw one of at most {MOST_LINES}.")
+        raise ValueError(f"The graph has {len(texts)} lines, too many to see: draw a graph of at most {MOST_LINES}.")
     most = LABELS_ON_A_LINE
     return {
         pair: ([*labels[: most - 1], f"… {len(labels) - most + 1} more"] if len(labels) > most else labels,
@@ -138,12 +120,12 @@ def _box(texts: Sequence[str]) -> tuple[float, float]:
     return 0.30 * FONT * max(map(len, texts)) + 2, LINE / 2 * len(texts) + 1
 
 
-def _placed(graph: Graph, lines: Lines) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray]]:
+def _placed(topology: Topology, lines: Lines) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray]]:
     """The middle of each node (N, 2), and the points of each line."""
-    flags = graph._finish().nodes
+    flags = topology.nodes
     pairs = [(u, v) for u, v in lines if u != v]
     layer, height, bends = layered(flags.size, pairs, np.flatnonzero(flags & START).tolist())
-    # Columns stand as far apart as the widest label between them needs, rows as the highest label does.
+    # The widest label between two columns sets their distance, the highest label that of the rows.
     room = [2 * RADIUS + GAP] * (max(layer, default=0) + 1)
     row = ROW
     for (u, v), (texts, _) in lines.items():
@@ -164,7 +146,7 @@ def _placed(graph: Graph, lines: Lines) -> tuple[np.ndarray, dict[tuple[int, int
             routes[u, v] = _loop(position[u])
         else:
             middle = [(x[i], row * y) for i, y in bends[u, v]]
-            if (v, u) in lines and not middle:  # there and back again: two arcs instead of one line
+            if (v, u) in lines and not middle:  # arcs in both directions: two curves instead of one line
                 across = (position[v] - position[u])[::-1] * [-1, 1]
                 middle = [tuple((position[u] + position[v]) / 2 + 0.14 * across)]
             routes[u, v] = _curve(np.array([position[u], *middle, position[v]]))
@@ -207,9 +189,9 @@ def _arrow_head(route: np.ndarray, width: float) -> np.ndarray:
 
 
 def _label_places(position: np.ndarray, lines: Lines, routes: dict) -> dict:
-    """(x, y, half width, half height) of each label: on its line, where it covers least of all else."""
+    """(x, y, half width, half height) of each label: on its line, where it covers as little as possible."""
     nodes, count = len(position), len(lines)
-    boxes = np.zeros((nodes + count, 4))  # as far as placed: nodes, then labels
+    boxes = np.zeros((nodes + count, 4))  # of nodes, then of labels placed so far
     boxes[:nodes] = np.column_stack([position, np.full((nodes, 2), RADIUS)])
     points = np.concatenate([*routes.values(), np.empty((0, 2))])
     owner = np.repeat(np.arange(count), [len(route) for route in routes.values()])
