@@ -33,7 +33,11 @@ def main() -> int:
     # One core per worker, and no nanny: SLURM watches the memory, and the sandbox that of a submission.
     security = Security.temporary()
     own = security.get_tls_config_for_role("client")
-    environment = {_TLS + "CA_FILE": own["ca_file"], _TLS + "CLIENT__CERT": own["cert"], _TLS + "CLIENT__KEY": own["key"]}
+    environment = {
+        _TLS + "CA_FILE": own["ca_file"],
+        _TLS + "CLIENT__CERT": own["cert"],
+        _TLS + "CLIENT__KEY": own["key"],
+    }
     folder = TemporaryDirectory(dir=".", prefix=".tls-")  # for the jobs, on the disk that they share; mode 0700
     cluster = SLURMCluster(
         queue=args.queue,
@@ -53,7 +57,9 @@ def main() -> int:
         course = ["--course", args.course] if args.course else []
         command = [sys.executable, "-m", "autograder.cli", *course, "grade", *args.grade]
         command += ["--scheduler", cluster.scheduler_address]
-        return subprocess.run(command, env=os.environ | environment, check=False).returncode
+        return subprocess.run(
+            command, env=os.environ | {_TLS + name: value for name, value in tls.items()}, check=False
+        ).returncode
 
 
 if __name__ == "__main__":
