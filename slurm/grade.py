@@ -33,11 +33,7 @@ def main() -> int:
     # One core per worker, and no nanny: SLURM watches the memory, and the sandbox that of a submission.
     security = Security.temporary()
     own = security.get_tls_config_for_role("client")
-    environment = {
-        _TLS + "CA_FILE": own["ca_file"],
-        _TLS + "CLIENT__CERT": own["cert"],
-        _TLS + "CLIENT__KEY": own["key"],
-    }
+    tls = {"CA_FILE": own["ca_file"], "CLIENT__CERT": own["cert"], "CLIENT__KEY": own["key"]}
     folder = TemporaryDirectory(dir=".", prefix=".tls-")  # for the jobs, on the disk that they share; mode 0700
     cluster = SLURMCluster(
         queue=args.queue,

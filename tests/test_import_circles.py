@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ["ebmcourse"]  # each is checked on its own
+PACKAGES = ["ebmcourse", "autograder"]  # each is checked on its own
 
 
 def modules_of(package: Path) -> dict[str, Path]:
@@ -109,3 +109,40 @@ def test_other_imports_are_no_circle(source):
 def test_importing_a_module_counts_as_importing_its_package():
     modules = {"p": ("", True), "p.q": ("from .a import x", True), "p.q.a": ("import p.r", False)}
     assert circle(modules | {"p.r": ("from p.q.b import x", False), "p.q.b": ("", False)})
+
+
+# From the command line down: a module imports only from its own layer, with the same name, and from the layers below.
+LAYERS = [
+    {"demo"},
+    {"cli"},
+    {"quality"},
+    {"changes", "collect", "export"},
+    {"report"},
+    {"grade"},
+    {"release", "sandbox"},
+    {"drawings", "late"},
+    {"results", "text"},
+    {"assignment", "files"},
+    {""},  # the package itself
+]
+
+
+def test_in_the_instructors_tool_imports_go_down_only():
+    modules = modules_of(ROOT / "autograder")
+    place = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    known = {name.removesuffix(".__init__") for name in modules}
+    upwards = []
+    for dotted, file in modules.items():
+        name = dotted.removesuffix(".__init__")
+        own = (name.split(".") + [""])[1]
+        if "template" in name:
+            continue
+        for target in imported(name, file.read_text("utf-8"), file.name == "__init__.py", known):
+            other = (target.split(".") + [""])[1]
+            if other != own and place[other] <= place[own]:
+                upwards.append(f"{name} imports {target}")
+    assert not upwards, "\n".join(upwards)
+
+
+def test_few_files_lie_directly_in_the_instructors_tool():
+    assert len([path for path in (ROOT / "autograder").iterdir() if path.is_file()]) <= 12
