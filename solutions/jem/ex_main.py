@@ -435,7 +435,7 @@ def run_ood_analysis(args: argparse.Namespace, ckpt_path: str | Path) -> dict[st
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line: see `python ex_main.py --help`, and `python ex_main.py train --help`."""
-    return ex_cli.parse_args(argv, JEM)
+    return ex_cli.parse_args(argv)
 
 
 def main() -> None:
