@@ -76,8 +76,8 @@ class MCMCSampler:
         """Return the initial images of the chains and their place in the buffer.
 
         clabel: the classes (B,) of the chains on the model's device, or None for B = `sample_size` chains without a
-        class. Returns (x, place): x (B, C, H, W) on the model's device, and any object that tells `store` where these
-        chains belong.
+        class.
+        Returns (x, place): x (B, C, H, W) on the model's device, and any object that tells `store` where to write them.
         """
         ### BEGIN SOLUTION 3.3a
         # TODO Return the initial images (B, C, H, W) of the chains, and their place in the buffer.
@@ -117,7 +117,7 @@ class MCMCSampler:
         """A context manager in which gradients are computed with respect to the images only.
 
         In the `with` block, no parameter requires a gradient, the network is in eval mode, and gradients are enabled,
-        even if the caller uses `torch.no_grad()`. Afterwards, all this is as it was before.
+        even if the caller uses `torch.no_grad()`. On exit, the previous state is restored.
         """
         ### BEGIN SOLUTION 3.3b
         # TODO Freeze the network, yield, and restore the previous state, also after an exception.
@@ -278,7 +278,7 @@ class JEM(pl.LightningModule):
         # Sample chains with self.sampler: self.hparams.steps steps with the step size self.step_size. If ccond_sample
         # is set, use the labels y for the chains and for both energies; otherwise use no labels. f_data and f_chains
         # are the values of self.cnn for x and for the chains. The contrastive term is a difference of their means:
-        # minimizing it must increase f for data and decrease f for chains. Add alpha times the L2 term, which is the
+        # minimising it must increase f for data and decrease f for chains. Add alpha times the L2 term, which is the
         # mean of f² over the data plus the mean of f² over the chains.
         labels = y if ccond_sample else None
         chains = self.sampler.synthesize_samples(labels, steps=self.hparams.steps, step_size=self.step_size)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 class Swish(nn.Module):
-    """x · sigmoid(x). It is smooth, so the gradient with respect to the image, which the sampler follows, is too."""
+    """x · sigmoid(x). It is smooth, and so is the gradient with respect to the image, which the sampler follows."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x)

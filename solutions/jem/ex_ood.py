@@ -20,7 +20,7 @@ Scores = Sequence[float] | np.ndarray | Tensor  # (N,), one number per image
 
 
 def grad_norm(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Return ‖∂ log p(x) / ∂x‖₂ of each image: x (B, C, H, W) -> (B,), detached.
+    """Return ‖∂ log q(x) / ∂x‖₂ of each image: x (B, C, H, W) -> (B,), detached.
 
     This equals ‖∂f(x)/∂x‖₂, because the partition function does not depend on x. With labels y (B,), f(x, y) is used.
     The function works inside `torch.no_grad()` and does not change the gradients of the parameters.
@@ -40,8 +40,8 @@ def score_fn(model: nn.Module, x: Tensor, y: Tensor | None = None, score: str = 
     """Return the OOD score of each image, larger for outliers: x (B, C, H, W) -> (B,), detached.
 
     * `px`: the energy E(x) = -f(x), or E(x, y) = -f(x, y) if labels y (B,) are given.
-    * `py`: -max_y p(y|x), the negative confidence of the classifier.
-    * `mass`: ‖∂ log p(x)/∂x‖₂, the negative of the approximate mass score of Grathwohl et al. (2020). The density
+    * `py`: -max_y q(y|x), the negative confidence of the classifier.
+    * `mass`: ‖∂ log q(x)/∂x‖₂, the negative of the approximate mass score of Grathwohl et al. (2020). The density
       should change little around typical images. How well this score works depends on the model.
 
     Raises ValueError for another name, and for a label -1: unlabelled images have no class-conditional energy.

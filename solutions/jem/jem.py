@@ -104,13 +104,13 @@ torch.set_printoptions(precision=3, sci_mode=False)
 #     + \sigma\,\varepsilon_k\right)$$
 #
 # with Gaussian noise $\varepsilon_k$, step size $\eta = 10$, clamp $c = 0.03$, and $\sigma = 0.005$. The images are
-# clipped to $[-1, 1]$, and a chain has $K = 60$ steps. Exact sampling would require $\sigma^2 = 2\eta$ and infinitely
+# clipped to $[-1, 1]$, and a chain has 60 steps. Exact sampling would require $\sigma^2 = 2\eta$ and infinitely
 # many small steps. Our sampler uses much less noise and is therefore between sampling and optimisation. This is fast,
 # and during training the energy adapts to the chains that this sampler produces.
 #
-# Sixty steps from noise do not lead far. Therefore most chains continue an earlier chain: a **replay buffer** of
-# limited size contains the final images of earlier chains. About 5 % of the chains start from Gaussian noise with
-# standard deviation 0.01, so that the model also learns how to get from noise to letters.
+# Sixty steps from noise are not enough to reach letters. Therefore most chains continue an earlier chain: a **replay
+# buffer** of limited size contains the final images of earlier chains. About 5 % of the chains start from Gaussian
+# noise with standard deviation 0.01, so that the model also learns how to get from noise to letters.
 #
 # ### Keeping energies small
 #
@@ -123,7 +123,7 @@ torch.set_printoptions(precision=3, sci_mode=False)
 # ### The joint model
 #
 # A classifier with $K$ classes has $K$ outputs, its logits $f_\theta(x)[y]$. JEM (Grathwohl et al., 2020) interprets
-# them as energies of an image *and* a class,
+# them as negative energies of an image *and* a class,
 #
 # $$q_\theta(x, y) = \frac{e^{f_\theta(x)[y]}}{Z_\theta}, \qquad E_\theta(x, y) = -f_\theta(x)[y].$$
 #
@@ -299,8 +299,8 @@ display(figure)
 # %% [markdown] nbgrader={"grade_id": "answer-3-1f", "grade": true, "solution": true, "points": 2}
 # The sampler can no longer follow the model: in their number of steps, the chains do not reach images that the model
 # considers likely. It is easy to distinguish such chains from data, so the loss, which contains this difference,
-# decreases. The energies near letters are no longer corrected, and the classifier is hardly affected. With more steps
-# $K$, the chains get further. With a lower learning rate, the energies change more slowly than the chains move. With a
+# decreases. The energies near letters are no longer corrected, and the classifier is hardly affected. With more steps,
+# the chains get further. With a lower learning rate, the energies change more slowly than the chains move. With a
 # larger $\alpha$, the gradients stay small enough. The contrastive divergence is lowest when the samples are worst; for
 # a good model, it is near zero.
 #

@@ -228,7 +228,7 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
             lambda z: z[:, labels]
         ),
         "The sign is wrong: this is the energy E. The network returns f = -E.": lambda z: -own(z),
-        "This is log p(y|x). f(x, y) is the logit itself, without log_softmax.": lambda z: own(z.log_softmax(1)),
+        "This is log q(y|x). f(x, y) is the logit itself, without log_softmax.": lambda z: own(z.log_softmax(1)),
         "The labels are ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
         "This is the largest logit. Use the logit of the label.": lambda z: z.amax(1),
     }

@@ -64,7 +64,7 @@ def validation_labels(rng):
 
 @probe
 def px_loss(student, images, chains, labels, lines, conditional):
-    """The loss of log p(x), its derivative with respect to the network's scale, and the arguments of the sampler."""
+    """The loss of log q(x), its derivative with respect to the network's scale, and the arguments of the sampler."""
     network, sampler = Lines(lines), GivenSampler(chains)
     model = jem(student, network, sampler, epoch=EPOCH, alpha=ALPHA, steps=STEPS, step_size_decay=DECAY)
     loss = model.px_step((images.clone(), labels), ccond_sample=conditional)
@@ -188,7 +188,7 @@ def test_loss_of_the_classes(run, images, labels, lines):
             "The softmax is applied twice. Pass the logits to cross_entropy.": F.cross_entropy(
                 logits.softmax(1), labels
             ),
-            "The sign is wrong. The loss is -log p(y|x).": -F.cross_entropy(logits, labels),
+            "The sign is wrong. The loss is -log q(y|x).": -F.cross_entropy(logits, labels),
             "This is one number per image. Compute the mean.": F.cross_entropy(logits, labels, reduction="none"),
             "This is the negative logit of the class. Apply log_softmax to the logits first.": (
                 F.nll_loss(logits, labels)
@@ -217,7 +217,7 @@ def joint_loss(student, images, labels, lines, parts, conditional):
 
 @exercise("3.4c", points=1, public=True, hint="Return pyx_step(batch) + lmbd · px_step(batch, …).")
 def test_joint_loss(run, images, labels, lines, parts):
-    """`training_step` returns the loss of log p(y|x) plus `lmbd` times the loss of log p(x)."""
+    """`training_step` returns the loss of log q(y|x) plus `lmbd` times the loss of log q(x)."""
     got, want = run(joint_loss, images, labels, lines, parts, False)
     pyx, px, other = parts
     assert_close(

@@ -84,7 +84,7 @@ def test_norm_of_the_gradient(run, images, centres, labels):
         fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
 
     def mistakes():
-        # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by p(y|x).
+        # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
         gradient = -offsets[torch.arange(len(images)), labels] / 4
         weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
@@ -164,7 +164,7 @@ def test_score_px(run, images, centres, labels):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("3.6a", points=1, hint="py is -max_y p(y|x): compute the softmax over the classes and then the maximum.")
+@exercise("3.6a", points=1, hint="py is -max_y q(y|x): compute the softmax over the classes and then the maximum.")
 def test_score_py(run, images, centres):
     """`score="py"` returns the negative confidence of the classifier."""
     got, want = run(score, images, centres, None, "py")
@@ -177,7 +177,7 @@ def test_score_py(run, images, centres):
             "The orientation is wrong: this is the confidence. A score is larger for outliers, so negate it.": (
                 confidence
             ),
-            "This is 1 - max p(y|x). Return -max p(y|x).": 1 - confidence,
+            "This is 1 - max q(y|x). Return -max q(y|x).": 1 - confidence,
             "This is the negative of the largest logit. Compute the softmax first.": -logits.amax(1),
             "This is the negative logarithm of the confidence. Use softmax instead of log_softmax.": -confidence.log(),
             "The maximum is computed over the batch. Compute it over the classes.": -logits.softmax(1).amax(0),
