@@ -18,7 +18,7 @@ from ebmcourse.checking.session import run_public_checks
 
 FIGURES = {  # by the text that stands above the cell which draws them
     "### Windows": 1,
-    "Before training the energies say nothing": 1,
+    "Before training, the energies mean nothing": 1,
     "The best path of the whole alphabet": 2,
     "What has changed?": 4,
     'The graphs of "cat"': 2,
