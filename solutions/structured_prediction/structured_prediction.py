@@ -265,7 +265,7 @@ class SimpleNet(nn.Module):
     def __init__(self):
         super().__init__()
         ### BEGIN SOLUTION 1a
-        # TODO Create the layers, which together see windows of 32 × 18 pixels, 4 columns apart.
+        # TODO Create the layers for windows of 32 × 18 pixels, 4 columns apart.
         # A convolution with that kernel size and stride, without padding, gives one vector per window. Add a
         # non-linearity and a linear layer to ALPHABET_SIZE energies.
         self.look = nn.Conv2d(1, 256, kernel_size=(32, 18), stride=(1, 4))
@@ -316,7 +316,7 @@ def train_model(model, epochs, dataloader, criterion, optimizer):
     returns: the mean loss per image of each epoch, a list of `epochs` floats
     """
     ### BEGIN SOLUTION 2a
-    # TODO Go through the loader `epochs` times, with one step of the optimizer for each batch.
+    # TODO Train for `epochs` epochs, with one optimizer step for each batch.
     # Put the model into training mode first. The model expects images with a channel, (B, 1, 32, W). Batches may differ
     # in size, but every image has the same weight in the mean loss of an epoch.
     model.train()
@@ -521,7 +521,7 @@ def path_energy(pm, path):
     returns: a tensor without axes; infinite if the path is not valid
     """
     ### BEGIN SOLUTION 4a
-    # TODO Return the energy of the path, or float("inf") as a tensor if the path is not valid.
+    # TODO Return the energy of the path: float("inf"), as a tensor, if it is not valid.
     # A valid path has one position for each of the L windows, starts at 0, ends at T - 1, and stays or advances by
     # exactly one from each window to the next. Expect any sequence: too short, too long, empty, or with positions that
     # do not exist.
@@ -588,10 +588,10 @@ def find_path(pm):
     raises ValueError: there are fewer windows than targets; the message names both numbers
     """
     ### BEGIN SOLUTION 4b
-    # TODO Fill the table row by row, then go back from (L - 1, T - 1) along the moves that gave the minima.
-    # A path starts at (0, 0), so the rest of the first row cannot be reached and is float("inf"). If both moves are
-    # equally good, take either of them, but the path must remain valid. A loop over the windows is fine; if rows are
-    # tensors, no loop over the targets is needed.
+    # TODO Fill the table row by row, then follow the best path back.
+    # Go back from (L - 1, T - 1) along the moves that gave the minima. A path starts at (0, 0), so the rest of the
+    # first row cannot be reached and is float("inf"). If both moves are equally good, take either of them, but the path
+    # must remain valid. A loop over the windows is fine; if rows are tensors, no loop over the targets is needed.
     windows, targets = pm.shape
     if windows < targets:
         raise ValueError(f"no path leads through {targets} targets in only {windows} windows")
@@ -693,7 +693,7 @@ with once_written():
 #
 # Once the alignment is known, a word is a set of windows with known labels, and we can use the cross-entropy. So
 # training alternates between two steps. *First*, with the current energies, find the best path $z^*$ of each word.
-# *Then* make one optimizer step that lowers the mean cross-entropy along these paths,
+# *Then* take one optimizer step that lowers the mean cross-entropy along these paths,
 #
 # $$\mathcal L = \frac1{\sum_w L_w}\sum_w\sum_{i=0}^{L_w-1} \bigl(E_i[y_{z^*_i}] + \log Z_i\bigr),$$
 #
@@ -719,7 +719,7 @@ def train_ebm_model(model, num_epochs, train_loader, criterion, optimizer):
     returns: the mean loss per window of each epoch, a list of `num_epochs` floats
     """
     ### BEGIN SOLUTION 5a
-    # TODO For each batch, make one step down the mean loss over all windows of its words.
+    # TODO Take one optimizer step per batch, on the mean loss over all windows of its words.
     # Put the model into training mode first. Each word has window_counts(width) windows; the rest is padding and does
     # not count. The targets of a word are BETWEEN followed by transform_word(text). Get its labels from `best_labels`,
     # with the path matrix of detached energies, because gradients do not flow through the path. Then call the criterion
@@ -962,7 +962,7 @@ class CTCLossFunction(torch.autograd.Function):
         grad_output: the gradient with respect to the result of `forward`; (B,) for "none", no axes for "mean"
         """
         ### BEGIN SOLUTION 6c
-        # TODO Return the gradient; `gtn.backward` computes it for the weights of the linear graphs.
+        # TODO Return the gradient: `gtn.backward` computes it for the weights of the linear graphs.
         # Multiply it by grad_output, which has one entry per word for "none", and by the factor of the reduction. The
         # gradient of windows beyond the true length is 0.
         gradient = grad_output.new_zeros(ctx.shape)  # (B, L, C)
@@ -1042,7 +1042,7 @@ def viterbi(energies, targets, input_lengths=None, blank_idx=BETWEEN):
         blanked target _c_a_t_: 0 is the first blank, 2k + 1 is letter k
     """
     ### BEGIN SOLUTION 6d
-    # TODO Return energies and positions of the best paths; gtn finds the path of *largest* weight.
+    # TODO Return energies and positions of the best paths: gtn finds the path of *largest* weight.
     # A label does not determine its position, because a letter may occur twice. But along a path, the position follows
     # from the previous label: a new blank is at the next position, a new letter at the next position of a letter.
     batch, windows, classes = energies.shape
@@ -1106,7 +1106,7 @@ def train_gtn_model(model, num_epochs, train_loader, criterion, optimizer):
     returns: the mean loss per word of each epoch, a list of `num_epochs` floats
     """
     ### BEGIN SOLUTION 6e
-    # TODO For each batch, make one step down the loss of the criterion.
+    # TODO Take one optimizer step per batch, on the loss of the criterion.
     # Put the model into training mode first. The log-probabilities of a window are the log_softmax of its -energies.
     # The targets are lists with the plain letters of each word, without padding. Compute the true numbers of windows
     # from the widths.

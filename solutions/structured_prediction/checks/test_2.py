@@ -80,10 +80,10 @@ def judge_weights(got, weights, batches, epochs):
             "Only one epoch is trained: go through the loader `epochs` times.": (
                 descend(weights, batches, RATE, 1, loss_of())[0]
             ),
-            "Only the first batch of each epoch is used: make a step for every batch.": (
+            "Only the first batch of each epoch is used: take a step for every batch.": (
                 descend(weights, batches[:1], RATE, epochs, loss_of())[0]
             ),
-            "There is only one step per epoch: make a step for every batch.": descend(
+            "There is only one step per epoch: take a step for every batch.": descend(
                 weights,
                 [batches],
                 RATE,
@@ -102,7 +102,7 @@ def judge_weights(got, weights, batches, epochs):
     hint="For each batch: energies of the only window, criterion, zero_grad, backward, step.",
 )
 def test_one_step_for_every_batch(run, weights, images, letters):
-    """`train_model` makes one step of the optimizer on the mean loss for every batch."""
+    """`train_model` takes one optimizer step on the mean loss for every batch."""
     got, _ = run(trained, weights, images, letters, SIZES, 2)
     judge_weights(got, weights, batches_of(weights, images, letters, SIZES), 2)
 
@@ -112,7 +112,7 @@ def test_one_step_for_every_batch(run, weights, images, letters):
     points=0.5,
     seconds=20,
     public=True,
-    hint="Sum up loss times number of images, and divide by the number of all images at the end of the epoch.",
+    hint="Sum the loss times the number of images, and divide by the number of all images at the end of the epoch.",
 )
 def test_mean_loss_of_every_epoch(run, weights, images, letters):
     """`train_model` returns a list with the mean loss per image of each epoch."""

@@ -174,7 +174,7 @@ def plain_points(points):
 
 @probe
 def best_paths(student, matrices):
-    """What `find_path` returns for each matrix, and the matrix afterwards; independent of the own `path_energy`."""
+    """What `find_path` returns for each matrix, and the matrix afterwards; also with a stand-in for `path_energy`."""
     module = student.structured_prediction
 
     def attempt():
@@ -391,9 +391,8 @@ def test_fewer_windows_than_targets(run, narrow, matrices):
             "With fewer windows than targets there is no valid path: raise a ValueError.",
             "The message of the ValueError does not name both numbers, of windows and of targets.",
         )
-        for energy, pm in zip(
-            got["energies"], matrices, strict=True
-        ):  # whether the path is the best one is judged above
+        # Whether the path is the best one is judged above.
+        for energy, pm in zip(got["energies"], matrices, strict=True):
             everywhere = range(pm.shape[1])
             paths = alignments(*pm.shape, first=everywhere, last=everywhere)
             if energy.numel() != 1 or (sums(pm, paths) - energy.double()).abs().min() > 1e-3:

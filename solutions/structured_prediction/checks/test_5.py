@@ -190,16 +190,16 @@ def judge_weights(got, weights, batches, epochs):
     # A word may have too few windows for a path that must include the first or last blank.
     if all(len(own) >= 2 * len(letters) for batch in batches for own, _, letters in batch):
         mistakes |= {
-            "The path cannot begin with a blank but must end with one: use `best_labels`, where both are optional.": (
+            "No path begins with a blank, and all end with one: use `best_labels`, where both are optional.": (
                 lambda: after(loss_of(first=(1,), last=(-1,)))
             ),
-            "The path cannot begin with a blank: use `best_labels`, where the first blank is optional.": (
+            "No path begins with a blank: use `best_labels`, where the first blank is optional.": (
                 lambda: after(loss_of(first=(1,)))
             ),
-            "The path must end with a blank: use `best_labels`, where the last blank is optional.": (
+            "Every path ends with a blank: use `best_labels`, where the last blank is optional.": (
                 lambda: after(loss_of(last=(-1,)))
             ),
-            "The path must begin and end with a blank: use `best_labels`, where both are optional.": (
+            "Every path begins and ends with a blank: use `best_labels`, where both are optional.": (
                 lambda: after(loss_of(first=(0,), last=(-1,)))
             ),
         }
@@ -213,10 +213,10 @@ def judge_weights(got, weights, batches, epochs):
     points=1.5,
     seconds=20,
     public=True,
-    hint="Find the labels of each word on its best path. Then make one step on the criterion of all windows.",
+    hint="Find the labels of each word on its best path. Then take one step on the mean loss of all windows.",
 )
 def test_one_step_along_the_best_paths(run, weights, alike):
-    """`train_ebm_model` makes one step per batch on the mean cross-entropy along the best paths."""
+    """`train_ebm_model` takes one optimizer step per batch on the mean cross-entropy along the best paths."""
     got, want = run(trained, weights, alike, SIZES, 2)
     batches = batches_of(weights, alike, SIZES)
     assert_either_way(got, want, lambda got, want: judge_weights(got["weights"], weights, batches, 2))
@@ -272,7 +272,7 @@ def test_words_of_different_length(run, weights, mixed):
 
 @inputs
 def drawn(rng):
-    """Three letters and three pairs of them, drawn with the course's font, and the first weights of a network."""
+    """Three letters and three pairs of them, drawn with the course's font, and the initial weights of a network."""
     letters = [chr(97 + number) for number in rng.permutation(26)[:3]]
     pairs = [first + second for first in letters for second in letters if first != second]
     words = letters + [pairs[number] for number in rng.permutation(6)[:3]]

@@ -34,7 +34,7 @@ def lengths(rng):
 
 @probe
 def decoded(student, energies, targets, lengths):
-    """Energies and paths of all words, independent of the own graph."""
+    """Energies and paths of all words, for the program as it is, and with a stand-in for the graph."""
     module = student.structured_prediction
 
     def attempt():
@@ -83,7 +83,7 @@ def judge_scores(got, energies, targets, lengths):
             "Windows beyond `input_lengths` are included: they must not count.": torch.stack(
                 [best(item[:, blanked(row, BETWEEN)], row) for item, row in zip(energies, targets, strict=True)]
             ).float(),
-            "The path must begin and end with a blank: both blanks are optional.": each(
+            "Every path begins and ends with a blank: both blanks are optional.": each(
                 lambda matrix, row: best(matrix, row, first=(0,), last=(-1,))
             ),
             "The energies are normalised: sum them unchanged.": right

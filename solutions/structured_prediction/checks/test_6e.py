@@ -131,7 +131,7 @@ def judge_training(got, weights, words, sizes, epochs):
     hint="Log-probabilities are log_softmax(-energies); the targets are plain letters.",
 )
 def test_one_step_for_every_batch(run, weights, alike):
-    """`train_gtn_model` makes one step per batch on the mean CTC loss."""
+    """`train_gtn_model` takes one optimizer step per batch on the mean CTC loss."""
     got, _ = run(trained, weights, alike, SIZES, 2)
     judge_training(got, weights, alike, SIZES, 2)
 
@@ -144,7 +144,7 @@ def test_one_step_for_every_batch(run, weights, alike):
     hint="Cut targets at their true length, and pass the true numbers of windows to the criterion.",
 )
 def test_words_of_different_length(run, weights, mixed):
-    """Only the letters and windows of each word count, without padding."""
+    """Only the letters and windows of each word count, not its padding."""
     got, _ = run(trained, weights, mixed, SIZES, 2)
     judge_training(got, weights, mixed, SIZES, 2)
 
@@ -167,7 +167,7 @@ def test_mean_loss_of_every_epoch(run, weights, alike):
 
 @inputs
 def drawn(rng):
-    """Three letters and three pairs of them, drawn with the course's font, and the first weights of a network."""
+    """Three letters and three pairs of them, drawn with the course's font, and the initial weights of a network."""
     letters = [chr(97 + number) for number in rng.permutation(26)[:3]]
     pairs = [first + second for first in letters for second in letters if first != second]
     words = letters + [pairs[number] for number in rng.permutation(6)[:3]]
