@@ -1,4 +1,4 @@
-"""The reference reader of words: its accuracy, its training time, and the speed of its parts beside peers.
+"""The reference reader of words: its accuracy, its training time, and the speed of its parts compared with peers.
 
 `python -m benchmarks.words` trains with three seeds, prints the tables of docs/words.md and writes them to
 build/words.md. With `--pictures FOLDER` it also draws the figures of that page.

@@ -40,8 +40,8 @@ def trained(student, weights, images, letters, sizes, epochs):
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     criterion = CrossEntropy()
     losses = student.structured_prediction.train_model(model, epochs, loader, criterion, optimizer)
-    asked = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
-    return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **asked}
+    calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
+    return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **calls}
 
 
 def loss_of(sign=-1, reduction="mean"):

@@ -89,8 +89,8 @@ def trained(student, weights, words, sizes, epochs):
         model, criterion = Reader(weights).eval(), CrossEntropy()
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         losses = module.train_ebm_model(model, epochs, loader, criterion, optimizer)
-        asked = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
-        return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **asked}
+        calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
+        return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **calls}
 
     return training(student, words, sizes, train)
 
