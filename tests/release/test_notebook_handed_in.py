@@ -41,7 +41,7 @@ def test_the_cells_check_what_is_defined_in_the_kernel(note, released):
     """1a has a public check of 2 points, 1b a hidden one only; nothing has to be saved for that."""
     stub = executed(released, "note")
     assert marks(stub) == {"test-1a": 0, "test-1b": 0} and printed(stub, "stderr") == []
-    assert printed(stub, "stdout") == ["Not yet: Exercise: write what the TODO asks for.\n"]
+    assert printed(stub, "stdout") == ["Not yet: Exercise 1a: Return twice x.\n"]
     (released / "note.ipynb").write_text(solved(note), "utf-8")
     assert marks(executed(released, "note")) == {"test-1a": 2, "test-1b": 0}
     changed_at_the_last_moment = {"cell": "double", "after": "FACTOR = 3.0"}
