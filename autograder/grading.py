@@ -21,8 +21,8 @@ from autograder.drawings import Drawn, draw, drawings_in, write_drawings
 from autograder.judge import Judge
 from autograder.programs import reference_program
 from autograder.results import Result, Timings, read_result, result_path, write_result, write_timings
-from autograder.sandbox.sandbox import Sandbox, SandboxRoom
-from autograder.sandbox.zygote import use_huge_pages
+from autograder.sandbox.huge_pages import use_huge_pages
+from autograder.sandbox.outside import Sandbox, SandboxProcess
 from autograder.seed import Seed
 from autograder.submissions import Submission
 from ebmcourse.checking.answers import PUBLIC_SEED, Live
@@ -121,7 +121,7 @@ class Grader:
     def _room(self, files: dict[str, str]) -> Iterator[Any]:
         with ExitStack() as stack:
             if self._job.confined:
-                room: Any = SandboxRoom(self._sandbox, files)
+                room: Any = SandboxProcess(self._sandbox, files)
             else:
                 room = LocalRoom(stack.enter_context(laid_out(files)), self._job.assignment.modules)
             stack.callback(room.close)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from autograder.sandbox import Sandbox, Unavailable
-from autograder.sandbox.sandbox import SandboxRoom
+from autograder.sandbox.outside import SandboxProcess
 from autograder.sandbox.selftest import SMALL
 from ebmcourse.checking.observer import Call, Observer
 
@@ -28,7 +28,7 @@ class Inmate:
     """A submission in the sandbox; `ask` runs a probe beside it, and raises `Lost` where that gives nothing."""
 
     def __init__(self, sandbox: Sandbox, files: dict[str, str], budget: float) -> None:
-        self.room = SandboxRoom(sandbox, files)
+        self.room = SandboxProcess(sandbox, files)
         self.observer = Observer(self.room, files, {}, messages=False, budget=budget)
 
     def ask(self, probe: Callable[..., Any], *inputs: Any, seconds: float = 30.0) -> Any:
@@ -43,7 +43,7 @@ class Inmate:
 @pytest.fixture
 def inmate(sandbox: Sandbox) -> Iterator[Callable[..., Inmate]]:
     """``inmate(**texts)``: a submission of the files ``<name>.py`` with these texts."""
-    rooms: list[SandboxRoom] = []
+    rooms: list[SandboxProcess] = []
 
     def move_in(*, budget: float = 300.0, **texts: str) -> Inmate:
         made = Inmate(sandbox, {f"{name}.py": text for name, text in texts.items()}, budget)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from autograder.sandbox.sandbox import Sandbox, SandboxRoom
+from autograder.sandbox.outside import Sandbox, SandboxProcess
 from ebmcourse.checking import probe
 from ebmcourse.checking.observation import encode
 from ebmcourse.checking.observer import Died, Garbled, Lost, TimedOut
@@ -193,7 +193,7 @@ def asked(probe, source):
 
 def test_the_room_says_what_happened(sandbox):
     request = asked("nothing", "")
-    room = SandboxRoom(sandbox, {})
+    room = SandboxProcess(sandbox, {})
     try:
         assert b"KeyError" in room.ask(request, 20.0)
         with pytest.raises((Died, Garbled)):
@@ -208,7 +208,7 @@ def test_the_room_says_what_happened(sandbox):
 @pytest.mark.slow
 def test_a_sandbox_that_was_killed_is_started_again(needs_sandbox):
     with Sandbox() as sandbox:
-        room = SandboxRoom(sandbox, {})
+        room = SandboxProcess(sandbox, {})
         request = asked("f", "def f(s): return 1")
         first = room.ask(request, 20.0)
         assert sandbox._process is not None
