@@ -19,7 +19,7 @@ import numpy as np
 from autograder.sandbox import Unavailable, cgroup
 from autograder.sandbox.limits import LIMITS
 from autograder.sandbox.syscalls import seccomp_filter
-from autograder.sandbox.visible import LIBRARY, bind_arguments, needed_below
+from autograder.sandbox.visible import LIBRARY, bind_arguments, needed_below, needed_paths
 from ebmcourse.checking.observation import MAX_BYTES, encode
 from ebmcourse.checking.observer import Died, Garbled, TimedOut
 
@@ -48,7 +48,7 @@ def bubblewrap_command(settings: dict[str, Any]) -> list[str]:
     command += ["--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/dev"]
     for device in ("/dev/null", "/dev/random", "/dev/urandom"):
         command += ["--dev-bind", device, device]
-    command += bind_arguments()
+    command += bind_arguments(needed_paths())
     for name in ("inside.py", "huge_pages.py"):
         command += ["--ro-bind", str(Path(__file__).with_name(name)), str(PROGRAM / name)]
     command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]  # or plain users could write there

@@ -66,16 +66,6 @@ def places(student: Any, plants: list[str], folders: dict[str, list[str]]) -> An
 
 
 @probe
-def system_files(student: Any) -> Any:
-    """What is visible of /proc, /sys, /dev and /etc."""
-    found = []
-    for folder in ("/proc", "/sys", "/dev", "/etc", "/run", "/var", "/usr/bin", "/usr/share", "/usr/local/share"):
-        with contextlib.suppress(OSError):
-            found += [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    return found
-
-
-@probe
 def processes(student: Any) -> Any:
     """Process numbers: its own, its parent's, and those that a signal reaches."""
     reached = []
@@ -152,9 +142,9 @@ def writes(student: Any, folders: list[str]) -> Any:
 
 
 @probe
-def environment(student: Any) -> Any:
-    """The names of the environment's variables, and of the machine."""
-    return [*sorted(os.environ), os.uname().nodename]
+def environment(student: Any, names: list[str]) -> Any:
+    """Which of these names are variables of the environment, or the name of the machine."""
+    return [name for name in names if name in os.environ or name == os.uname().nodename]
 
 
 @probe
@@ -247,7 +237,7 @@ def kernel_memory(student: Any, count: int) -> Any:
         return filled(opened[-1])
 
     def lock() -> int:
-        opened.append(open("/tmp/locks", "wb"))
+        opened.append(os.open("/tmp/locks", os.O_RDWR | os.O_CREAT))
         fcntl.lockf(opened[-1], fcntl.LOCK_EX, 1, 2 * len(opened))
         return 200
 

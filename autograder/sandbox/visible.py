@@ -65,9 +65,9 @@ def resolve(paths: list[Path]) -> tuple[dict[Path, str], list[Path]]:
     return {link: to for link, to in links.items() if not set(outermost) & set(link.parents)}, outermost
 
 
-def bind_arguments() -> list[str]:
-    """The arguments of bubblewrap that show what `needed_paths` lists."""
-    links, targets = resolve(needed_paths())
+def bind_arguments(paths: list[Path]) -> list[str]:
+    """The arguments of bubblewrap that show these files and folders at their own places, read-only."""
+    links, targets = resolve(paths)
     parents = {parent for path in (*links, *targets) for parent in path.parents[:-1]}
     arguments: list[str] = []
     for parent in sorted(parents):
