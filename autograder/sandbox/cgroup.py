@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 LIBRARY_BYTES = 2**30  # what the warm process holds for itself
 _JOIN = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
 
 
 def create(memory_bytes: int) -> Path | None:
     """A new cgroup for a sandbox whose submission may use `memory_bytes`; None where that is not possible."""
-    membership = re.search(r"^0::/(.+)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+    membership = re.search(r"^0::/(.+)$", MEMBERSHIP.read_text(), re.MULTILINE)
     if membership is None:  # version 1, or in the root of the hierarchy
         return None
     group = (ROOT / membership[1]).parent / f"autograder-{os.getpid()}-{secrets.token_hex(4)}"

@@ -35,6 +35,7 @@ SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
 STACK_BYTES, SIGNALS = 8 * 2**20, 128  # of the main thread; that wait for delivery
 FOLDER = Path("/tmp/submission")
+READY = b"."
 SETTLING_SECONDS = 0.02  # making the next container must not slow down a submission that has just started
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -190,6 +191,7 @@ def serve_submission(channel: int, rules: Rules) -> None:
     gc.enable()
     warm_up()
     filter_system_calls(rules.seccomp_filter)
+    os.write(channel, READY)
     with open(channel, "rb", closefd=False) as reader, open(channel, "wb", closefd=False) as writer:
         for name, content in decode(read_frame(reader) or b"").items():
             with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "wb") as file:
@@ -227,10 +229,16 @@ class Container:
                 control.close()
                 self.channel.close()
                 hold_container(inside.fileno(), held, rules)
+            except Exception as error:
+                print(f"no container can be made: {error}", file=sys.stderr, flush=True)
             finally:
-                os._exit(0)  # an exception must not reach the loop in `main`
+                os._exit(0)  # nothing may return to the loop of `serve_grader`
         inside.close()
         os.close(held)
+
+    def is_ready(self) -> bool:
+        """Wait until the first process is confined; false where that failed."""
+        return self.channel.recv(1) == READY
 
     def kill(self) -> None:
         """Kill everything in this container, and return when nothing in it can run any more."""
@@ -244,9 +252,9 @@ class Container:
 
 
 def serve_grader(control: socket.socket, rules: Rules) -> None:
-    """Give the grader one container after another, until it closes its end of `control`."""
+    """Give the grader one container after another, until it closes its end of `control` or none can be made."""
     container, killed = Container(control, rules), None
-    while True:
+    while container.is_ready():
         socket.send_fds(control, [b"ready"], [container.channel.fileno()])
         container.channel.close()
         if control.recv(16) != b"start":
@@ -281,5 +289,5 @@ def main(settings: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    sys.argv[:] = [""]  # as in a program that somebody tries by hand
+    sys.argv[:] = sys.orig_argv[:] = [""]  # as in a program that somebody tries by hand
     main(given)

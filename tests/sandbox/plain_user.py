@@ -64,24 +64,21 @@ class Machine:
                 (self.home / place.relative_to(HOME)).parent.mkdir(parents=True, exist_ok=True)
         for path in (self.home, *self.home.rglob("*")):
             os.chown(path, USER, USER, follow_symlinks=False)
-        shown = {
-            HOME / "course" / entry.name: entry for entry in COURSE.iterdir() if entry.name != ".venv"
-        } | self.shown
-        hidden = {Path("/home"), *(Path("/", Path(path).parts[1]) for path in (COURSE, sys.prefix, sys.base_prefix))}
-        hidden -= {Path("/usr"), Path("/opt")}
-        parents = {parent for path in (HOME, *shown) for parent in path.parents if {*parent.parents} & hidden}
         words: list[object] = ["bwrap", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--dev-bind", "/", "/"]
-        for folder in sorted(hidden):
+        tops = {Path("/", Path(path).parts[1]) for path in (HOME, COURSE, sys.prefix, sys.base_prefix)}
+        hidden = sorted(tops - {Path("/usr"), Path("/opt")})
+        for folder in hidden:
             words += ["--tmpfs", folder]
         words += ["--perms", "1777", "--tmpfs", "/tmp"]
-        for folder in sorted(parents):
-            words += ["--perms", "0755", "--dir", folder]
+        for folder in sorted({parent for place in (HOME, *shown) for parent in place.parents}):
+            if {*folder.parents} & {*hidden, Path("/tmp")}:
+                words += ["--perms", "0755", "--dir", folder]
         words += ["--bind", self.home, HOME]
         for place, source in sorted(shown.items()):
             words += ["--bind", source, place]
-        words += ["--chdir", HOME, "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env", "-i"]
-        words += [f"HOME={HOME}", f"PYTHONPATH={HOME / 'course'}", "PATH=/usr/local/bin:/usr/bin:/bin", "OMP_NUM_THREADS=1"]
-        words += ["PYTHONDONTWRITEBYTECODE=1", *command]
+        words += ["--chdir", HOME, "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+        words += ["env", "-i", f"HOME={HOME}", f"PYTHONPATH={HOME / 'course'}", "PATH=/usr/local/bin:/usr/bin:/bin"]
+        words += ["OMP_NUM_THREADS=1", "PYTHONDONTWRITEBYTECODE=1", *command]
         return subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=600)
 
 

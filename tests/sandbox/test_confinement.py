@@ -238,7 +238,7 @@ def surroundings(student):
 
     return {
         "environment": dict(os.environ),
-        "arguments": sys.argv,
+        "arguments": sys.argv + sys.orig_argv,
         "folder": os.listdir("."),
         "tmp": os.listdir("/tmp"),
     }
@@ -248,7 +248,7 @@ def test_nothing_tells_who_is_graded_or_that_this_is_grading(submission):
     seen = submission(work="x = 1").ask(surroundings)
     of_the_grader = {name for name, value in seen["environment"].items() if os.environ.get(name) == value}
     assert of_the_grader <= {"LANG", "PWD", "MPLBACKEND", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"}
-    assert "PYTEST_CURRENT_TEST" not in seen["environment"] and seen["arguments"] == [""]
+    assert "PYTEST_CURRENT_TEST" not in seen["environment"] and seen["arguments"] == ["", ""]
     homes = [Path(place) for place in (sys.prefix, sys.base_prefix, ebmcourse.__file__)]
     python = {home.parts[2] for home in homes if home.is_relative_to("/tmp")}  # if Python is there, it has to be seen
     assert seen["folder"] == ["work.py"] and set(seen["tmp"]) - python == {"submission"}

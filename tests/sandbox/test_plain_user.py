@@ -70,6 +70,23 @@ def test_a_class_is_graded_and_the_exchange_of_the_grader_tells_a_submission_not
         assert (result["score"], result["confined"]) == (score, True)
 
 
+SANDBOX_BELOW_TMP = """
+from autograder.sandbox import Sandbox, SandboxProcess
+from ebmcourse.checking.observation import encode
+source = "import os, wave, scipy.signal\\ndef look(student): return sorted(os.listdir('/tmp'))"
+request = {"ticket": "", "source": source, "values": [], "questions": [{"probe": "look", "inputs": [], "seed": 0}]}
+with Sandbox() as sandbox:
+    print(SandboxProcess(sandbox, {}).ask(encode(request), 60.0))
+"""
+
+
+@pytest.mark.slow
+def test_an_environment_below_tmp_stays_visible_in_the_private_tmp(machine):
+    base = machine.interpreter(Path("/tmp/ci/python"))
+    done = machine.run(machine.environment(Path("/tmp/ci/env"), base), "-c", SANDBOX_BELOW_TMP)
+    assert r'[\\"ci\\", \\"submission\\"]' in done.stdout, done.stdout + done.stderr
+
+
 def debian(machine: Machine) -> Path:
     return python_of_a_course(machine)
 
