@@ -114,7 +114,7 @@ def grade(
         raise ValueError(f"No submissions found: expected are folders {submitted}/<student>/{name}/.")
     if unconfined:
         console.print("[bold red]Warning: grading without a sandbox. Every submission runs with your rights.[/]")
-    elif broken := failures():
+    elif broken := failures(course, [submitted, out]):
         raise Failure(f"The sandbox does not hold here ({broken[0]}); see `autograder selftest`.")
     job = Job.of(assignment, seeds.given(seed) if seed is not None else seeds.secret(), confined=not unconfined)
     (out / name).mkdir(parents=True, exist_ok=True)
@@ -297,12 +297,13 @@ def export(
 
 
 @main.command()
-def selftest() -> None:
+@click.pass_obj
+def selftest(course: Path) -> None:
     """Prove the confinement on this machine, one line per probe."""
     from autograder.sandbox.selftest import run_all
 
     broken = False
-    for title, complaint in run_all():
+    for title, complaint in run_all(course):
         broken |= complaint is not None
         mark = "[green]holds[/]" if complaint is None else "[bold red]BROKEN[/]"
         Console(highlight=False).print(f"{mark}  {title}" + (f": {complaint}" if complaint else ""))
