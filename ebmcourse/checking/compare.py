@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ebmcourse.checking.form import NOT_FINITE, kind_of, unsound
+
 
 class Mismatch(AssertionError):
     """The student's observation is not the expected one.
@@ -57,18 +59,22 @@ def assert_close(
 def assert_either_way(got: Any, want: Any, judge: Callable[[Any, Any], None]) -> None:
     """Pass where `judge` accepts one of several ways to the same observation: dicts of way -> observation or None.
 
-    This is how one mistake costs once: a program is observed as a whole and, beside that, with stand-ins in the place
-    of what other exercises ask for. The mismatch of the last way that was observed counts.
+    This is how one mistake costs once: a program is observed as a whole and also with stand-ins in the place of what
+    other exercises ask for. Where no way passes, the first mismatch with a diagnosis counts, or else the first one.
     """
-    mismatch = Mismatch("Nothing could be observed.")
+    mismatches = []
     for way in want:
+        if got[way] is None:
+            continue
         try:
-            if got[way] is not None:
-                judge(got[way], want[way])
-                return
-        except Mismatch as found:
-            mismatch = found
-    raise mismatch
+            judge(got[way], want[way])
+            if reason := unsound(got[way], want[way]):
+                raise Mismatch(reason)
+            return
+        except Mismatch as mismatch:
+            mismatches.append(mismatch)
+    mismatches.append(Mismatch("Nothing could be observed."))
+    raise next((mismatch for mismatch in mismatches if mismatch.diagnosis), mismatches[0])
 
 
 def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
@@ -89,14 +95,14 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
         if isinstance(got, torch.Tensor) and got.numel() == 1:
             got = got.item()
         if not isinstance(got, int | float):
-            return f"A number is expected, not {_kind(got)}."
+            return f"A number is expected, not {kind_of(got)}."
         return _tensor_difference(torch.tensor(float(got)), torch.tensor(want), rtol, atol)
     return None if type(got) is type(want) and got == want else "The value is another one than expected."
 
 
 def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -> str | None:
     if not isinstance(got, torch.Tensor):
-        return f"A tensor is expected, not {_kind(got)}."
+        return f"A tensor is expected, not {kind_of(got)}."
     if got.dim() != want.dim():
         return f"The shape is wrong: {_dimensions(got)} instead of {_dimensions(want)}."
     if got.shape != want.shape:
@@ -104,7 +110,7 @@ def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -
         return f"The shape is wrong: the size of axis {', '.join(wrong)} (counted from 0) differs."
     got, want = got.double(), want.double()
     if not got.isfinite().all() and want.isfinite().all():
-        return "There are infinite or undefined (NaN) values."
+        return NOT_FINITE
     if not torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
         return "The numbers are different from those of a correct solution."
     return None
@@ -112,19 +118,6 @@ def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -
 
 def _first(differences: Any) -> str | None:
     return next((found for found in differences if found), None)
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing (None): is a `return` missing?"
-    kinds = {
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list or tuple",
-    }
-    return kinds.get(type(value), "a dictionary" if isinstance(value, dict) else "some other object")
 
 
 def _dimensions(value: torch.Tensor) -> str:
@@ -143,23 +136,3 @@ _USUAL_MISTAKES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "These are the mean over the batch; one value per item is expected": lambda want: want.mean(),
     "These are the sum over the batch; one value per item is expected": lambda want: want.sum(),
 }
-
-
-def require_structure(got: Any, want: Any) -> None:
-    """Raise `Mismatch` unless `got` has dicts, lists and tensors where `want` has them (any shape, any value).
-
-    One of several ways to the same observation may be missing: None may stand for a dict inside a dict.
-    """
-    if isinstance(want, dict):
-        if not isinstance(got, dict) or got.keys() != want.keys():
-            raise Mismatch("The value has another structure than expected.")
-        for key in want:
-            if not (isinstance(want[key], dict) and got[key] is None):
-                require_structure(got[key], want[key])
-    elif isinstance(want, list):
-        if not isinstance(got, list):
-            raise Mismatch("The value has another structure than expected.")
-        for a, b in zip(got, want, strict=False):
-            require_structure(a, b)
-    elif isinstance(want, torch.Tensor) and not isinstance(got, torch.Tensor):
-        raise Mismatch(f"A tensor is expected, not {_kind(got)}.")
