@@ -98,6 +98,34 @@ def unsound(got: Any, want: Any) -> str | None:
     return NOT_FINITE if math.isfinite(want) and not math.isfinite(got) else None
 
 
+def other_shape(got: Any, want: Any) -> str | None:
+    """How an observation that fits differs in shapes, types of numbers or lengths of lists; None where it does not.
+
+    This is what is wrong where a judgement stops with an exception.
+    """
+    if isinstance(want, Ways):
+        return _first(other_shape(got[way], _model(want, way)) for way in got if got[way] is not None)
+    if isinstance(want, dict):
+        return _first(other_shape(got[key], want[key]) for key in want)
+    if isinstance(want, list):
+        if len(got) != len(want):
+            return f"There are too {'few' if len(got) < len(want) else 'many'} items."
+        return _first(map(other_shape, got, want))
+    if not isinstance(want, torch.Tensor):
+        return None
+    return shape_difference(got, want) or ("The numbers have another dtype." if got.dtype is not want.dtype else None)
+
+
+def shape_difference(got: torch.Tensor, want: torch.Tensor) -> str | None:
+    """How the shapes of two tensors differ, in one sentence; None where they are equal."""
+    if got.dim() != want.dim():
+        return f"The shape is wrong: {_dimensions(got)} instead of {_dimensions(want)}."
+    if got.shape != want.shape:
+        wrong = [str(axis) for axis in range(want.dim()) if got.shape[axis] != want.shape[axis]]
+        return f"The shape is wrong: the size of axis {', '.join(wrong)} (counted from 0) differs."
+    return None
+
+
 NOT_FINITE = "There are infinite or undefined (NaN) values."
 
 
@@ -127,6 +155,10 @@ def _model(wanted: dict[str, Any], key: str) -> Any:
     if isinstance(wanted, Ways) and wanted.get(key) is None:
         return next((value for value in wanted.values() if value is not None), None)
     return wanted.get(key)
+
+
+def _dimensions(value: torch.Tensor) -> str:
+    return "a scalar" if value.dim() == 0 else f"{value.dim()} axis" if value.dim() == 1 else f"{value.dim()} axes"
 
 
 def _expected(want: Any) -> str:

@@ -22,8 +22,8 @@ import pytest
 
 from ebmcourse.checking.check import Check
 from ebmcourse.checking.compare import Mismatch
-from ebmcourse.checking.form import is_too_large, largest_answer, misfit, unsound
-from ebmcourse.checking.observer import Call, NoObservation, Observer, Request
+from ebmcourse.checking.form import is_too_large, largest_answer, misfit, other_shape, unsound
+from ebmcourse.checking.observer import Call, NoObservation, Observing, Request
 from ebmcourse.checking.outcome import Outcome, Status
 from ebmcourse.checking.probes import stand_ins
 from ebmcourse.checking.reference import Reference, derive
@@ -62,7 +62,7 @@ class Judge:
         self._reference = reference
         self._calls: dict[str, Call] = {}  # all calls that were made so far, in order
 
-    def outcomes(self, observer: Observer | None, part: str | None = None) -> list[Outcome]:
+    def outcomes(self, observer: Observing | None, part: str | None = None) -> list[Outcome]:
         """Run all checks, or those of one part, on the submission that `observer` observes, in the order of the files.
 
         Without an observer the reference takes the place of the submission, and must pass all checks.
@@ -74,7 +74,7 @@ class Judge:
                 outcomes[check.id] = self._outcome(check, judgement, observer, outcomes)
         return list(outcomes.values())
 
-    def outcome(self, check_id: str, observer: Observer) -> Outcome:
+    def outcome(self, check_id: str, observer: Observing) -> Outcome:
         """Run one check, whatever it needs."""
         reset_state(0)
         check, judgement = next(pair for pair in self._judgements if pair[0].id == check_id)
@@ -117,7 +117,7 @@ class Judge:
         return {part: list(dict.fromkeys(names)) for part, names in self._files.items()}
 
     def _outcome(
-        self, check: Check, judgement: Judgement, observer: Observer | None, earlier: dict[str, Outcome]
+        self, check: Check, judgement: Judgement, observer: Observing | None, earlier: dict[str, Outcome]
     ) -> Outcome:
         status: Status = "passed"
         diagnosis = None
@@ -127,13 +127,13 @@ class Judge:
                 if needed in earlier and not earlier[needed].passed:
                     raise NoObservation("skipped", f"Skipped until `{needed}` passes.")
             judgement(run=partial(self._run, check, itertools.count(), observer, observed))
-            if mismatch := _unsound(observed):
+            if mismatch := _mismatch(unsound, observed):
                 raise mismatch
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the outcomes of pytest, such as skip, are not exceptions of class Exception
             expected = isinstance(error, NoObservation | AssertionError)
-            reason = error if expected else _unsound(observed) or error
+            reason = error if expected else _mismatch(unsound, observed) or _mismatch(other_shape, observed) or error
             status, diagnosis = _status_of(reason)
             if reason is error and not expected:
                 self.internal_errors[check.id] = "".join(traceback.format_exception(error))
@@ -153,7 +153,7 @@ class Judge:
         self,
         check: Check,
         numbers: Iterable[int],
-        observer: Observer | None,
+        observer: Observing | None,
         observed: list[tuple[Any, Any]],
         probe: Callable[..., Any],
         *arguments: Any,
@@ -190,9 +190,9 @@ class Judge:
         return replace(call, largest=largest_answer(self._reference.observation(key, call)))
 
 
-def _unsound(observed: Iterable[tuple[Any, Any]]) -> Mismatch | None:
-    """What keeps observations from passing, whatever the judgement says."""
-    reason = next(filter(None, itertools.starmap(unsound, observed)), None)
+def _mismatch(reason_in: Callable[[Any, Any], str | None], observed: Iterable[tuple[Any, Any]]) -> Mismatch | None:
+    """The first reason that a function finds in pairs of observations."""
+    reason = next(filter(None, itertools.starmap(reason_in, observed)), None)
     return Mismatch(reason) if reason else None
 
 

@@ -154,6 +154,15 @@ class StudentProcess(Protocol):
         """End the process and all processes that it has started."""
 
 
+class Observing(Protocol):
+    """What a judge needs of an observer."""
+
+    flags: list[str]
+
+    def observe(self, call: Call) -> Any:
+        """What the probe of a call observes of the submission; raises `NoObservation` where there is nothing."""
+
+
 class Observer:
     """Observes one submission through probes.
 

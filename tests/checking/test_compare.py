@@ -47,6 +47,12 @@ def test_the_first_way_with_a_diagnosis_counts():
     assert "observed" in mismatch({"isolated": None, "whole": None, "other": None}, want).reason
 
 
+def test_a_way_that_was_not_observed_on_one_of_the_sides_is_left_out():
+    assert_either_way(
+        Ways(whole=torch.ones(2), isolated=torch.ones(2)), Ways(whole=None, isolated=torch.ones(2)), assert_close
+    )
+
+
 def test_one_way_that_passes_is_enough_unless_its_values_are_undefined():
     want = Ways(isolated=torch.ones(2), whole=torch.ones(2))
     undefined = torch.tensor([1.0, NAN])

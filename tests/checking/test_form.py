@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebmcourse.checking.form import FACTOR, is_too_large, largest_answer, misfit, unsound
+from ebmcourse.checking.form import FACTOR, is_too_large, largest_answer, misfit, other_shape, unsound
 from ebmcourse.checking.observation import LARGEST, Opaque, Ways, encode, fits
 
 INF, NAN = math.inf, math.nan
@@ -45,6 +45,7 @@ def test_whatever_is_compared_there_is_a_verdict(got, want):
     assert too_large in (True, False) and (reason is None or reason.endswith((".", "?")))
     if reason is None:
         unsound(got, want)
+        other_shape(got, want)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,22 @@ def test_values_of_another_kind_and_undefined_ones_cannot_pass(got, want):
 )
 def test_numbers_as_finite_as_the_reference_s_can_pass(got, want):
     assert misfit(got, want) is None and unsound(got, want) is None
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "word"),
+    [
+        ([1.0], [1.0, 2.0], "few"),
+        ({"a": [1, 2]}, {"a": [1]}, "many"),
+        ([torch.ones(2), torch.ones(3)], [torch.ones(2), torch.ones(2)], "axis 0"),
+        (Ways(a=None, b=torch.ones(2, 1)), Ways(a=torch.ones(2), b=torch.ones(2)), "2 axes instead of 1 axis"),
+        ([torch.ones(2, dtype=torch.int64)], [torch.ones(2)], "dtype"),
+        ({"a": [torch.ones(2), 5]}, {"a": [torch.zeros(2), 6]}, None),
+    ],
+)
+def test_another_shape_is_named(got, want, word):
+    reason = other_shape(got, want)
+    assert word in reason if word else reason is None
 
 
 def test_the_size_of_an_answer_grows_with_the_reference_s():

@@ -194,6 +194,14 @@ def test_a_judgement_that_accepts_anything_accepts_no_undefined_value(folder):
     assert not made.internal_errors
 
 
+def test_a_judgement_that_stumbles_over_another_shape_is_no_internal_error(folder):
+    made = judge(folder)
+    for value, word in ((torch.zeros(0), "axis 0"), (torch.zeros(()), "a scalar instead of 1 axis")):
+        outcomes, _ = judged(made, lambda x, value=value: value)
+        assert outcomes[2][:2] == ("1c/that-gives-up", "failed") and word in outcomes[2][3]
+    assert not made.internal_errors
+
+
 def test_an_observation_that_is_far_too_large_is_flagged_and_not_judged(folder):
     made = judge(folder)
     calls = list(made.requests[0].calls)

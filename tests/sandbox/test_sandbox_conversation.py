@@ -50,7 +50,7 @@ def lost(made, question=answer, **limits):
     return found.value
 
 
-NONSENSE = "sent an answer that the kit does not write"
+NONSENSE = "sent a reply that is not in the kit's format"
 UNASKED = "answered what it was not asked"
 
 
