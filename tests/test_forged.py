@@ -26,6 +26,14 @@ WEAK = """
         assert_close(got["ratio"]["all"], 2 * got["ratio"]["half"])
     """
 
+EXPLAINED = """
+    [[explained]]
+    check = "1a/described"
+    leaf = "#0.ratio"
+    kind = "*"
+    reason = "Only the ratio is asked for."
+    """
+
 
 def course(folder, checks="", forged=None):
     path = folder / "solutions" / "tiny"
@@ -52,6 +60,14 @@ def test_a_weak_check_is_found_with_the_values_that_it_accepts(tiny_course):
     assert ("all checks of test_1.described", "#0.unread", "anything", "passes") in found
     assert {name for name, leaf, _, _ in found if leaf != "#0.unread"} == {check}
     assert f"{check}: #0.ratio passes as zeros, public, large" in result.complaints
+
+
+def test_only_the_checks_that_are_asked_for_are_measured(tiny_course):
+    assignment = course(tiny_course, WEAK, EXPLAINED)
+    assert measure_forged(assignment, only="mutants/").total == 0
+    double, plus = (measure_forged(assignment, only=name) for name in ("1a/double", "forged/1b"))
+    assert double.total > 0 and double.complaints == plus.complaints == []
+    assert {one.check for one in measure_forged(assignment, only="described").survivors} == {"1a/described"}
 
 
 def test_the_measure_says_the_same_again(tiny_course):
@@ -101,15 +117,6 @@ SEVERAL = """
 def test_several_ways_are_forged_one_at_a_time(tiny_course, judge, leaves):
     result = measure_forged(course(tiny_course, SEVERAL.replace("JUDGE", judge)))
     assert {one.leaf for one in result.survivors if one.kind == "noise"} == leaves
-
-
-EXPLAINED = """
-    [[explained]]
-    check = "1a/described"
-    leaf = "#0.ratio"
-    kind = "*"
-    reason = "Only the ratio is asked for."
-    """
 
 
 def test_an_explanation_explains_what_it_names_and_must_be_of_use(tiny_course):

@@ -2,7 +2,7 @@
 
 A submission chooses what it sends. So before a judgement looks at an observation, it must have the structure of the
 reference's and be of similar size: then no judgement takes much longer than for the reference. And whatever a judgement
-says, a value cannot pass if it is undefined or infinite where the reference's is not.
+says, undefined and infinite values cannot pass where the reference has none.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def misfit(got: Any, want: Any) -> str | None:
 def unsound(got: Any, want: Any) -> str | None:
     """Why an observation that fits cannot pass, whatever the judgement says; None where it can.
 
-    A number or text must be one where the reference's is, and must be finite except where the reference's is not.
+    A number or text must be one where the reference's is, and must be finite unless the reference's is not.
     """
     if isinstance(want, Ways):
         seen = [unsound(got[way], _model(want, way)) for way in got if got[way] is not None]
@@ -137,8 +137,15 @@ def _is_finite(got: torch.Tensor) -> bool:
 
 
 def _may_be_infinite(got: torch.Tensor, want: torch.Tensor) -> bool:
-    """Whether the numbers that are not finite are at places where those of the reference are not, either."""
-    return got.shape == want.shape and not bool((want.isfinite() & ~got.isfinite()).any())
+    """Whether the reference allows for the numbers that are not finite.
+
+    Where it has infinite numbers itself, comparisons tell whether an infinity is at a wrong place; they may not tell
+    what is undefined (NaN).
+    """
+    if got.shape != want.shape:
+        return False
+    is_finite = want.isfinite()
+    return not bool(is_finite.all()) and not bool((got.isnan() & is_finite).any())
 
 
 def _first(reasons: Any) -> str | None:

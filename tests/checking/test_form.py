@@ -109,7 +109,8 @@ def test_a_way_that_does_not_fit_is_as_if_it_had_not_been_observed():
     ("got", "want"),
     [
         (torch.tensor([1.0, NAN]), torch.tensor([1.0, 2.0])),
-        (torch.tensor([1.0, -INF]), torch.tensor([INF, 2.0])),
+        (torch.tensor([1.0, NAN]), torch.tensor([INF, 2.0])),
+        (torch.tensor([[INF]]), torch.tensor([INF, 2.0])),
         (torch.tensor([1.0, INF]), torch.tensor([INF])),
         (torch.tensor([[NAN]]), torch.tensor([1.0])),
         (NAN, 1.0),
@@ -136,6 +137,7 @@ def test_values_of_another_kind_and_undefined_ones_cannot_pass(got, want):
     ("got", "want"),
     [
         (torch.tensor([1.0, -INF]), torch.tensor([2.0, INF])),
+        (torch.tensor([INF, NAN]), torch.tensor([2.0, INF])),
         (torch.tensor([1.0, 5.0]), torch.tensor([2.0, INF])),
         (torch.tensor([3e38, 3e38]), torch.ones(2)),
         (torch.tensor([1, 2]), torch.tensor([1.0, 2.0])),
