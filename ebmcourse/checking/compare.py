@@ -99,7 +99,7 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
     if isinstance(want, torch.Tensor):
         return _tensor_difference(got, want, rtol, atol)
     if isinstance(want, dict):
-        if not isinstance(got, dict) or got.keys() != want.keys():
+        if type(got) is not type(want) or got.keys() != want.keys():
             return "The value has another structure than expected."
         return _first(difference(got[key], want[key], rtol, atol) for key in want)
     if isinstance(want, list):

@@ -32,6 +32,11 @@ def test_undefined_values_are_expected_where_the_reference_has_them():
     assert difference(value, value, 0, 0) is None
 
 
+def test_several_ways_are_no_plain_dict():
+    assert difference({"a": 1}, Ways(a=1), 0, 0) and difference(Ways(a=1), {"a": 1}, 0, 0)
+    assert difference(Ways(a=1), Ways(a=1), 0, 0) is None
+
+
 def mismatch(got, want, judge=assert_close):
     with pytest.raises(Mismatch) as found:
         assert_either_way(Ways(got), Ways(want), judge)
