@@ -132,7 +132,8 @@ def decode(data: bytes) -> Any:
 
 def fits(data: bytes, limit: Size) -> bool:
     """Whether an encoded observation, which is not looked into, is no larger than the limit."""
-    return len(data) <= limit.total and int.from_bytes(data[:8], "little") <= limit.tree
+    tree_bytes = min(int.from_bytes(data[:8], "little"), len(data))  # a larger number is malformed
+    return len(data) <= limit.total and tree_bytes <= limit.tree
 
 
 def _integer(text: str) -> int:
