@@ -192,28 +192,39 @@ def collect(
 
 @main.command()
 @click.argument("name")
-@click.option("--only", default="", help="Grade only the cases whose kind/name contains this text.")
+@click.option(
+    "--only", default="", help="Only the cases whose kind/name, and the checks whose forged/id, contains this text."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one per core).")
 @click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
 @click.pass_obj
 def quality(course: Path, name: str, only: str, workers: int | None, seed: int) -> None:
-    """Grade mutants, variants and attacks of the assignment NAME: the grader is graded."""
+    """Grade mutants, variants and attacks of the assignment NAME, and judge forged replies: the grader is graded."""
+    from autograder.quality.forged import measure_forged
     from autograder.quality.measure import measure
     from autograder.quality.table import report
 
+    assignment = assignments.load(name, course)
     with progress_bar() as bar:
         task = bar.add_task(f"Cases of {name}", total=None)
         verdicts = list(
             measure(
-                assignments.load(name, course),
+                assignment,
                 known_seed=seed,
                 only=only,
                 workers=workers,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         )
-    Console().print(report(verdicts))
-    sys.exit(1 if any(verdict.complaint for verdict in verdicts) else 0)
+        calls = bar.add_task("Forged replies", total=None)
+        forged = measure_forged(
+            assignment,
+            known_seed=seed,
+            only=only,
+            progress=lambda done, total: bar.update(calls, completed=done, total=total),
+        )
+    Console().print(report(verdicts, forged))
+    sys.exit(1 if forged.complaints or any(verdict.complaint for verdict in verdicts) else 0)
 
 
 @main.command()
