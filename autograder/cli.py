@@ -195,13 +195,14 @@ def collect(
 @click.option(
     "--only", default="", help="Only the cases whose kind/name, and the checks whose forged/id, contains this text."
 )
+@click.option("--blind", is_flag=True, help="Grade the blind mistakes and variants instead.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one per core).")
 @click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
 @click.pass_obj
-def quality(course: Path, name: str, only: str, workers: int | None, seed: int) -> None:
+def quality(course: Path, name: str, only: str, blind: bool, workers: int | None, seed: int) -> None:
     """Grade mutants, variants and attacks of the assignment NAME, and judge forged replies: the grader is graded."""
     from autograder.quality.forged import measure_forged
-    from autograder.quality.measure import measure
+    from autograder.quality.measure import BLIND_KINDS, KINDS, measure
     from autograder.quality.table import report
 
     assignment = assignments.load(name, course)
@@ -211,20 +212,23 @@ def quality(course: Path, name: str, only: str, workers: int | None, seed: int) 
             measure(
                 assignment,
                 known_seed=seed,
+                kinds=BLIND_KINDS if blind else KINDS,
                 only=only,
                 workers=workers,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         )
-        calls = bar.add_task("Forged replies", total=None)
-        forged = measure_forged(
-            assignment,
-            known_seed=seed,
-            only=only,
-            progress=lambda done, total: bar.update(calls, completed=done, total=total),
-        )
+        forged = None
+        if not blind:
+            calls = bar.add_task("Forged replies", total=None)
+            forged = measure_forged(
+                assignment,
+                known_seed=seed,
+                only=only,
+                progress=lambda done, total: bar.update(calls, completed=done, total=total),
+            )
     Console().print(report(verdicts, forged))
-    sys.exit(1 if forged.complaints or any(verdict.complaint for verdict in verdicts) else 0)
+    sys.exit(1 if (forged and forged.complaints) or any(verdict.complaint for verdict in verdicts) else 0)
 
 
 @main.command()
