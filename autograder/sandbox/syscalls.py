@@ -8,7 +8,7 @@ What is left out, and why:
   they hold memory of the kernel that no limit of a process counts. Locks and watches on shared files, and some kinds
   of sockets, also reach other submissions or the host.
 * New processes: the limits on memory and time hold for each process.
-* Namespaces and mounts: whoever makes a namespace has all privileges in it.
+* Namespaces and mounts: the maker of a namespace has all privileges in it.
 * Other processes (ptrace, process_vm_*, pidfd_*), other users and groups, keys, priorities, and the machine's state.
 * Interfaces that no exercise needs and that kernel exploits began with: bpf, io_uring, userfaultfd, perf, keyrings.
 """
