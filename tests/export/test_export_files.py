@@ -10,10 +10,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import jsonschema
 import pytest
+from hypothesis import strategies as st
 
 from autograder.export import FORMATS, export
+from autograder.export.sheets import csv_bytes
 from autograder.results import Result, Timings, write_result, write_timings
 from ebmcourse.checking.outcome import Outcome
 
@@ -165,14 +168,67 @@ def test_moodle_feedback_is_inert_html_on_one_line(results_dir: Path, tmp_path: 
     assert "\n" not in feedback and not set(feedback) & set("\u202e\x1b\r")
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
+SEPARATORS = (",", ";", "\t")
+BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+
+
+def cells(path: Path, separator: str) -> list[str]:
+    """The cells that a spreadsheet with this separator sees, without the blanks and quotes that it ignores."""
+    text = path.read_bytes().decode("utf-8")
+    found = [cell for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) for cell in row]
+    # A quote that does not begin a column is part of its text, so a line break also ends a row.
+    found += [cell for line in re.split("[\r\n]+", text) for cell in line.split(separator)] if separator != "," else []
+    return [re.sub('^[ "\0\ufeff]+', "", cell) for cell in found]
+
+
 @pytest.mark.parametrize("to", ["csv", "canvas", "moodle"])
-def test_no_cell_is_a_formula(tmp_path: Path, to: str, name: str) -> None:
-    write_result(tmp_path / "results", replace(RESULTS[1], student=name, flags=[name]))
-    for path in export(tmp_path / "results", to, tmp_path / "out"):
-        cells = [cell for row in rows(path) for cell in row]
-        assert any(name in cell for cell in cells)
-        assert not [cell for cell in cells if cell.startswith(tuple("=+-@"))]
+@pytest.mark.parametrize("before", ["", "x;", "x\t", "x\n", "x\r", "x\r\n", "x; ", 'x;"', 'x\t"" ', "x;;", '";'])
+def test_no_cell_is_a_formula(tmp_path: Path, to: str, before: str) -> None:
+    for beginning in (*BEGINNINGS, "=cmd|' /C calc'!A0", '="a";=b', "@SUM(A1)", "<=1", "<\t=1"):
+        text = f"{before}{beginning}"
+        lost = replace(RESULTS[1].checks[0], title=text, diagnosis=text, hint=text, part=text)
+        student = text.replace("/", "")
+        write_result(tmp_path / "results", replace(RESULTS[1], student=student, flags=[text], checks=[lost]))
+        people = {student: {"id": student, "name": text, "email": text, "canvas": text}}
+        for path in export(tmp_path / "results", to, tmp_path / "out", people=people):
+            for separator in SEPARATORS:
+                assert not [cell for cell in cells(path, separator) if cell.startswith(BEGINNINGS)], text
+
+
+@hypothesis.given(st.lists(st.sampled_from([*BEGINNINGS, *",;\"'\n \0x1", "\r\n", "=1"]), max_size=8).map("".join))
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_no_text_makes_a_formula(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "any.csv"
+    path.write_bytes(csv_bytes([["x", text, text, 1.0], [text, None, text]]))
+    for separator in SEPARATORS:
+        assert not [cell for cell in cells(path, separator) if cell.startswith(BEGINNINGS)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Anna-Lena Müller-Ost",
+        "s001-x@example.org",
+        "The network models `f = -E`; the sign is wrong.",
+        "Expected (B, -1), not (B,-1): x += 1",
+        "first line\n\nsecond line\r\nthird; fourth\tfifth",
+        'a "quoted" word',
+    ],
+)
+def test_ordinary_text_is_exported_unchanged(text: str) -> None:
+    assert next(csv.reader(io.StringIO(csv_bytes([[text]]).decode(), newline=""))) == [text]
+
+
+def test_numbers_stay_numbers() -> None:
+    assert csv_bytes([["a", -1.5, 0.0, None, "-1.5"]]) == b"a,-1.5,0,,'-1.5\n"
+
+
+def test_moodle_shows_comparisons_as_they_were_written(tmp_path: Path) -> None:
+    said = 'Here a <= b; -c >=-d, and x;"=y.'
+    lost = replace(RESULTS[1].checks[0], diagnosis=said)
+    write_result(tmp_path / "results", replace(RESULTS[1], checks=[lost]))
+    export(tmp_path / "results", "moodle", tmp_path)
+    assert said in html.unescape(rows(tmp_path / "jem.moodle.csv")[1][2])
 
 
 GRADESCOPE = json.loads((Path(__file__).parent / "gradescope.schema.json").read_text("utf-8"))
