@@ -23,6 +23,7 @@ from autograder.late import TIMESTAMP
 from autograder.results import Result, write_atomically
 from autograder.text import number, prose
 from ebmcourse.checking.notebook import Report
+from ebmcourse.checking.outcome import Outcome
 
 SECRET = "submission_secret.txt"
 
@@ -78,21 +79,23 @@ def _secret(path: Path) -> str | None:
 
 
 def _found(result: Result, part: str) -> NotebookNode:
-    """What the checks of one part found, as the output of its tested cell; all text in it is escaped.
+    """The outcomes of the checks of one part, as the output of its tested cell; all text in it is escaped.
 
-    The HTML is as plain as what is left of any HTML where a course has nbgrader's pages cleaned.
+    The HTML uses only elements that nbgrader keeps where a course has its pages sanitized. `<br>` and `<p>` are not
+    among them and would appear as text.
     """
     checks = [check for check in result.checks if check.part == part]
-    lines = []
-    for check in checks:
-        points = f"{number(check.points)} / {number(check.max_points)}"
-        line = f"<b>{check.sign} {points}</b> {prose(check.title)}"
-        if not check.passed:
-            line += f"<br>{check.word.capitalize()}. {prose(check.explanation)}"
-            line += f"<br><em>Hint:</em> {prose(check.advice)}" if check.advice else ""
-        lines.append(f"<li>{line}</li>")
-    html = f"<ul>{''.join(lines)}</ul>"
+    html = f"<ul>{''.join(map(_item, checks))}</ul>"
     return new_output("display_data", {"text/html": html, "text/plain": repr(Report(part, "", checks, "checks"))})
+
+
+def _item(check: Outcome) -> str:
+    """A check as an item of a list; if it did not pass, with a list of what went wrong and the hint."""
+    points = f"{number(check.points)} / {number(check.max_points)}"
+    details = [f"{check.word.capitalize()}. {prose(check.explanation)}"] if not check.passed else []
+    details += [f"<em>Hint:</em> {prose(check.advice)}"] if check.advice else []
+    nested = f"<ul>{''.join(f'<li>{line}</li>' for line in details)}</ul>" if details else ""
+    return f"<li><b>{check.sign} {points}</b> {prose(check.title)}{nested}</li>"
 
 
 def _as_markdown(sentence: str) -> str:

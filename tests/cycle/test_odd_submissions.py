@@ -128,6 +128,7 @@ def test_each_gets_a_mark_a_remark_and_harmless_feedback(course: Course) -> None
 
     for student, page in pages.items():  # whatever was tried, it is shown as text
         assert not re.search(r"<script>\s*alert|<img[^>]*onerror|<iframe|href=.javascript:", page), student
+        assert not re.search("&lt;/?(br|p|ul|li|b|em|code)&gt;", page), student  # and no element of ours is
     if course.written():
         assert "<strong>think</strong>" in pages["s003"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert.filters.strings import clean_html
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbgrader.api import Gradebook
 
@@ -227,6 +228,27 @@ def test_the_notebook_shows_answers_and_what_the_checks_found(course: Path) -> N
     html = cells["test-3-2a"].outputs[0].data["text/html"]
     assert "✗ 0 / 2" in html and "<code>diagnosis</code>" in html and "<script" not in html
     assert remarks(made) == ""
+
+
+def test_nbgraders_sanitizer_leaves_the_outcomes_as_they_are(course: Path) -> None:
+    """What it does not allow, such as `<br>`, students would see as text (`sanitize_html` in nbgrader_config.py)."""
+    checks = [
+        Outcome("3.2a/x", "3.2a", "One `t`", "failed", 0, 2, True, "A `hint`.", "x < 1"),
+        Outcome("3.2a/z", "3.2a", "Two", "skipped", 0, 1, True, "", "Skipped until `3.2a/x` passes."),
+        Outcome("2a/y", "2a", "Three", "passed", 4, 4, True, "unused"),
+    ]
+    export(put(course, replace(result("s001", 0, 0, 4), checks=checks, score=4.0)), "nbgrader", course)
+    cells = {cell.id: cell for cell in shown(course).cells}
+    html = cells["test-3-2a"].outputs[0].data["text/html"]
+    assert (
+        clean_html(html)
+        == html
+        == (
+            "<ul><li><b>✗ 0 / 2</b> One <code>t</code>"
+            "<ul><li>Failed. x &lt; 1</li><li><em>Hint:</em> A <code>hint</code>.</li></ul></li>"
+            "<li><b>– 0 / 1</b> Two<ul><li>Not run. Skipped until <code>3.2a/x</code> passes.</li></ul></li></ul>"
+        )
+    )
 
 
 def test_a_mended_notebook_says_what_was_mended(course: Path) -> None:
