@@ -30,7 +30,7 @@ def class_table(results: Sequence[Result]) -> Table:
         notes = ["unconfined"] if result.confined is False else []
         if result.flags:
             notes.append(f"{len(result.flags)} flag{'s' if len(result.flags) > 1 else ''}")
-        filled = round(_BAR_WIDTH * result.fraction)
+        filled = _BAR_WIDTH if result.fraction == 1 else min(round(_BAR_WIDTH * result.fraction), _BAR_WIDTH - 1)
         table.add_row(
             _plain(result.student),
             f"{number(result.score)} / {number(result.max_score)}",

@@ -17,8 +17,9 @@ from PIL import Image
 from report_sample import sample_class
 
 from autograder import assignment
-from autograder.drawings import Drawn, Picture, draw, drawings_in, drawings_path, read_drawings, write_drawings
+from autograder.drawings import Drawn, Picture, drawings_path, read_drawings, write_drawings
 from autograder.grade import seed
+from autograder.grade.draw import draw, drawings_in
 from autograder.grade.grader import Job
 from autograder.grade.workers import grade_class
 from autograder.release.programs import reference_program

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from report_sample import sample_class
 from rich.console import Console
 
@@ -25,6 +26,12 @@ def test_every_student_has_a_row_with_the_mark() -> None:
         row = next(line for line in text.splitlines() if f" {result.student} " in line)
         assert f"{result.score:g} / {result.max_score:g}" in row
     assert "2 flags" in text and "mean of 20" in text
+
+
+@pytest.mark.parametrize(("score", "filled"), [(0, 0), (5, 5), (9.9, 9), (9.999999, 9), (10, 10)])
+def test_the_bar_is_full_at_full_marks_only(score: float, filled: int) -> None:
+    result = replace(sample_class(1)[0][0], score=score, max_score=10.0)
+    assert shown([result]).count("█") == filled
 
 
 def test_names_neither_style_nor_steer_the_terminal() -> None:
