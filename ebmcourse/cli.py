@@ -54,6 +54,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
                 if not watch:
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
                 out.print("[dim]Waiting for a file to be saved; Ctrl-C ends.[/]")
+                sys.stdout.flush()  # also into a pipe
                 _wait_for_change(checks.folder)
                 out.rule()
                 checks.reload(process)

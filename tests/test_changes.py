@@ -89,14 +89,15 @@ def test_grade_reports_changes_even_if_it_is_interrupted(tiny_course: Path, tmp_
         (submitted / student / "tiny").mkdir(parents=True)
         shutil.copy(source / "tiny.py", submitted / student / "tiny")
 
-    def grade(code: int = 0) -> str:
+    def grade(*options: str, code: int = 0) -> str:
         arguments = ("grade", "tiny", str(submitted), "--out", str(tmp_path / "results"), "--seed", "1", "--unconfined")
-        done = CliRunner().invoke(main, ["--course", str(tiny_course), *arguments])
+        done = CliRunner().invoke(main, ["--course", str(tiny_course), *arguments, *options])
         assert done.exit_code == code, done.output
         return done.output
 
     assert "Graded again" not in grade()
     assert "Graded again" not in grade()  # nothing has changed, nothing is graded
+    assert "Graded again: 2; marks that changed: 0." in grade("--force")
 
     text = (source / "tiny.py").read_text()
     (submitted / "s002" / "tiny" / "tiny.py").write_text(text.replace("alpha=1", "alpha=2"))

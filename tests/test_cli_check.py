@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -94,9 +96,52 @@ def test_a_folder_that_is_no_assignment_and_a_part_that_does_not_exist_are_told_
 
 @pytest.mark.slow
 def test_ctrl_c_while_a_program_computes_reaches_the_caller(folder):
-    class Room:
+    class Process:
         def ask(self, frame, seconds):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_public_checks(folder, room=Room())
+        run_public_checks(folder, process=Process())
+
+
+@pytest.mark.slow
+def test_watch_checks_again_whenever_a_file_is_saved_until_ctrl_c(folder):
+    program = folder / "tiny.py"
+    program.write_text(STUB)
+    command = [sys.executable, "-m", "ebmcourse.cli", "check", str(folder), "--part", "1a", "--watch"]
+    default = signal.getsignal(signal.SIGINT)
+    watching = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        # a shell that starts the tests in the background lets its children ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert signal.getsignal(signal.SIGINT) == default
+    watchdog = threading.Timer(600, watching.kill)
+    watchdog.start()
+
+    def said() -> str:
+        """What is printed until it waits for the next file."""
+        lines = []
+        for line in watching.stdout:
+            lines.append(line)
+            if "Waiting for a file" in line:
+                break
+        return "".join(lines)
+
+    try:
+        assert "0 of 2 points" in said()
+        program.write_text("def double(x):\n    return 2 * x\n")
+        assert "2 of 2 points" in said()
+        program.write_text("def double(x):\n    return 2 * x)\n")
+        assert "tiny.py, line 2: unmatched" in said()
+        program.write_text("import os\n\n\ndef double(x):\n    os._exit(0)\n")
+        assert "ended the process" in said()
+        program.write_text("def double(x):\n    return x + x\n")
+        assert "2 of 2 points" in said()
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait() == 130
+    finally:
+        watchdog.cancel()
+        watching.kill()
