@@ -1,4 +1,4 @@
-"""A sample class that looks like a real one: 20 students, 25 checks, known mistakes, a few oddities."""
+"""A realistic sample class: 20 students, 25 checks, known mistakes, and a few flags."""
 
 from __future__ import annotations
 

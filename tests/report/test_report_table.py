@@ -34,11 +34,11 @@ def test_the_bar_is_full_at_full_marks_only(score: float, filled: int) -> None:
     assert shown([result]).count("█") == filled
 
 
-def test_names_neither_style_nor_steer_the_terminal() -> None:
+def test_names_cannot_control_the_terminal() -> None:
     result = replace(sample_class()[0][0], student="[red]s001\x1b[2J\n", confined=False)
     text = shown([result])
-    assert "[red]s001⟨U+001B⟩[2J" in text and "\x1b" not in text and "unconfined" in text
+    assert "[red]s001⟨U+001B⟩[2J" in text and "\x1b" not in text and "no sandbox" in text
 
 
-def test_a_class_of_nobody_is_an_empty_table() -> None:
+def test_no_results_give_an_empty_table() -> None:
     assert class_table([]).row_count == 0
