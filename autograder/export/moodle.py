@@ -1,4 +1,4 @@
-"""Moodle: the CSV that Grades → Import → CSV file takes.
+"""Moodle: the CSV file for Grades → Import → CSV file.
 
 On the page after the upload, map “Username” (or “Email address”, if the roster has mail addresses) to the user, the
 next column to the grade item, and the last column to its feedback. There is one file per assignment, because Moodle
@@ -33,7 +33,7 @@ def files(results: list[Result], known: Known) -> dict[str, bytes]:
 
 
 def _feedback(result: Result, late: Lateness | None) -> str:
-    """One line of HTML: the total, then the mistakes in the order in which to fix them."""
+    """Return one line of HTML: the total, then the mistakes in the order in which to fix them."""
     lines = [f"{number(result.score)} of {number(result.max_score)} points."]
     lines += late.sentences if late else []
     if result.confined is False:

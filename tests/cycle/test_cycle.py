@@ -161,7 +161,7 @@ def test_nbgraders_export_and_ours_agree_on_what_checks_gave(course: Course) -> 
             assert float(theirs[student]["raw_score"]) == pytest.approx(
                 results_of(course)[student].score + by_hand, abs=0.01
             )
-            share = float(ours[student]["taken_off"]) / max(results_of(course)[student].score, 1)
+            share = float(ours[student]["deducted"]) / max(results_of(course)[student].score, 1)
             assert float(theirs[student]["late_submission_penalty"]) == pytest.approx(
                 share * float(theirs[student]["raw_score"]), abs=0.01
             )

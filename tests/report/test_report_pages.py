@@ -247,7 +247,7 @@ def test_the_deduction_for_lateness_is_shown_and_counts(tmp_path: Path) -> None:
     )
     reached = results[0].score
     assert f"{0.9 * reached:g} of" in slow.text and f"The checks give {reached:g}" in slow.text
-    assert f"Handed in 1 day late. {0.1 * reached:g} points taken off." in slow.text
+    assert f"Handed in 1 day late. {0.1 * reached:g} points deducted." in slow.text
     assert "late" not in prompt.text
     overview = Page((tmp_path / "results/jem/index.html").read_text("utf-8")).text
     assert "1 submission was late" in overview and f"1 day late: −{0.1 * reached:g}" in overview
