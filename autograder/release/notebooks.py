@@ -1,12 +1,12 @@
-"""Notebooks: from a jupytext percent script to nbgrader's two forms, the instructor's and the student's.
+"""Notebooks: converts a jupytext percent script to the instructor's and the student's notebook for nbgrader.
 
-The header of a cell holds nbgrader's metadata, without what has a default::
+The header of a cell contains nbgrader's metadata, without default values::
 
     # %% nbgrader={"grade_id": "test-3-2a", "grade": true, "locked": true}
     # %% [markdown] nbgrader={"grade_id": "answer-3-1a", "grade": true, "solution": true, "points": 2}
 
-A tested cell belongs to the part in its name and is worth what the part's checks give. A solution in code is written
-as in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO that students see, the solution, ``### END SOLUTION``.
+A tested cell belongs to the part in its name and has the points of the part's checks. Solutions in code are written as
+in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO for students, the solution, ``### END SOLUTION``.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ METADATA = {
 }
 DEFAULTS = {"schema_version": 3, "grade": False, "solution": False, "locked": False, "task": False}
 
-# Where the course grades with `nbgrader autograde`, this takes the place of the `check_part` that students have.
+# For `nbgrader autograde`: replaces the students' `check_part` by one that also runs the hidden checks.
 ALL_CHECKS = """\
 ### BEGIN HIDDEN TESTS
 from autograder.grade.nbgrader_cells import check_part
 ### END HIDDEN TESTS
 """
 
-# What nbgrader puts in the place of every solution; checks know the message for “not implemented yet”.
+# nbgrader's replacement for every solution; checks recognize the exception as “not implemented yet”.
 CODE_STUB = {"python": '# YOUR CODE HERE\nraise NotImplementedError("Exercise: write what the TODO asks for.")'}
 
 
 def full_notebook(source: str, points: dict[str, float]) -> str:
-    """The instructor's notebook, JSON, for nbgrader's source folder; `points` maps each tested part to its points.
+    """Return the instructor's notebook as JSON, for nbgrader's source folder; `points` maps tested parts to points.
 
-    Raises ValueError where the metadata is not nbgrader's, or parts and tested cells do not belong together one to one.
+    Raises ValueError if the metadata is invalid for nbgrader, or parts and tested cells do not match one to one.
     """
     notebook = _notebook(source, points)
     for cell in notebook.cells:
@@ -54,12 +54,12 @@ def full_notebook(source: str, points: dict[str, float]) -> str:
 
 
 def solved_notebook(source: str, points: dict[str, float]) -> str:
-    """The notebook, JSON, of a student who has written just what the reference says."""
+    """Return the notebook with the solutions of the reference, as JSON."""
     return _text(_notebook(source, points))
 
 
 def student_notebook(source: str, points: dict[str, float]) -> str:
-    """The released notebook, JSON: what `nbgrader generate_assignment` makes of the full one, without a database."""
+    """Return the released notebook as JSON: the output of `nbgrader generate_assignment`, without a database."""
     notebook = nbformat.reads(full_notebook(source, points), as_version=4)
     config = Config({"ClearSolutions": {"code_stub": CODE_STUB}})
     try:
@@ -72,7 +72,7 @@ def student_notebook(source: str, points: dict[str, float]) -> str:
 
 
 def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
-    """The script as a notebook with whole metadata and with ids that are the same whenever it is made."""
+    """Convert the script to a notebook with complete metadata and deterministic ids."""
     notebook = jupytext.reads(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -91,27 +91,29 @@ def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
     try:
         MetadataValidator().validate_nb(notebook)
     except ValidationError as error:
-        raise ValueError(f"The notebook's cells are not as nbgrader wants them: {error.message}.") from error
+        raise ValueError(f"The notebook's cells are not valid for nbgrader: {error.message}.") from error
     nbformat.validate(notebook)
     return notebook
 
 
 def _part(grade_id: str, parts: dict[str, float]) -> str:
-    """The part to which a tested cell belongs: 3.2a for `test-3-2a`."""
+    """Return the part of a tested cell: 3.2a for `test-3-2a`."""
     for part in parts:
         if grade_id == f"test-{part.replace('.', '-')}":
             return part
-    raise ValueError(f"The tested cell {grade_id!r} belongs to no part with points, or is not the only one.")
+    raise ValueError(
+        f"The tested cell {grade_id!r} does not belong to a part with points, or is not the only one for its part."
+    )
 
 
 def _todo_first(source: str) -> str:
-    """Move the TODO of a solution in front of it: nbgrader puts the same words in the place of every solution."""
+    """Move the TODO of a solution in front of it, because nbgrader replaces every solution by the same text."""
     todo = re.compile(
         r"^(?P<indent> *)### BEGIN SOLUTION (?P<part>\S+)\n(?P=indent)# TODO (?P<text>.*\n(?:(?P=indent)#.*\n)*)", re.M
     )
     moved, count = todo.subn(r"\g<indent># TODO (\g<part>): \g<text>\g<indent>### BEGIN SOLUTION\n", source)
     if count != source.count("### BEGIN SOLUTION"):
-        raise ValueError("A solution begins with its exercise and with a line `# TODO <what to write>`.")
+        raise ValueError("A solution must begin with its exercise and a line `# TODO <what to write>`.")
     return moved
 
 
