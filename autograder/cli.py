@@ -117,7 +117,7 @@ def grade(
         raise ValueError(f"No submissions found: there is no folder {submitted}/<student>/{name}/.")
     if unconfined:
         console.print("[bold red]Warning: grading without the sandbox. Every submission runs with your permissions.[/]")
-    elif broken := failures():
+    elif broken := failures(course, [submitted, out]):
         raise Failure(f"The sandbox does not work here ({broken[0]}): run `autograder selftest` for details.")
     job = Job.of(assignment, seeds.given(seed) if seed is not None else seeds.secret(), confined=not unconfined)
     (out / name).mkdir(parents=True, exist_ok=True)
@@ -202,28 +202,39 @@ def collect(
 
 @main.command()
 @click.argument("name")
-@click.option("--only", default="", help="Grade only the cases whose kind/name contains this text.")
+@click.option(
+    "--only", default="", help="Only cases whose kind/name contains this text, and checks whose forged/id does."
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one per core).")
 @click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
 @click.pass_obj
 def quality(course: Path, name: str, only: str, workers: int | None, seed: int) -> None:
-    """Test the checks of the assignment NAME with mutants, variants and attacks."""
+    """Test the checks of the assignment NAME with mutants, variants, attacks and forged replies."""
+    from autograder.quality.forged import measure_forged
     from autograder.quality.measure import measure
     from autograder.quality.table import report
 
+    assignment = assignments.load(name, course)
     with progress_bar() as bar:
         task = bar.add_task(f"Cases of {name}", total=None)
         verdicts = list(
             measure(
-                assignments.load(name, course),
+                assignment,
                 known_seed=seed,
                 only=only,
                 workers=workers,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         )
-    Console().print(report(verdicts))
-    sys.exit(1 if any(verdict.complaint for verdict in verdicts) else 0)
+        calls = bar.add_task("Forged replies", total=None)
+        forged = measure_forged(
+            assignment,
+            known_seed=seed,
+            only=only,
+            progress=lambda done, total: bar.update(calls, completed=done, total=total),
+        )
+    Console().print(report(verdicts, forged))
+    sys.exit(1 if forged.complaints or any(verdict.complaint for verdict in verdicts) else 0)
 
 
 @main.command()
@@ -309,12 +320,13 @@ def export(
 
 
 @main.command()
-def selftest() -> None:
+@click.pass_obj
+def selftest(course: Path) -> None:
     """Test the sandbox on this machine, one line per test."""
     from autograder.sandbox.selftest import run_all
 
     broken = False
-    for title, complaint in run_all():
+    for title, complaint in run_all(course):
         broken |= complaint is not None
         mark = "[green]holds[/]" if complaint is None else "[bold red]BROKEN[/]"
         Console(highlight=False).print(f"{mark}  {title}" + (f": {complaint}" if complaint else ""))

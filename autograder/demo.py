@@ -16,7 +16,7 @@ from rich.console import Console
 from autograder import assignment as assignments
 from autograder.cli import main as autograder
 from autograder.quality.cases import load
-from autograder.sandbox import Sandbox, Unavailable
+from autograder.sandbox.outside import Sandbox, Unavailable
 
 FOLDER = Path("build") / "demo"
 

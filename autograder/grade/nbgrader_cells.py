@@ -50,7 +50,7 @@ def main() -> None:
     from autograder.grade.grader import Grader, Job
     from autograder.grade.seed import secret
     from autograder.grade.submissions import read
-    from autograder.sandbox import Unavailable
+    from autograder.sandbox.outside import Unavailable
 
     course, folder = (Path(argument) for argument in sys.argv[1:])
     assignment = load(folder.name, course)

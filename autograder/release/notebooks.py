@@ -6,20 +6,23 @@ The header of a cell contains nbgrader's metadata, without default values::
     # %% [markdown] nbgrader={"grade_id": "answer-3-1a", "grade": true, "solution": true, "points": 2}
 
 A tested cell belongs to the part in its name and has the points of the part's checks. Solutions in code are written as
-in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO for students, the solution, ``### END SOLUTION``.
+in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO for students, the solution, ``### END SOLUTION``. Their stubs
+are also the same as in ``.py`` files (`autograder.release.stubs`).
 """
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 import jupytext
 import nbformat
 from nbformat import NotebookNode
 from nbgrader.converters import GenerateAssignment
 from nbgrader.nbgraderformat import MetadataValidator, ValidationError
-from nbgrader.preprocessors import SaveCells
-from traitlets.config import Config
+from nbgrader.preprocessors import ClearSolutions, SaveCells
+from nbgrader.utils import is_solution
+
+from autograder.release.stubs import BEGIN_SOLUTION, student_version
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -34,8 +37,23 @@ from autograder.grade.nbgrader_cells import check_part
 ### END HIDDEN TESTS
 """
 
-# nbgrader's replacement for every solution; checks recognize the exception as “not implemented yet”.
-CODE_STUB = {"python": '# YOUR CODE HERE\nraise NotImplementedError("Exercise: write what the TODO asks for.")'}
+
+class MakeStubs(ClearSolutions):
+    """nbgrader's preprocessor that removes solutions; stubs in code name their exercise, as in ``.py`` files."""
+
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        """Remove the solution from a cell. Raises ValueError for markers that do not match."""
+        if cell.cell_type == "code" and is_solution(cell) and BEGIN_SOLUTION in cell.source:
+            cell.source = student_version(cell.source, f"cell {cell.id}").rstrip("\n")
+            return cell, resources
+        cleared: tuple[NotebookNode, dict[str, Any]] = super().preprocess_cell(cell, resources, cell_index)
+        return cleared
+
+
+# The steps of `nbgrader generate_assignment`, which nbgrader_config.py also sets, so that both make the same notebook.
+PREPROCESSORS = [MakeStubs if step is ClearSolutions else step for step in GenerateAssignment().preprocessors]
 
 
 def full_notebook(source: str, points: dict[str, float]) -> str:
@@ -46,8 +64,6 @@ def full_notebook(source: str, points: dict[str, float]) -> str:
     notebook = _notebook(source, points)
     for cell in notebook.cells:
         about = cell.metadata.get("nbgrader", {})
-        if about:
-            cell.source = _todo_first(cell.source)
         if cell.cell_type == "code" and about.get("grade") and not about.get("solution"):
             cell.source = ALL_CHECKS + cell.source
     return _text(notebook)
@@ -61,11 +77,10 @@ def solved_notebook(source: str, points: dict[str, float]) -> str:
 def student_notebook(source: str, points: dict[str, float]) -> str:
     """Return the released notebook as JSON: the output of `nbgrader generate_assignment`, without a database."""
     notebook = nbformat.reads(full_notebook(source, points), as_version=4)
-    config = Config({"ClearSolutions": {"code_stub": CODE_STUB}})
     try:
-        for step in GenerateAssignment().preprocessors:
+        for step in PREPROCESSORS:
             if step is not SaveCells:
-                notebook, _ = step(config=config).preprocess(notebook, {})
+                notebook, _ = step().preprocess(notebook, {})
     except RuntimeError as error:
         raise ValueError(f"nbgrader refuses the notebook: {error}") from error
     return _text(notebook)
@@ -104,17 +119,6 @@ def _part(grade_id: str, parts: dict[str, float]) -> str:
     raise ValueError(
         f"The tested cell {grade_id!r} does not belong to a part with points, or is not the only one for its part."
     )
-
-
-def _todo_first(source: str) -> str:
-    """Move the TODO of a solution in front of it, because nbgrader replaces every solution by the same text."""
-    todo = re.compile(
-        r"^(?P<indent> *)### BEGIN SOLUTION (?P<part>\S+)\n(?P=indent)# TODO (?P<text>.*\n(?:(?P=indent)#.*\n)*)", re.M
-    )
-    moved, count = todo.subn(r"\g<indent># TODO (\g<part>): \g<text>\g<indent>### BEGIN SOLUTION\n", source)
-    if count != source.count("### BEGIN SOLUTION"):
-        raise ValueError("A solution must begin with its exercise and a line `# TODO <what to write>`.")
-    return moved
 
 
 def _text(notebook: NotebookNode) -> str:

@@ -41,7 +41,7 @@ def test_the_cells_check_the_definitions_in_the_kernel(note, released):
     """1a has a public check with 2 points, 1b only a hidden one. The notebook need not be saved."""
     stub = executed(released, "note")
     assert marks(stub) == {"test-1a": 0, "test-1b": 0} and printed(stub, "stderr") == []
-    assert printed(stub, "stdout") == ["Not yet: Exercise: write what the TODO asks for.\n"]
+    assert printed(stub, "stdout") == ["Not yet: Exercise 1a: Return twice x.\n"]
     (released / "note.ipynb").write_text(solved(note), "utf-8")
     assert marks(executed(released, "note")) == {"test-1a": 2, "test-1b": 0}
     changed_later = {"cell": "double", "after": "FACTOR = 3.0"}

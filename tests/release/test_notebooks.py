@@ -86,7 +86,7 @@ def test_the_students_notebook_has_the_todo_instead_of_the_solution():
     text = student_notebook(SCRIPT, POINTS)
     assert source_of(text, "triple") == (
         'def triple(x):\n    """Three times x."""\n    # TODO (1c): Return three times x.\n    # That is a number.\n'
-        '    # YOUR CODE HERE\n    raise NotImplementedError("Exercise: write what the TODO asks for.")'
+        '    raise NotImplementedError("Exercise 1c: Return three times x.")'
     )
     assert source_of(text, "answer-1d") == "YOUR ANSWER HERE"
     assert "hidden_factor" in full_notebook(SCRIPT, POINTS) and "model answer" in full_notebook(SCRIPT, POINTS)
@@ -127,7 +127,7 @@ def test_a_notebook_is_reproducible(make):
         ('"points": 4', '"locked": false', "does not have points"),
         ("# TODO Return", "# Return", "TODO"),
         ("SOLUTION 1c", "SOLUTION", "TODO"),
-        ("    ### END SOLUTION\n", "", "no end solution"),
+        ("    ### END SOLUTION\n", "", "not closed"),
         ('"solution": true}\ndef', '"locked": true}\ndef', "non-solution cell"),
     ],
 )
@@ -276,10 +276,10 @@ def test_once_written_hides_only_not_implemented_errors(capfd):
 # With nbgrader itself
 
 CONFIG = """
-from autograder.release.notebooks import CODE_STUB
+from autograder.release.notebooks import PREPROCESSORS
 
 c = get_config()
-c.ClearSolutions.code_stub = CODE_STUB
+c.GenerateAssignment.preprocessors = PREPROCESSORS
 c.CourseDirectory.course_id = "tiny"
 c.CourseDirectory.source_directory = "source"
 c.CourseDirectory.release_directory = "assignments"

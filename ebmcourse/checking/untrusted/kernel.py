@@ -7,6 +7,7 @@ names, its random number generators, and the settings of torch.
 from __future__ import annotations
 
 import random
+import re
 import signal
 import sys
 import threading
@@ -33,7 +34,7 @@ class KernelProcess:
 
     def ask(self, frame: bytes, seconds: float) -> bytes:
         with _unchanged(vars(self._main)), _Alarm(seconds) as alarm:
-            reply = answer(decode(frame), self._student, self._probes, lambda file: False)
+            reply = answer(decode(frame), self._student, self._probes, _is_cell)
         if alarm.rang == signal.SIGINT:
             raise KeyboardInterrupt
         if alarm.rang:
@@ -42,6 +43,11 @@ class KernelProcess:
 
     def close(self) -> None:
         """Do nothing: the kernel goes on."""
+
+
+def _is_cell(file: str) -> bool:
+    """Whether a file of a traceback is a cell of the notebook."""
+    return re.search(r"ipykernel_\d+|<ipython-input", file) is not None
 
 
 class _Stopped(BaseException):

@@ -1,4 +1,4 @@
-"""What a submission cannot do, wall by wall, and what it must still be able to do."""
+"""What a submission cannot do, and what it must still be able to do."""
 
 import os
 import socket
@@ -10,23 +10,9 @@ import pytest
 import ebmcourse
 from autograder.assignment import COURSE
 from autograder.sandbox.limits import MIB
-from autograder.sandbox.selftest import PROOFS, SMALL, failures
+from autograder.sandbox.selftest import SMALL
 from ebmcourse.checking import probe
 from ebmcourse.checking.observer import NoObservation
-
-
-@pytest.mark.slow
-def test_every_proof_of_the_selftest_holds(needs_sandbox):
-    assert failures() == []
-
-
-def test_the_selftest_can_fail():
-    """Outside of the sandbox, the same probes find what they must not find inside."""
-    arguments = {"course_files": str(COURSE), "private_places": str(Path.home())}
-    for proof in PROOFS:
-        name = proof.probe.__name__
-        if name in ("course_files", "processes", "stray_memory"):
-            assert not proof.holds(proof.probe(None, arguments.get(name, ""))), proof.title
 
 
 @probe
@@ -36,20 +22,20 @@ def reach(student, port):
     families = {"internet": (socket.AF_INET, ("127.0.0.1", port)), "name": (socket.AF_UNIX, "\0ebm-test-server")}
     reached = []
     for name, (family, address) in families.items():
-        with socket.socket(family) as line:
-            try:
+        try:
+            with socket.socket(family) as line:
                 line.connect(address)
                 reached.append(name)
-            except OSError:
-                pass
-    return {"reached": reached, "interfaces": [name for _, name in socket.if_nameindex()]}
+        except OSError:
+            pass
+    return reached
 
 
-def test_cannot_use_the_network(inmate):
+def test_cannot_use_the_network(submission):
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as named:
         named.bind("\0ebm-test-server")
         named.listen()
-        assert inmate().ask(reach, tcp.getsockname()[1]) == {"reached": [], "interfaces": ["lo"]}
+        assert submission().ask(reach, tcp.getsockname()[1]) == []
 
 
 @probe
@@ -59,11 +45,12 @@ def readable(student, places):
     return [place for place in places if os.path.exists(place) and (os.path.isfile(place) or os.listdir(place))]
 
 
-def test_cannot_read_what_is_not_python(inmate):
+def test_cannot_read_what_is_not_python(submission):
     grader = [str(COURSE / name) for name in ("solutions", "autograder", "tests", "assignments", ".git", "README.md")]
-    machine = ["/etc/passwd", "/etc/hostname", "/etc/resolv.conf", "/home", "/var", "/run", "/sys", "/boot", "/proc"]
-    assert inmate().ask(readable, [*grader, *machine, str(Path.home() / ".config")]) == []
-    assert inmate().ask(readable, [os.path.dirname(ebmcourse.__file__)]) != []
+    machine = ["/etc/passwd", "/etc/hostname", "/etc/resolv.conf", "/var", "/run", "/sys", "/boot", "/proc", "/dev/shm"]
+    machine += ["/usr/share", "/usr/local/share", "/usr/src", "/usr/include", "/usr/lib/systemd", "/dev/ptmx"]
+    assert submission().ask(readable, [*grader, *machine, str(Path.home() / ".config")]) == []
+    assert submission().ask(readable, [os.path.dirname(ebmcourse.__file__)]) != []
 
 
 @probe
@@ -80,14 +67,14 @@ def importable(student, names):
     return found
 
 
-def test_cannot_import_the_grader(inmate):
-    names = ["autograder", "ebmcourse.checking.judge", "autograder.release.build", "solutions", "ebmcourse.gtn"]
-    assert inmate().ask(importable, names) == ["ebmcourse.gtn"]
+def test_cannot_import_the_grader(submission):
+    names = ["autograder", "autograder.grade.grader", "autograder.release.build", "solutions", "ebmcourse.gtn"]
+    assert submission().ask(importable, names) == ["ebmcourse.gtn"]
 
 
 @probe
 def gained(student):
-    """What worked of all that could bring privileges, other processes or other worlds."""
+    """What worked of all that could bring privileges, other processes or other namespaces."""
     import ctypes
     import os
 
@@ -125,8 +112,8 @@ def gained(student):
     return gained
 
 
-def test_cannot_gain_privileges_processes_or_worlds(inmate):
-    assert inmate().ask(gained) == []
+def test_cannot_gain_privileges_processes_or_namespaces(submission):
+    assert submission().ask(gained) == []
 
 
 @probe
@@ -144,8 +131,8 @@ def killed(student):
     return {"self": os.getpid(), "parent": os.getppid(), "reached": reached}
 
 
-def test_sees_no_process_but_itself(inmate):
-    assert inmate().ask(killed) == {"self": 1, "parent": 0, "reached": []}
+def test_sees_no_process_but_itself(submission):
+    assert submission().ask(killed) == {"self": 1, "parent": 0, "reached": []}
 
 
 @probe
@@ -168,7 +155,7 @@ def written(student, places):
     return written
 
 
-def test_cannot_write_anywhere_but_to_its_own_tmp(inmate):
+def test_cannot_write_anywhere_but_to_its_own_tmp(submission):
     places = [
         "/",
         "/dev",
@@ -183,7 +170,7 @@ def test_cannot_write_anywhere_but_to_its_own_tmp(inmate):
     ]
     parents = [parent for parent in Path(ebmcourse.__file__).parents if parent != Path("/")]
     places += [str(parent) for parent in parents if not parent.is_relative_to("/tmp")]  # which is its own
-    assert inmate(work="x = 1").ask(written, [*places, "/tmp"]) == ["/tmp"]
+    assert submission(work="x = 1").ask(written, [*places, "/tmp"]) == ["/tmp"]
 
 
 @probe
@@ -193,9 +180,9 @@ def hoard(student, step):
         hoard.append(bytearray(step))
 
 
-def test_cannot_hoard_memory(inmate):
+def test_cannot_hoard_memory(submission):
     for step in (64 * MIB, 1 * MIB, 4096):
-        greedy = inmate()
+        greedy = submission()
         with pytest.raises(NoObservation) as lost:
             greedy.ask(hoard, step)
         assert lost.value.status == "memory"
@@ -238,8 +225,8 @@ def bombs(student, tmp_files):
     return {"threads": threads, "files": files, "size": size, "open": len(opened)}
 
 
-def test_bombs_end_at_their_limits(inmate):
-    counts = inmate().ask(bombs, SMALL["tmp_files"])
+def test_threads_files_and_descriptors_end_at_their_limits(submission):
+    counts = submission().ask(bombs, SMALL["tmp_files"])
     limits = {"threads": "threads", "files": "tmp_files", "size": "tmp_bytes", "open": "open_files"}
     assert all(1 <= counts[name] <= SMALL[limit] for name, limit in limits.items()), counts
 
@@ -251,19 +238,19 @@ def surroundings(student):
 
     return {
         "environment": dict(os.environ),
-        "arguments": sys.argv,
+        "arguments": sys.argv + sys.orig_argv,
         "folder": os.listdir("."),
         "tmp": os.listdir("/tmp"),
     }
 
 
-def test_nothing_says_who_is_graded_or_that_anybody_is(inmate):
-    seen = inmate(work="x = 1").ask(surroundings)
+def test_nothing_tells_who_is_graded_or_that_this_is_grading(submission):
+    seen = submission(work="x = 1").ask(surroundings)
     of_the_grader = {name for name, value in seen["environment"].items() if os.environ.get(name) == value}
     assert of_the_grader <= {"LANG", "PWD", "MPLBACKEND", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"}
-    assert "PYTEST_CURRENT_TEST" not in seen["environment"] and seen["arguments"] == [""]
+    assert "PYTEST_CURRENT_TEST" not in seen["environment"] and seen["arguments"] == ["", ""]
     homes = [Path(place) for place in (sys.prefix, sys.base_prefix, ebmcourse.__file__)]
-    python = {home.parts[2] for home in homes if home.is_relative_to("/tmp")}  # it has to be there, if it is
+    python = {home.parts[2] for home in homes if home.is_relative_to("/tmp")}  # if Python is there, it has to be seen
     assert seen["folder"] == ["work.py"] and set(seen["tmp"]) - python == {"submission"}
 
 
@@ -291,13 +278,87 @@ def ordinary(student):
     with tempfile.TemporaryDirectory() as folder:
         torch.save({"x": torch.arange(3)}, f"{folder}/x.pt")
         loaded = torch.load(f"{folder}/x.pt", weights_only=True)["x"]
-        sqlite3.connect(f"{folder}/x.db").execute("create table t (x)")
+    sqlite3.connect(":memory:").execute("create table t (x)")  # in a file it would need locks
     x = torch.arange(3.0, requires_grad=True)
     (x**2).sum().backward()
     return {"threads": len(results), "loaded": loaded, "gradient": x.grad, "answer": student.work.answer}
 
 
-def test_honest_programs_notice_nothing(inmate):
-    seen = inmate(work="import sys\nprint('x' * 10**6, file=sys.stderr)\nanswer = 42\n").ask(ordinary)
+def test_honest_programs_notice_nothing(submission):
+    seen = submission(work="import sys\nprint('x' * 10**6, file=sys.stderr)\nanswer = 42\n").ask(ordinary)
     assert seen["threads"] == 4 and seen["answer"] == 42
     assert seen["loaded"].tolist() == [0, 1, 2] and seen["gradient"].tolist() == [0, 2, 4]
+
+
+@probe
+def crash(student):
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    return [libc.prctl(3, 0, 0, 0, 0), libc.prctl(4, 1, 0, 0, 0)]  # PR_GET_DUMPABLE, PR_SET_DUMPABLE
+
+
+def test_a_crash_sends_no_memory_to_the_crash_reporter_of_the_host(submission):
+    assert submission().ask(crash) == [0, -1]
+
+
+@probe
+def burn(student):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CPU, (1, 1))
+    while True:
+        pass
+
+
+def test_the_limit_on_cpu_time_ends_a_process_that_is_the_first_of_its_namespace(submission):
+    with pytest.raises(NoObservation) as lost:
+        submission().ask(burn, seconds=30.0)
+    assert lost.value.status == "error"
+
+
+@probe
+def changed_proc(student):
+    import os
+
+    try:
+        os.chmod("/proc", 0o755)
+        open("/proc/x", "w").close()
+    except OSError as error:
+        return error.strerror
+    return os.listdir("/proc")
+
+
+def test_the_empty_proc_is_read_only(submission):
+    assert submission().ask(changed_proc) == "Read-only file system"
+
+
+@probe
+def copies(student):
+    """What copying files and asking for limits needs, which the filter of system calls must not break."""
+    import os
+    import resource
+    import shutil
+    import subprocess
+    import tempfile
+
+    folder = tempfile.mkdtemp()
+    with open(f"{folder}/a", "w") as file:
+        file.write("text")
+    shutil.copy2(f"{folder}/a", f"{folder}/b")
+    shutil.copytree(folder, f"{folder}2")
+    os.replace(f"{folder}/b", f"{folder}2/c")
+    try:
+        subprocess.run(["true"])
+        process = "started"
+    except OSError as error:
+        process = type(error).__name__
+    shutil.rmtree(folder)
+    resource.getrlimit(resource.RLIMIT_AS)
+    return [sorted(os.listdir(f"{folder}2")), shutil.get_terminal_size().columns, os.cpu_count() > 0, process]
+
+
+def test_files_can_be_copied_and_a_new_process_is_an_ordinary_error(submission):
+    names, columns, has_cpus, process = submission().ask(copies)
+    assert names == ["a", "b", "c"]
+    assert columns == 80 and has_cpus and process in ("PermissionError", "OSError", "FileNotFoundError")

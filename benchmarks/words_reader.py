@@ -1,8 +1,8 @@
-"""The reference reader: from word images to text by energies and Viterbi paths.
+"""The reference reader: from word images to text with energies and Viterbi paths.
 
-A small network gives every 32 x 18 window 27 energies. Training lays the letters of a word along its windows by
-the path of least energy, and lowers the energies on that path against all others. This is what the exercise
-asks for, with more care where the exercise is kept simple; docs/words.md says what that is and what it is worth.
+A small network gives each 32 x 18 window 27 energies. Training aligns the letters of a word with its windows along
+the path of least energy, and lowers the energies on that path relative to all others. The exercise does the same in a
+simpler form; docs/words.md lists what this reader adds and how well it reads.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ebmcourse.lattice import Alignment, Trie, lexicon_decode, viterbi
 class WindowNet(nn.Module):
     """Energies of every 32 x 18 window, 4 pixels apart: (B, 32, W) -> (B, L, 27).
 
-    Three valid convolutions whose common receptive field is one window: a wide image gives what its windows
-    would give one by one.
+    Three convolutions without padding, whose receptive field is one window: a wide image gives the same energies
+    as its windows one by one.
     """
 
     def __init__(self, channels: tuple[int, int, int] = (16, 32, 96)):
@@ -54,17 +54,17 @@ class WindowNet(nn.Module):
 
 
 def blanked(letters: Tensor, blank: int = BETWEEN) -> Tensor:
-    """The labels of the lattice: (B, N) letters -> (B, 2N + 1), the blank before, between and after them."""
+    """The labels of the lattice: (B, N) letters -> (B, 2N + 1), with a blank before, between and after them."""
     labels = torch.full((letters.shape[0], 2 * letters.shape[1] + 1), blank)
     labels[:, 1::2] = letters
     return labels
 
 
 def best_paths(energies: Tensor, counts: Tensor, letters: Tensor, lengths: Tensor, blank: int = BETWEEN) -> Alignment:
-    """The path of least energy of every word through _c_a_t_, whose first and last blank may be left out.
+    """The path of least energy of each word through _c_a_t_, where the first and the last blank are optional.
 
-    energies: (B, L, C); counts: (B,) true numbers of windows; letters: (B, N); lengths: (B,) true numbers of
-    letters. ValueError where a word has fewer windows than letters and gaps between them.
+    energies: (B, L, C); counts: (B,) true numbers of windows; letters: (B, N); lengths: (B,) true numbers of letters
+    raises ValueError: a word has fewer windows than letters and blanks between them
     """
     return viterbi(energies, blanked(letters, blank), counts, 2 * lengths + 1, optional_first=True, optional_last=True)
 
@@ -79,11 +79,11 @@ MIDDLE = 17
 """The row in the middle of small letters."""
 STRETCHES_ACROSS, STRETCHES_DOWN = (0.87, 1.0, 1.15, 1.3), (0.87, 1.0, 1.15)
 SHIFTS = (-3.0, -1.5, 0.0, 1.5)
-"""What `read_any_font` tries; fonts sit low in an image more often than high."""
+"""The changes that `read_any_font` tries. Fonts sit too low in the image more often than too high."""
 
 
 class Reader:
-    """A trained network, the margin that it wants beside the word, and how far words are stretched for it."""
+    """A trained network, with the margin in pixels and the horizontal stretch that its input images need."""
 
     def __init__(self, net: nn.Module, margin: int, stretch: float = 1):
         self.net = net.eval()
@@ -97,15 +97,15 @@ class Reader:
         return self.net(padded), counts
 
     def read(self, images: Tensor, widths: Tensor) -> list[str]:
-        """The best class of every window, repetitions merged, blanks dropped."""
+        """The texts: the class of least energy in each window, repetitions merged, blanks dropped."""
         energies, counts = self.energies(images, widths)
         return [collapse(row[:count]) for row, count in zip(energies.argmin(2).tolist(), counts, strict=True)]
 
     def read_any_font(self, images: Tensor, widths: Tensor) -> list[str]:
-        """As `read`, in letters of any size and height: the energy is minimised over these as well.
+        """Like `read`, but for letters of unknown size and position, over which the energy is minimised too.
 
-        Every word is tried under all combinations of STRETCHES and SHIFTS. The one counts in which the windows are
-        surest: that of the least mean over the windows of min −log p(class | window).
+        Each word is read under all combinations of STRETCHES_ACROSS, STRETCHES_DOWN and SHIFTS. The reading with the
+        most certain windows is returned: the one with the least mean of min −log p(class | window) over the windows.
         """
         best = torch.full((len(images),), torch.inf)
         texts = [""] * len(images)
@@ -121,13 +121,13 @@ class Reader:
         return texts
 
     def read_words(self, images: Tensor, widths: Tensor, lexicon: Trie) -> list[str]:
-        """The word of the lexicon whose best path has the least energy: exactly, every word is scored."""
+        """The word of the lexicon whose best path has the least energy. The search is exact."""
         energies, counts = self.energies(images, widths)
         return lexicon_decode(energies, lexicon, counts, BETWEEN, may_join=False).words
 
 
 def stretched(images: Tensor, widths: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """Wider images, whose letters get more windows, and their true widths."""
+    """The images stretched horizontally, so that letters get more windows, and their true widths."""
     if factor == 1:
         return images, widths
     width = math.ceil(images.shape[2] * factor)
@@ -140,12 +140,12 @@ def warp(
 ) -> tuple[Tensor, Tensor]:
     """Words (B, 32, W) of true widths (B,), each stretched, moved down and slanted by its own amount (B,).
 
-    The middle row of the letters stays where it is. Returns images (B, 32, W') and their true widths (B,).
+    Stretching keeps the middle row of the letters in place. Returns images (B, 32, W') and their true widths (B,).
     """
     height, width = images.shape[1:]
     across, down, shift, slant = (values[:, None, None] for values in (across, down, shift, slant))
     new_widths = (widths * across.flatten()).ceil().long()
-    # Where in the old image lies the ink of row y and column x of the new one?
+    # For row y and column x of the new image: the coordinates of that point in the old one.
     y = torch.arange(height)[None, :, None] - MIDDLE - shift
     x = torch.arange(int(new_widths.max()))[None, None, :] / across + slant * y
     y = (y / down + MIDDLE).expand_as(x)
@@ -154,14 +154,12 @@ def warp(
 
 
 def with_margin(images: Tensor, widths: Tensor, margin: int) -> tuple[Tensor, Tensor]:
-    """Images with `margin` empty columns on both sides, and the numbers of windows (B,) that they have then."""
+    """Images with `margin` empty columns on both sides, and their new numbers of windows (B,)."""
     return nn.functional.pad(images, (margin, margin)), window_counts(widths + 2 * margin)
 
 
 def collapse(classes: list[int], alphabet: Sequence[str] = ascii_lowercase) -> str:
-    """The text of a sequence of classes: repetitions are one letter, and the blank, which comes after the
-    alphabet, parts equal letters.
-    """
+    """The text of a sequence of classes: merge repetitions, then drop the blank, whose class follows the alphabet."""
     return "".join(alphabet[label] for label, _ in groupby(classes) if label != len(alphabet))
 
 
@@ -169,16 +167,17 @@ def collapse(classes: list[int], alphabet: Sequence[str] = ascii_lowercase) -> s
 class Recipe:
     """How to train.
 
+    steps, batch: number of optimizer steps, and words per step
+    rate, weight_decay: of AdamW
+    warm_up, decay: fractions of the steps in which the learning rate rises to `rate`, and falls to zero at the end
+    margin: empty columns on both sides of each word
+    lengths: smallest and largest number of letters; all lengths are equally likely
+    conditions: (jitter, noise, weight); a condition is drawn with probability proportional to its weight
     fonts: shipped faces or font files, each equally likely
-    lengths: fewest and most letters, all lengths equally likely
-    conditions: (jitter, noise) and how often each is drawn, in proportion
-    keep: says which words may be trained on
-    distorted: draw every word with another stretch, slant, height and weight of strokes, so that what is
-        learnt holds for fonts that were not seen
-    stretch: widen all words by this factor, in training and in reading; narrow letters have too few windows
-        otherwise
-    channels: of the network's three layers
-    warm_up, decay: parts of the steps in which the rate rises to `rate`, and at the end falls to zero
+    keep: whether a word may be used for training
+    distorted: give each word its own stretch, slant, height and stroke weight, to generalise to unseen fonts
+    stretch: widen all words by this factor, in training and in reading, so that narrow letters get enough windows
+    channels: of the three convolutions
     """
 
     steps: int = 1500
@@ -202,17 +201,17 @@ class Recipe:
     channels: tuple[int, int, int] = (16, 32, 96)
 
     def factor(self, step: int) -> float:
-        """The learning rate at a step, as a part of `rate`."""
+        """The learning rate at a step, as a fraction of `rate`."""
         done = step / self.steps
         return min(1, (step + 1) / max(1, self.warm_up * self.steps), (1 - done) / self.decay)
 
 
 POOL = 16
-"""Batches that are drawn together and sorted by length, so that a batch holds little padding."""
+"""Number of batches that are drawn together and sorted by length, so that a batch has little padding."""
 
 
 def batches(recipe: Recipe, seed: int) -> Iterator[Batch]:
-    """Endless training batches, each of words of about one length."""
+    """Endless training batches; the words of a batch have nearly the same length."""
     rng = np.random.default_rng(seed)
     words = CustomWordsDataset(1, custom_fonts_path=[font_path(str(font)) for font in recipe.fonts], seed=seed)
     weights = np.array([weight for _, _, weight in recipe.conditions])
@@ -239,14 +238,14 @@ def batches(recipe: Recipe, seed: int) -> Iterator[Batch]:
 STRETCH_ACROSS, STRETCH_DOWN = (0.74, 1.28), (0.78, 1.28)
 SHIFT, SLANT = (-4.0, 5.0), (-0.15, 0.3)
 BLUR, GAIN, DARKEN = (0.0, 1.0), (1.0, 2.7), (0.0, 0.3)
-"""How far `distort` goes: in each direction about as far as fonts differ."""
+"""The ranges of `distort`, about as wide as the differences between fonts."""
 
 
 def distort(images: Tensor, widths: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """The same words as other types and hands would write them.
+    """The same words with other shapes of letters, as if in other fonts or by other hands.
 
-    Every word is stretched by its own factors in both directions, slanted, moved up or down, and its strokes
-    become thinner or bolder: blurred, then multiplied and darkened.
+    Each word is stretched in both directions, slanted and moved up or down by random amounts of its own. Its strokes
+    become thinner or bolder: they are blurred, multiplied and darkened.
 
     images: (B, 32, W), widths: (B,) true widths
     returns: images (B, 32, W') and their true widths (B,)
@@ -268,10 +267,10 @@ def train(
     progress: Callable[[int, float], None] | None = None,
     start: Reader | None = None,
 ) -> Reader:
-    """Train a reader by Viterbi paths alone: from nothing, or a copy of the reader `start` further.
+    """Train a reader with Viterbi paths alone, from random weights or from those of `start`, which does not change.
 
-    `progress(step, loss)` is called after every step. The seed fixes words, images and the network's first
-    weights; torch's global generator is left as it was.
+    progress: called as progress(step, loss) after every step
+    seed: determines words, images and initial weights; the state of torch's global generator is kept
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

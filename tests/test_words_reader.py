@@ -1,23 +1,18 @@
-"""The reference reader: its lattice and its decoding against all paths written out, and that it learns to read."""
+"""The reference reader: lattice and decoding against brute force over all paths, and that it learns to read."""
 
-import sys
 from itertools import groupby, pairwise, product
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import words_reader as reader
 from ebmcourse.data.words import ALPHABET_SIZE, BETWEEN, SimpleWordsDataset, collate_fn, window_counts
 from ebmcourse.lattice import Trie
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "solutions" / "structured_prediction"))
-
-import reader
-
 
 def paths(word: list[int], frames: int) -> list[tuple[int, ...]]:
-    """All labellings through _c_a_t_: letters and gaps in order, the gaps at both ends left out or not."""
+    """All sequences of labels through _c_a_t_: letters and blanks in order, with or without those at the ends."""
     inner = [label for letter in word for label in (letter, BETWEEN)][:-1]
     wanted = [[BETWEEN] * first + inner + [BETWEEN] * last for first, last in product((0, 1), repeat=2)]
     labellings = product(sorted({*word, BETWEEN}), repeat=frames)
@@ -90,7 +85,7 @@ def test_collapse(classes, text):
     assert reader.collapse(classes) == text
 
 
-def test_a_wide_image_gives_what_its_windows_give_one_by_one():
+def test_a_wide_image_gives_the_same_energies_as_its_windows_one_by_one():
     net = reader.train(reader.Recipe(steps=2, batch=8, lengths=(1, 2)), 0).net
     image = SimpleWordsDataset(1).draw_text("hello")[None]
     windows = image.unfold(2, 18, 4)[0].transpose(0, 1)
@@ -104,19 +99,19 @@ def trained():
     return reader.train(recipe, 0, lambda step, loss: losses.append(loss)), losses
 
 
-def test_it_learns_to_read(trained):
+def test_the_reader_learns_to_read(trained):
     read, losses = trained
     assert sum(losses[-10:]) < sum(losses[:10]) / 5
     batch = collate_fn(list(SimpleWordsDataset(4, 100, min_length=1, seed=1)))
     right = [text == word for text, word in zip(read.read(batch.images, batch.widths), batch.texts, strict=True)]
     assert sum(right) >= 90
-    # The right word stands among others of its length that differ in one letter.
+    # The lexicon also holds words of the same length that differ in the last letter.
     rivals = {text[:-1] + letter for text in batch.texts for letter in "aeinrst"} | set(batch.texts)
     words = read.read_words(batch.images, batch.widths, Trie(rivals))
     assert sum(text == word for text, word in zip(words, batch.texts, strict=True)) >= sum(right)
 
 
-def test_neither_padding_nor_neighbours_in_the_batch_change_what_is_read(trained):
+def test_padding_and_the_rest_of_the_batch_do_not_change_the_energies(trained):
     read, _ = trained
     words = SimpleWordsDataset(1)
     batch = collate_fn([(words.draw_text(text), text) for text in ("a", "longest", "by")])
@@ -128,7 +123,7 @@ def test_neither_padding_nor_neighbours_in_the_batch_change_what_is_read(trained
         torch.testing.assert_close(alone[0], together[item, :count], rtol=1e-4, atol=1e-4)
 
 
-def test_a_seed_repeats_the_training_and_leaves_torchs_generator_alone():
+def test_a_seed_repeats_the_training_and_does_not_touch_the_global_generator():
     recipe = reader.Recipe(steps=3, batch=8, lengths=(1, 2))
     state = torch.get_rng_state()
     first, again, other = (reader.train(recipe, seed).net.state_dict() for seed in (1, 1, 2))
@@ -146,7 +141,7 @@ def test_reading_any_font_finds_where_the_letters_are(trained):
     assert right[0] < 10 and right[1] > 30
 
 
-def test_reading_any_font_takes_the_change_with_the_least_doubt(trained):
+def test_reading_any_font_returns_the_most_certain_reading(trained):
     read, _ = trained
     image, width = SimpleWordsDataset(1).draw_text("by")[None], torch.tensor([36])
     readings = {}
@@ -183,7 +178,7 @@ def test_warp_moves_down_and_stretches():
     assert ink(2, 1, 0, 0) == (40, [40], [17], 10, 18)
 
 
-def test_training_goes_on_from_a_reader_and_leaves_it_as_it_was(trained):
+def test_training_continues_from_a_reader_without_changing_it(trained):
     read, losses = trained
     before = {name: value.clone() for name, value in read.net.state_dict().items()}
     further: list[float] = []
@@ -200,7 +195,7 @@ def test_words_kept_out_are_never_drawn():
     assert all(text < "n" for batch in batches for text in batch.texts)
 
 
-def test_the_rate_rises_stays_and_falls_to_zero():
+def test_the_learning_rate_rises_stays_and_falls_to_zero():
     recipe = reader.Recipe(steps=100, warm_up=0.1, decay=0.5)
     factors = [recipe.factor(step) for step in range(101)]
     assert factors[9] == factors[50] == 1 and factors[100] == 0
