@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from autograder.sandbox import Sandbox, SandboxProcess, Unavailable
+from autograder.sandbox.outside import Sandbox, SandboxProcess, Unavailable
 from autograder.sandbox.selftest import SMALL
 from ebmcourse.checking import probe
 from ebmcourse.checking.observation import encode
