@@ -13,7 +13,7 @@ from autograder.export.markdown import harmless
 
 # The elements and attributes that the renderer itself creates from markdown.
 TAGS = {f"h{n}" for n in range(1, 7)} | {"p", "em", "strong", "code", "pre", "a", "ul", "ol", "li", "blockquote", "hr"}
-TAGS |= {"br", "del", "img", "table", "thead", "tbody", "tr", "th", "td"}
+TAGS |= {"br", "del", "img", "table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd"}
 TAGS |= {"div", "span"}  # around formulas and highlighted code
 ATTRIBUTES = {"href", "src", "alt", "title", "class", "id", "align", "style", "start"}
 
@@ -130,6 +130,7 @@ PIECES = st.sampled_from(
 @example("<![a](attachment:a.png)")
 @example("[![a](attachment:a.png)](javascript:x)")
 @example("[<](https://x)")
+@example("<\n: ")
 def test_any_combination_of_pieces_is_harmless(text: str) -> None:
     assert Found(shown(text)).complaints == []
 
