@@ -18,12 +18,12 @@ from ebmcourse.checking import probe
 
 @probe
 def held(value, depth=0):
-    """The total size of all tensors and arrays that can be reached from `value`, except those of networks."""
+    """The total size of all tensors and arrays that can be reached from `value`, except those of the network."""
     if isinstance(value, torch.Tensor):
         return value.numel()
     if isinstance(value, np.ndarray):
         return value.size
-    if depth > 5 or isinstance(value, nn.Module):
+    if depth > 5 or isinstance(value, Slope):
         return 0
     items = list(value.values()) if isinstance(value, dict) else []
     items += value if isinstance(value, list | tuple | set | deque) else []
