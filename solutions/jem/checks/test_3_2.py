@@ -233,7 +233,7 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
     """With `y`, `forward` returns the logit of each image's own class, one number per image."""
 
     def own(z):
-        return z.gather(1, labels[:, None]).squeeze(1)
+        return z.gather(1, chosen[:, None]).squeeze(1)
 
     mistakes = {
         "This is the exponential of the logit. f(x, y) is the logit itself.": lambda z: own(z).exp(),
@@ -241,24 +241,35 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
             lambda z: own(z)[:, None]
         ),
         "The shape is (B, B): these are the logits of all labels for each image. Use only its own label.": (
-            lambda z: z[:, labels]
+            lambda z: z[:, chosen]
         ),
         "The sign is wrong: this is the energy E. The network returns f = -E.": lambda z: -own(z),
         "This is log q(y|x). f(x, y) is the logit itself, without log_softmax.": lambda z: own(z.log_softmax(1)),
         "The labels are ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
         "This is the largest logit. Use the logit of the label.": lambda z: z.amax(1),
+        "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: own(
+            z
+        ).squeeze(),
     }
-    got, want = run(energy_of, weights, images, logits, labels, 1.0)
-    assert_either_way(got, want, lambda got, want: judge_energy(got, want, logits, mistakes))
+    # All labels may be 0, and a batch may be a single image.
+    for count, chosen in ((6, labels), (6, 0 * labels), (1, labels[:1])):
+        given = logits[:count]
+        got, want = run(energy_of, weights, images[:count], given, chosen, 1.0)
+        assert_either_way(got, want, lambda got, want, given=given: judge_energy(got, want, given, mistakes))
 
 
 ### BEGIN HIDDEN TESTS
 @exercise("3.2b", points=0.5, hint="For K = 1, return the single output, shape (B,): the logsumexp does this.")
 def test_energy_with_one_output(run, weights, images, logits):
     """For K = 1, `forward` returns the single output, shape (B,)."""
-    mistakes = {"The shape is (B, 1), not (B,). Remove the axis of the classes.": lambda z: z}
-    got, want = run(energy_of, weights, images, logits[:, :1], None, 1.0)
-    assert_either_way(got, want, lambda got, want: judge_energy(got, want, logits[:, :1], mistakes))
+    mistakes = {
+        "The shape is (B, 1), not (B,). Remove the axis of the classes.": lambda z: z,
+        "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: z.squeeze(),
+    }
+    for count in (6, 1):
+        given = logits[:count, :1]
+        got, want = run(energy_of, weights, images[:count], given, None, 1.0)
+        assert_either_way(got, want, lambda got, want, given=given: judge_energy(got, want, given, mistakes))
 
 
 @exercise("3.2b", points=0.5, hint="The exponential of a large number is infinite. Use torch.logsumexp.")

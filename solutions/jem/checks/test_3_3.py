@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from stand_ins import Slope, held, isolate
+from torch import nn
 
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
 
@@ -64,7 +65,8 @@ def chains_over_calls(student, labels, size, drift, noise):
 
     def attempt(isolated):
         model = Slope(drift.expand(CLASSES + 1, *SHAPE).clone())
-        sampler = student.ex_main.MCMCSampler(model, SHAPE, len(labels), CLASSES, cbuffer_size=size)
+        sample_size = len(labels) + 4 * len(conditional)  # another number than that of the labels
+        sampler = student.ex_main.MCMCSampler(model, SHAPE, sample_size, CLASSES, cbuffer_size=size)
         if isolated:
             isolate(sampler, None, keep=("initial_chains", "store"))
         seen = []
@@ -126,6 +128,8 @@ def test_first_chains_are_small_noise(run, no_labels, drift, noise):
             fail("The initial values of the chains are too large. New chains start from N(0, 0.01²).")
         if spread < 0.007:
             fail("The chains start without noise. New chains start from N(0, 0.01²).")
+        if (starts - starts.mean(1, keepdim=True)).std() < spread / 2:
+            fail("All chains start from the same noise. Draw noise for each chain.")
         # 5,184 numbers estimate the spread within 1 %. The chains of the whole sampler contain the noise of a step,
         # 0.0112 in total, or of two steps. With other noise than the given one, the spread would be 0.02 or more.
         largest = 0.0115 if isolated else 0.016
@@ -312,8 +316,19 @@ def judge_gradient(got, want, slopes, labels):
 )
 def test_gradient_at_the_images(run, slopes, labels, start):
     """The chains follow the clamped gradient of f(x, y) with respect to the images."""
-    got, want = run(gradient_at, slopes, labels, start)
-    assert_either_way(got, want, lambda got, want: judge_gradient(got, want, slopes, labels))
+    for classes in (labels, 0 * labels):
+        got, want = run(gradient_at, slopes, classes, start)
+        assert_either_way(got, want, lambda got, want, classes=classes: judge_gradient(got, want, slopes, classes))
+
+
+@probe
+def after_error(sampler, model):
+    """The state of the network after an exception while sampling, for samplers with a context manager."""
+    try:
+        with sampler.sampling_mode():
+            raise ZeroDivisionError
+    except (ZeroDivisionError, AttributeError, TypeError):
+        return [model.w.requires_grad, model.training]
 
 
 @probe
@@ -322,6 +337,7 @@ def side_effects(student, slopes, labels, start, training):
 
     def sample(isolated):
         model = Slope(slopes).train(training)
+        model.other = nn.Parameter(torch.ones(()), requires_grad=False)  # frozen before
         sampler = student.ex_main.MCMCSampler(model, SHAPE, len(labels), CLASSES, cbuffer_size=8)
         if isolated:
             isolate(sampler, start, keep=("gradient", "sampling_mode"))
@@ -336,14 +352,16 @@ def side_effects(student, slopes, labels, start, training):
             way = chains - start if isolated else chains
             return {
                 "moves": torch.stack([way[labels == label].mean(0) for label in range(CLASSES)]),
-                "labels": torch.stack(model.labels_seen[-3:]).float(),
+                "labels": torch.cat(model.labels_seen)[-3 * len(labels) :].view(3, -1).float(),
                 "gradients_on": all(model.gradients_on),
                 "detached": not chains.requires_grad,
-                "requires_grad": model.w.requires_grad,
+                "requires_grad": [model.w.requires_grad, model.other.requires_grad],
                 "parameter_gradient": model.w.grad is not None,
                 "eval_mode": not any(model.in_training),
                 "training": model.training,
                 "grad_mode": torch.is_grad_enabled() == training,
+                "frozen": all(model.is_frozen),
+                "after_error": after_error(sampler, model),
             }
 
     return ways(isolated=lambda: sample(True), whole=lambda: sample(False))
@@ -374,6 +392,8 @@ def judge_side_effects(got, want, slopes):
         "eval_mode": "The network is in train mode during sampling. Switch it to eval mode.",
         "training": "After sampling, the train or eval mode of the network is not restored.",
         "grad_mode": "After sampling, the grad mode is not restored. Use `with torch.enable_grad()`.",
+        "frozen": "The parameters require gradients during sampling. Set requires_grad to False.",
+        "after_error": "After an exception while sampling, the network is not restored. Use try and finally.",
     }
     for name, sentence in sentences.items():
         if got[name] != want[name]:
@@ -487,6 +507,9 @@ def test_noise_has_the_right_spread(run, slopes, start):
         spread = noise.std().item()
         if spread < 0.0115:
             fail("The steps contain no noise. Check that the noise is used: x.add(…) does not change x.")
+        within = got["chains"] - factor * quiet[-1]
+        if (within - within.nanmean((1, 2, 3), keepdim=True)).nan_to_num().std() < spread / 2:
+            fail("All pixels of an image get the same noise. Use torch.randn_like(x).")
         if not 0.036 < spread < 0.046:
             fail("The noise of a step has the wrong standard deviation. It should be 0.005.")
         if not follow(mean, quiet[-1]):
