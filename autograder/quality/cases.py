@@ -9,7 +9,7 @@ A case takes the reference solution (or the stub that students get) and edits it
 
     [[edit]]
     file = "ex_main.py"
-    find = "f_chains.mean() - f_data.mean()" # stands there exactly once
+    find = "f_chains.mean() - f_data.mean()" # occurs exactly once
     replace = "f_data.mean() - f_chains.mean()"
 
 An edit may also `prepend` or `append` text, give the file a new `text`, or make something odd of it: `delete`,
@@ -17,7 +17,7 @@ An edit may also `prepend` or `append` text, give the file a new `text`, or make
 file that is handed in; a name that is not handed in makes another file in the same folder. How notebooks are edited:
 `autograder.quality.notebook_edits`.
 
-``quality/blind`` holds mistakes and right variants by somebody who had read only the release, as edits of their own
+``quality/blind`` holds mistakes and right variants by an author who had read only the release, as edits of their own
 solution in ``blind/base``. The share of these mistakes that is found before a check is adapted to them is the figure to
 quote.
 """
