@@ -95,15 +95,8 @@ def grade(
     force: bool,
 ) -> None:
     """Grade the submissions SUBMITTED/<student>/NAME/ of the assignment NAME."""
-    from autograder.changes import changes, changes_table, identical, results_before
-    from autograder.grade import seed as seeds
     from autograder.grade import submissions
-    from autograder.grade import workers as processes
-    from autograder.grade.grader import Job
-    from autograder.report import class_table
     from autograder.results import Result, is_student_id, read_results
-    from autograder.sandbox.selftest import failures
-    from autograder.text import on_one_line
 
     assignment = assignments.load(name, course)
     everyone = submissions.students(submitted, name)
@@ -115,6 +108,15 @@ def grade(
         everyone = [student]
     if not everyone:
         raise ValueError(f"No submissions found: there is no folder {submitted}/<student>/{name}/.")
+
+    from autograder.changes import changes, changes_table, identical, results_before
+    from autograder.grade import seed as seeds
+    from autograder.grade import workers as processes  # imports torch
+    from autograder.grade.grader import Job
+    from autograder.report import class_table
+    from autograder.sandbox.selftest import failures
+    from autograder.text import on_one_line
+
     if unconfined:
         console.print("[bold red]Warning: grading without the sandbox. Every submission runs with your permissions.[/]")
     elif broken := failures(course, [submitted, out]):

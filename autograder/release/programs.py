@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autograder.assignment import Assignment
 from autograder.release.stubs import student_version
-from ebmcourse.checking.check import Check
-from ebmcourse.checking.judge import collect
 from ebmcourse.checking.program import program, read_notebook
+
+if TYPE_CHECKING:
+    from ebmcourse.checking.check import Check
 
 
 def checks_of(assignment: Assignment) -> list[Check]:
@@ -24,6 +26,8 @@ def checks_of(assignment: Assignment) -> list[Check]:
 
 @cache
 def _collected(folder: Path, _content: tuple[tuple[str, bytes], ...]) -> list[Check]:
+    from ebmcourse.checking.judge import collect  # imports torch
+
     return collect(folder)
 
 
