@@ -39,7 +39,7 @@ def course(folder, checks="", forged=None):
     with open(path / "checks" / "test_1.py", "a", encoding="utf-8") as file:
         file.write(dedent(checks))
     if forged is not None:
-        (path / "quality").mkdir()
+        (path / "quality").mkdir(exist_ok=True)
         (path / "quality" / "forged.toml").write_text(dedent(forged), "utf-8")
     return assignments.load("tiny", folder)
 
