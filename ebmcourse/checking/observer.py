@@ -21,7 +21,10 @@ _ADVICE = {
     r"\.cuda\(|[\"']cuda": "A GPU is not always there: take the device from the model or the input, `x.to(y.device)`.",
     r"\.numpy\(": "Use `.detach().cpu().numpy()` for tensors that carry gradients.",
 }
-
+_UNDEFINED = (
+    "Grading does not define this name, because a cell of your own sets it by training or from another file. "
+    "Compute it in the function, or define it in a cell without training."
+)
 
 _NO_TICKET = "0" * 16
 
@@ -243,6 +246,7 @@ class Observer:
         if self._messages and error.get("message"):
             reason += f" ({error['message']})"
         advice = [advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)]
+        advice += [_UNDEFINED] if kind == "undefined" else []
         return NoObservation("error", " ".join([reason + ".", *advice]))
 
     def _innermost(self, places: Any) -> tuple[str, str]:

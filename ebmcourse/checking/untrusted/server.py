@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ebmcourse.checking.observation import MAX_BYTES, Encoder, copied, decode
+from ebmcourse.checking.untrusted.cells import NOT_DEFINED
 from ebmcourse.checking.untrusted.student import Missing, Student, reset_state
 
 _LENGTH = struct.Struct("<Q")
@@ -115,6 +116,8 @@ def _kind(error: BaseException) -> str:
         return "todo"
     if isinstance(error, Missing):
         return "missing"
+    if isinstance(error, NameError) and error.name in NOT_DEFINED:
+        return "undefined"
     if isinstance(error, MemoryError) or re.search("allocate memory|out of memory|bad_alloc", str(error)):
         return "memory"
     return "error"
