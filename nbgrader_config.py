@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from autograder.assignment import load, names
-from autograder.release.notebooks import CODE_STUB
+from autograder.release.notebooks import PREPROCESSORS
 
 ROOT = Path(__file__).resolve().parent
 
@@ -22,8 +22,8 @@ c.CourseDirectory.submitted_directory = "submitted"
 c.CourseDirectory.autograded_directory = "autograded"
 c.CourseDirectory.feedback_directory = "feedback"
 
-# What students see in the place of a solution is the same as in the release.
-c.ClearSolutions.code_stub = CODE_STUB
+# A stub names its exercise: what students see in place of a solution is the same as in the release.
+c.GenerateAssignment.preprocessors = PREPROCESSORS
 
 # nbgrader copies every other file from source over the student's before it grades: never the solutions.
 c.Autograde.exclude_overwriting = {name: list(load(name, ROOT).files) for name in names(ROOT)}

@@ -1,4 +1,4 @@
-"""`lattice.ctc_loss` against torch's and, where it is installed, gtn's: forward and backward."""
+"""`lattice.ctc_loss` compared with torch's and, where it is installed, gtn's: forward and backward."""
 
 from collections.abc import Callable
 from importlib.util import find_spec

@@ -1,7 +1,7 @@
-"""Lines of German print, drawn with the course's fonts: what `fraktur_lines` trains on.
+"""Lines of German print, drawn with the course's fonts: the training data of `fraktur_lines`.
 
-Letters are set one by one, with the ligatures of a Fraktur case and a long s, spaced and inked as a press would, and
-brought to the height at which real lines are read.
+Letters are set one by one, with Fraktur ligatures and a long s. Spacing and ink vary as in letterpress print, and the
+lines are scaled to the height at which real lines are read.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ebmcourse.data.fonts import EARLY_PRINT, characters, font_path
 Plane = NDArray[np.float32]
 
 HEIGHT = 32
-"""Rows of a line as the network sees it."""
+"""Rows of a line as the network gets it."""
 
 UMLAUTS = {"aͤ": "a", "oͤ": "o", "uͤ": "u"}
-"""Older umlauts: a vowel under a small e."""
+"""Older umlauts: a vowel with a small e above it."""
 GRAPHEMES = (
     *" abcdefghijklmnopqrstuvwxyzſßäöü",
     *UMLAUTS,
     *"ABCDEFGHJKLMNOPQRSTUVWXYZÄÖÜ",  # Fraktur has one letter for I and J; transcriptions write J
     *"0123456789.,;:!?()-⸗„”«»—'&",
 )
-"""The classes of the reader, in the order of their index; the blank comes after them."""
+"""The classes of the reader, in the order of their indices; the blank comes after them."""
 
 _FACES = {
     "unifraktur-maguntia/unifrakturmaguntia-latin-400-normal.woff": 0.70,
@@ -40,7 +40,8 @@ _FACES = {
     "im-fell-english/im-fell-english-latin-400-normal.woff": 0.11,
     "im-fell-english/im-fell-english-latin-400-italic.woff": 0.05,
 }
-"""Nineteenth-century books are in Fraktur, some in Antiqua; the other faces keep the reader from one design."""
+"""Faces and their probabilities. Most books of the 19th century are set in Fraktur, some in Antiqua; the other faces
+keep the reader from relying on a single design."""
 assert set(_FACES) <= set(EARLY_PRINT)
 _FRAKTUR = "unifraktur-maguntia/unifrakturmaguntia-latin-400-normal.woff"
 _LIGATURES = ("ch", "ck", "tz", "ll", "ff", "tt", "ft")
@@ -48,7 +49,7 @@ _LIGATURES = ("ch", "ck", "tz", "ll", "ff", "tt", "ft")
 _AROUND = (("(", ")"), ("„", "”"), ("»", "«"), ("„", ""), ("", "”"), ("", ")"), ("&", ""))
 
 _SIZE = 60
-_BASE, _CANVAS = 72, 104  # row of the baseline and rows of the sheet on which a line is set
+_BASE, _CANVAS = 72, 104  # the row of the baseline, and the number of rows of the sheet
 
 _WORDS = """
 der die das den dem des ein eine einer eines einem einen und oder aber doch sondern denn weil wenn daß ob als wie wo
@@ -80,14 +81,14 @@ Hütte Blätter Wetter Wille Stelle Fülle fallen Quelle Pflicht Pfeil Kampf Kop
 
 
 class Line(NamedTuple):
-    """image: (HEIGHT, W) float32, bright ink; classes: the index in GRAPHEMES of every sign, left to right."""
+    """image: (HEIGHT, W) float32, bright ink; classes: the index in GRAPHEMES of each sign, left to right."""
 
     image: Plane
     classes: list[int]
 
 
 def draw_line(rng: np.random.Generator, letters: int = 24) -> Line:
-    """A line of about `letters` signs in a random face, printed at random."""
+    """A line of about `letters` signs in a random face, with random printing effects."""
     face = str(rng.choice(list(_FACES), p=list(_FACES.values())))
     text = _sentence(rng, face, letters)
     sheet, classes = _set(text, face, rng)
@@ -97,10 +98,10 @@ def draw_line(rng: np.random.Generator, letters: int = 24) -> Line:
 
 
 def _sentence(rng: np.random.Generator, face: str, letters: int) -> list[str]:
-    """Graphemes of a random text that the face can print."""
+    """The graphemes of a random text, without those that the face lacks."""
     words, length = [], 0
     old_umlauts = rng.random() < 0.4
-    dense = rng.random() < 0.15  # now and then many capitals and signs, or the rare ones are never learnt
+    dense = rng.random() < 0.15  # some lines with many capitals and marks, so that rare ones are learnt too
     while length < letters:
         word = _word(rng, dense)
         if rng.random() < 0.02:
@@ -136,7 +137,7 @@ def _word(rng: np.random.Generator, dense: bool) -> str:
 
 
 def _graphemes(word: str, old_umlauts: bool, face: str) -> list[str]:
-    """The signs of a word: long s inside, umlauts of one kind, J for I, nothing that the face lacks."""
+    """The signs of a word: long s inside words, one kind of umlauts, J for I, without signs that the face lacks."""
     signs = []
     for place, sign in enumerate(word):
         inside = place + 1 < len(word) and word[place + 1].isalpha()
@@ -164,7 +165,7 @@ def _font(face: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _piece(face: str, cluster: str) -> tuple[Plane, int, int, float]:
-    """A sort: its mask, the offsets of its left and top from the pen on the baseline, and its width for the pen."""
+    """A sign or ligature: its mask, the offsets of its left and top from the pen position, and its advance."""
     font = _font(face)
     text = "".join(_drawn_as(sign) for sign in ([cluster] if cluster in UMLAUTS else cluster))
     mask, (left, top) = font.getmask2(text, "L", anchor="ls")
@@ -178,7 +179,7 @@ def _piece(face: str, cluster: str) -> tuple[Plane, int, int, float]:
 
 
 def _without_bar(plane: Plane, x_top: int, base: int) -> Plane:
-    """A long s from an f: without what stands out to the right of its stem below the flag.
+    """A long s, made from an f by removing the right half of its bar.
 
     x_top, base: the rows of the x-height and of the baseline
     """
@@ -202,8 +203,8 @@ def _with_small_e(plane: Plane, top: int, face: str) -> tuple[Plane, int]:
 
 
 def _set(text: list[str], face: str, rng: np.random.Generator) -> tuple[Plane, list[int]]:
-    """Set the signs on a sheet (_CANVAS, W), with ligatures where the face has them."""
-    spaced = rng.random() < 0.08  # emphasis in Fraktur: spaced letters, and no ligatures but ch, ck, tz
+    """Set the signs on a sheet (_CANVAS, W), with ligatures where the face has them; also returns their classes."""
+    spaced = rng.random() < 0.08  # emphasis in Fraktur: spaced letters, with no ligatures except ch, ck, tz
     tracking = rng.uniform(5, 12) if spaced else rng.normal(0.5, 1.2)
     gap = rng.uniform(14, 38)
     clusters: list[str] = []
@@ -230,7 +231,7 @@ def _set(text: list[str], face: str, rng: np.random.Generator) -> tuple[Plane, l
 
 
 def _press(sheet: Plane, rng: np.random.Generator) -> Plane:
-    """Ink spreads or runs thin: blurred, disturbed, and cut at a threshold set by pressure."""
+    """Ink that spreads or runs thin: blur, add noise, and apply a random threshold."""
     wet = gaussian_filter(sheet, rng.uniform(0.8, 2.2), truncate=3)
     wet += rng.uniform(0, 0.12) * _cloud(sheet.shape, 3, rng) + rng.uniform(0, 0.08) * _cloud(sheet.shape, 9, rng)
     threshold = rng.triangular(0.2, 0.38, 0.6)
@@ -244,17 +245,19 @@ def _cloud(shape: tuple[int, ...], grain: int, rng: np.random.Generator) -> Plan
 
 
 def _scan(ink: Plane, rng: np.random.Generator) -> Plane:
-    """Cut the line out and bring it to HEIGHT rows: size, place and slant differ; neighbours peep in."""
+    """Cut the line out and scale it to HEIGHT rows, with random size, position, slant, and parts of other lines."""
     down = rng.uniform(12.3, 16.5) / 31  # pixels of the x-height in the result / on the sheet
     across = down * rng.uniform(0.85, 1.12)
     base, slant = rng.uniform(22, 26.5), rng.normal(0, 0.03)
     width = round(ink.shape[1] * across)
     matrix = (1 / across, slant / down, -slant * base / down, 0, 1 / down, _BASE - base / down)
-    blurred = gaussian_filter(ink, 0.35 / down, truncate=3)  # a pixel of the scan sees more than one cell
+    blurred = gaussian_filter(
+        ink, 0.35 / down, truncate=3
+    )  # a pixel of the scan averages over several pixels of the sheet
     image = Image.fromarray(blurred)
     line = np.array(image.transform((width, HEIGHT), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
     for rows in (slice(0, rng.integers(1, 4)), slice(HEIGHT - rng.integers(1, 4), HEIGHT)):
-        if rng.random() < 0.15:  # feet of the line above, heads of the line below
+        if rng.random() < 0.15:  # parts of the lines above and below
             line[rows] = np.maximum(line[rows], _cloud(line[rows].shape, 4, rng) > 0.7)
     for _ in range(rng.poisson(1.0)):
         x, y, size = rng.integers(width), rng.integers(HEIGHT), rng.integers(1, 3)

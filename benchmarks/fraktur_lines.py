@@ -1,8 +1,8 @@
-"""Trained on drawn lines, tested on real ones: the character error rate on 200 lines of German print, 1800 to 1899.
+"""Training on drawn lines, testing on real ones: the character error rate on 200 lines of German print, 1800 to 1899.
 
-`python -m benchmarks.fraktur_lines` trains by Viterbi paths as the reference reader of words does, reads the lines of
+`python -m benchmarks.fraktur_lines` trains with Viterbi paths like the reference reader of words, reads the lines of
 shared/data/fraktur_lines beside the repository, and writes build/fraktur_lines.json and a figure. No real line is
-trained on. The lines of ten books are the development part; all others are read once, at the end.
+used for training. The lines of ten books are the development set; all others are read once, at the end.
 """
 
 from __future__ import annotations
@@ -26,20 +26,17 @@ from torch import Tensor, nn
 
 from benchmarks.drawn_lines import GRAPHEMES, HEIGHT, Line, draw_line
 from benchmarks.words import edit_distance, error_rate
+from benchmarks.words_reader import collapse, path_loss
 from ebmcourse.plots import COLOURS, GREY, save
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "solutions" / "structured_prediction"))
-
-from reader import collapse, path_loss
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "fraktur_lines"
 BLANK = len(GRAPHEMES)
 FIELD, STRIDE, MARGIN = 22, 2, 11
-"""A window is 22 pixels wide, every second pixel has one, and half a window of paper is put on both sides."""
+"""Windows are FIELD pixels wide and STRIDE pixels apart; lines get a margin of half a window on both sides."""
 
 
 class LineNet(nn.Module):
-    """(B, HEIGHT, W) -> energies (B, L, classes), one row for each window of HEIGHT x FIELD pixels, STRIDE apart."""
+    """Energies of each window of HEIGHT x FIELD pixels, STRIDE apart: (B, HEIGHT, W) -> (B, L, BLANK + 1)."""
 
     def __init__(self, channels: tuple[int, int, int] = (24, 48, 128)):
         super().__init__()
@@ -71,7 +68,7 @@ def windows(widths: Tensor) -> Tensor:
 
 
 def padded(images: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Lines (HEIGHT, W) of different widths -> (B, HEIGHT, W + margins), and their numbers of windows (B,)."""
+    """Lines (HEIGHT, W) of different widths as a batch (B, HEIGHT, W + 2 MARGIN), and numbers of windows (B,)."""
     widths = torch.tensor([image.shape[1] for image in images])
     batch = torch.zeros(len(images), HEIGHT, int(widths.max()) + 2 * MARGIN)
     for row, image in zip(batch, images, strict=True):
@@ -80,7 +77,7 @@ def padded(images: list[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 def train(lines: list[Line], steps: int, seed: int, batch: int = 16, rate: float = 3e-3) -> LineNet:
-    """Mean cross-entropy on the paths of least energy, AdamW, the rate rising at first and falling at the end."""
+    """Minimise the mean cross-entropy along the paths of least energy with AdamW, warm-up and linear decay."""
     torch.manual_seed(seed)
     net = LineNet().train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01)
@@ -105,7 +102,7 @@ def train(lines: list[Line], steps: int, seed: int, batch: int = 16, rate: float
         schedule.step()
         running += (loss.item() - running) * (0.02 if step > 50 else 0.2)
         if step % 100 == 0:
-            print(f"step {step}, loss {running:.3f}, {time.process_time() - begin:.0f} s of processor", flush=True)
+            print(f"step {step}, loss {running:.3f}, {time.process_time() - begin:.0f} s processor time", flush=True)
     return net.eval()
 
 
@@ -122,7 +119,7 @@ class RealLine(NamedTuple):
 
 
 def real_lines(folder: Path = DATA) -> list[RealLine]:
-    """The lines as the network wants them: bright ink, HEIGHT rows, contrast stretched."""
+    """The lines as input of the network: bright ink, HEIGHT rows, contrast stretched."""
     lines = []
     for file in sorted(folder.glob("*.png")):
         grey = Image.open(file).convert("L")
@@ -135,21 +132,21 @@ def real_lines(folder: Path = DATA) -> list[RealLine]:
 
 
 def development(lines: list[RealLine]) -> set[str]:
-    """The names of the lines of ten books, chosen by the SHA-256 of the book's name."""
+    """The names of the lines of the development set: ten books, chosen by the SHA-256 of their names."""
     books = {line.name.rpartition("_")[0] for line in lines}
     chosen = sorted(books, key=lambda book: hashlib.sha256(book.encode()).hexdigest())[:10]
     return {line.name for line in lines if line.name.rpartition("_")[0] in chosen}
 
 
 def normalised(text: str) -> str:
-    """The text as a reader of today would type it: round s, umlauts, one hyphen, one kind of quotation marks."""
+    """The text in modern spelling of signs: round s, umlauts, one kind of hyphen and of quotation marks."""
     for old, new in {"aͤ": "ä", "oͤ": "ö", "uͤ": "ü", "ſ": "s", "⸗": "-", "—": "-", "’": "'"}.items():
         text = text.replace(old, new)
     return " ".join("".join('"' if sign in "„”“»«" else sign for sign in text).split())
 
 
 class Reading(NamedTuple):
-    """One line: what stands there, what was read, and the number of wrong signs under both ways to compare."""
+    """One line, what was read, and the number of wrong characters in both ways of comparing."""
 
     line: RealLine
     text: str
@@ -167,7 +164,7 @@ def readings(net: LineNet, lines: list[RealLine]) -> list[Reading]:
 
 
 def rates(found: list[Reading]) -> dict[str, tuple[float, float, float]]:
-    """Per cent of signs that are wrong, with the 95 % interval by the bootstrap over lines."""
+    """The percentage of wrong characters, with the 95 % interval by the bootstrap over lines."""
     return {
         "as transcribed": error_rate([r.errors for r in found], [len(r.line.text) for r in found]),
         "normalised": error_rate([r.errors_normalised for r in found], [len(normalised(r.line.text)) for r in found]),
@@ -175,21 +172,21 @@ def rates(found: list[Reading]) -> dict[str, tuple[float, float, float]]:
 
 
 def confusions(found: list[Reading], most: int = 12) -> list[tuple[str, int]]:
-    """The commonest faults, as "what stands there→what was read" with "∅" for nothing."""
-    faults: Counter[str] = Counter()
+    """The most frequent errors, as "transcription→reading" with "∅" for nothing."""
+    errors: Counter[str] = Counter()
     for reading in found:
         matcher = difflib.SequenceMatcher(None, reading.line.text, reading.text, autojunk=False)
         for kind, a, b, c, d in matcher.get_opcodes():
             if kind != "equal":
-                faults[f"{reading.line.text[a:b] or '∅'}→{reading.text[c:d] or '∅'}"] += 1
-    return faults.most_common(most)
+                errors[f"{reading.line.text[a:b] or '∅'}→{reading.text[c:d] or '∅'}"] += 1
+    return errors.most_common(most)
 
 
 def picture(found: list[Reading]) -> Figure:
-    """Six lines from the well read to the badly read: the line, what was read (orange), what stands there (grey)."""
+    """Six lines from the best to the worst: the line, the reading (orange), the transcription (grey)."""
     ranked = sorted(found, key=lambda r: r.errors / len(r.line.text))
     chosen = [ranked[round(part * (len(ranked) - 1))] for part in (0.05, 0.25, 0.45, 0.65, 0.85, 0.95)]
-    shown = str.maketrans({"ͤ": "ᵉ", "⸗": "="})  # the figure's font lacks the signs themselves
+    shown = str.maketrans({"ͤ": "ᵉ", "⸗": "="})  # the figure's font lacks these characters
     width = max(reading.line.image.shape[1] for reading in chosen)
     figure = Figure(figsize=(10, 6.6), layout="constrained")
     for axes, reading in zip(figure.subplots(len(chosen), 1), chosen, strict=True):
@@ -204,7 +201,7 @@ def picture(found: list[Reading]) -> Figure:
 
 
 def measure(drawn: int = 3000, steps: int = 700, seed: int = 0) -> tuple[LineNet, list[Line], float]:
-    """Draw lines, train on them: the network, drawn lines that it has not seen, and seconds of processor time."""
+    """Train on drawn lines: the network, other drawn lines for testing, and seconds of processor time."""
     begin = time.process_time()
     rng = np.random.default_rng(seed + 1)
     net = train([draw_line(rng) for _ in range(drawn)], steps, seed)
@@ -213,42 +210,42 @@ def measure(drawn: int = 3000, steps: int = 700, seed: int = 0) -> tuple[LineNet
 
 
 def drawn_rate(net: LineNet, lines: list[Line]) -> tuple[float, float, float]:
-    """The error rate on drawn lines, as for real ones."""
+    """The character error rate on drawn lines, computed as for real ones."""
     texts = ["".join(GRAPHEMES[index] for index in line.classes) for line in lines]
     errors = [edit_distance(read(net, line.image), text) for line, text in zip(lines, texts, strict=True)]
     return error_rate(errors, [len(text) for text in texts])
 
 
 def run(quick: bool = False) -> list[dict]:
-    """Rows with the error rates; none where the real lines are not at hand."""
+    """Rows with the error rates; none where the real lines are missing."""
     if not DATA.is_dir():
-        print(f"fraktur_lines: no {DATA.name} in {DATA.parent}, so nothing is measured", file=sys.stderr)
+        print(f"fraktur_lines: there is no folder {DATA}, so nothing is measured", file=sys.stderr)
         return []
     net, unseen, seconds = measure(200, 40) if quick else measure()
     real = real_lines()
     found = readings(net, [line for line in real if line.name not in development(real)])
     rows = [{"case": "training on drawn lines, processor time", "ours_ms": 1e3 * seconds}]
     for name, (rate, low, high) in {"drawn lines": drawn_rate(net, unseen), **rates(found)}.items():
-        rows.append({"case": f"signs wrong, {name}", "value": f"{rate:.1f} % ({low:.1f} to {high:.1f})"})
+        rows.append({"case": f"wrong characters, {name}", "value": f"{rate:.1f} % ({low:.1f} to {high:.1f})"})
     return rows
 
 
 def main() -> None:
-    """Train, read, print; write build/fraktur_lines.json and, where asked, the figure."""
+    """Train, read, print the results, write build/fraktur_lines.json and, if asked for, the figure."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--picture", type=Path, metavar="PNG", help="also draw the figure of docs/fraktur_lines.md")
     given = options.parse_args()
     if not DATA.is_dir():
-        sys.exit(f"no {DATA.name} in {DATA.parent}: put the lines there, as docs/fraktur_lines.md says")
+        sys.exit(f"there is no folder {DATA}: put the lines there, see docs/fraktur_lines.md")
     net, unseen, seconds = measure()
     real = real_lines()
     tuned = development(real)
     parts: dict[str, list[Reading]] = {"test": [], "development": []}
     for reading in readings(net, real):
         parts["development" if reading.line.name in tuned else "test"].append(reading)
-    print(f"{seconds:.0f} s of processor time; drawn lines that were not trained on: {drawn_rate(net, unseen)}")
+    print(f"{seconds:.0f} s processor time; unseen drawn lines: {drawn_rate(net, unseen)}")
     for part, found in parts.items():
-        print(part, len(found), "lines,", sum(len(r.line.text) for r in found), "signs:", rates(found))
+        print(part, len(found), "lines,", sum(len(r.line.text) for r in found), "characters:", rates(found))
     print(confusions(parts["test"]))
     file = Path("build") / "fraktur_lines.json"
     file.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The course's loss on graphs, forward and backward: ours against torch and, where it is installed, gtn."""
+"""The course's loss on graphs, forward and backward: ours compared with torch and, where it is installed, gtn."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -81,7 +81,7 @@ def installed_gtn() -> ModuleType | None:
 
 def run(quick: bool = False) -> list[dict]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the tensors are tiny: a second thread only waits for the first
+    torch.set_num_threads(1)  # the tensors are tiny: a second thread would only cost time
     try:
         return rows(quick)
     finally:

@@ -1,4 +1,4 @@
-"""`lattice.viterbi` against the exercise's nested loop and against itself at B = 1; `lexicon_decode`."""
+"""`lattice.viterbi` compared with the exercise's nested loop and with itself at B = 1; `lexicon_decode`."""
 
 import random
 from collections.abc import Callable
@@ -14,7 +14,7 @@ FRAMES, TARGETS, CLASSES = 20, 10, 27
 
 
 def nested_loop(pm: Tensor) -> tuple[Tensor, list[int]]:
-    """The exercise's own way through one (L, T) matrix: a loop over frames and positions on torch scalars."""
+    """The loop of the exercise for one (L, T) matrix, over frames and positions, on torch scalars."""
     frames, positions = pm.shape
     least = torch.full((frames, positions), float("inf"))
     came_from = [[0] * positions for _ in range(frames)]
@@ -60,7 +60,7 @@ def training_step(batch: int) -> Callable[[], None]:
 
 
 def lexicon_row(size: int, seconds: float) -> dict:
-    """One word image, exact decoding against scoring every word of the lexicon by itself."""
+    """One word image, exact decoding compared with scoring every word of the lexicon by itself."""
     rng = random.Random(0)
     words: set[str] = set()
     while len(words) < size:

@@ -1,7 +1,7 @@
-"""The reference reader of words: how well it reads, how long it trains, and how fast its parts are beside peers.
+"""The reference reader of words: its accuracy, its training time, and the speed of its parts compared with peers.
 
 `python -m benchmarks.words` trains with three seeds, prints the tables of docs/words.md and writes them to
-build/words.md; `--pictures FOLDER` also draws the page's figures.
+build/words.md. With `--pictures FOLDER` it also draws the figures of that page.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 import time
 import zlib
 from collections.abc import Iterable
@@ -23,16 +22,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks import words_reader as reader
 from benchmarks.timing import milliseconds, row
 from benchmarks.viterbi import nested_loops, problem
+from benchmarks.words_reader import Reader, Recipe
 from ebmcourse.data.fonts import ANONYMOUS_PRO, EARLY_PRINT, HUMOR_SANS, PATRICK_HAND, font_path
 from ebmcourse.data.words import ALPHABET_SIZE, Batch, SimpleWordsDataset, collate_fn
 from ebmcourse.lattice import Trie, viterbi
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "solutions" / "structured_prediction"))
-
-import reader
-from reader import Reader, Recipe
 
 SEEDS = 3
 LENGTHS = range(1, 9)
@@ -52,14 +48,14 @@ PRINT = (
     *(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf" for name in _FROM_MATPLOTLIB),
     *(face for face in EARLY_PRINT if "Hamlet" in face or "Jessen" in face or "english" in face),
 )
-"""Fonts to train on, from matplotlib and after early print: neither Anonymous Pro nor handwriting."""
+"""Fonts for training, from matplotlib and from early print, without Anonymous Pro and handwriting."""
 HANDWRITING = (PATRICK_HAND, HUMOR_SANS)
 
 
 def share(text: str) -> int:
-    """0 to 7 by a checksum: words of share 4 are only tested on, those of share 0 were for tuning, the others train.
+    """The share of a word, 0 to 7, by a checksum: TESTED for testing only, TUNED for tuning, the others for training.
 
-    There are just 26 words of one letter: they are in every share.
+    Words of one letter belong to every share, because there are only 26.
     """
     return zlib.crc32(text.encode()) % 8
 
@@ -76,11 +72,11 @@ MANY_FONTS = replace(
     ONE_FONT, steps=2000, fonts=PRINT, conditions=((False, False, 1), (True, False, 1)), distorted=True
 )
 FURTHER = replace(MANY_FONTS, steps=400, rate=2e-3, fonts=(*PRINT, *4 * HANDWRITING), distorted=False, stretch=1.3)
-"""For readers that know MANY_FONTS already: a quarter is handwriting. Its narrow letters need the stretch."""
+"""Further training after MANY_FONTS, one quarter of it on handwriting, whose narrow letters need the stretch."""
 
 
 def test_words(length: int, count: int, seed: int) -> list[str]:
-    """Words that were held out; of one letter all letters in turn, of two letters with repetitions."""
+    """Held-out words. Those of one letter are all letters in turn; those of two letters may repeat."""
     if length == 1:
         return [ascii_lowercase[index % 26] for index in range(count)]
     rng = random.Random(1000 * seed + length)
@@ -98,10 +94,10 @@ def draw(texts: Iterable[str], font: str, jitter: bool, noise: bool, seed: int) 
 
 
 class Accuracy(NamedTuple):
-    """Per cent of words that were read without a fault, by length, and the faults as (word, what was read)."""
+    """The percentage of words read correctly, by length, and the errors as (word, reading)."""
 
     by_length: list[float]
-    faults: list[tuple[str, str]]
+    errors: list[tuple[str, str]]
 
     @property
     def mean(self) -> float:
@@ -109,17 +105,17 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(read: Reader, jitter: bool, noise: bool, count: int, seed: int) -> Accuracy:
-    by_length, faults = [], []
+    by_length, errors = [], []
     for length in LENGTHS:
         batch = draw(test_words(length, count, seed), ANONYMOUS_PRO, jitter, noise, 10_000 + seed)
         pairs = list(zip(batch.texts, read.read(batch.images, batch.widths), strict=True))
         by_length.append(100 * statistics.mean(word == text for word, text in pairs))
-        faults += [pair for pair in pairs if pair[0] != pair[1]]
-    return Accuracy(by_length, faults)
+        errors += [pair for pair in pairs if pair[0] != pair[1]]
+    return Accuracy(by_length, errors)
 
 
 def edit_distance(ours: str, theirs: str) -> int:
-    """The least number of letters to insert, delete or exchange (Levenshtein, 1966)."""
+    """The least number of insertions, deletions and substitutions (Levenshtein, 1966)."""
     before = list(range(len(theirs) + 1))
     for i, ours_i in enumerate(ours, 1):
         now = [i]
@@ -130,7 +126,7 @@ def edit_distance(ours: str, theirs: str) -> int:
 
 
 def error_rate(errors: list[int], letters: list[int], seed: int = 0) -> tuple[float, float, float]:
-    """Per cent of letters that are wrong: the rate, and its 95 % interval by the bootstrap over words."""
+    """The percentage of wrong letters, and its 95 % interval by the bootstrap over words."""
     wrong, all_of = np.array(errors), np.array(letters)
     drawn = np.random.default_rng(seed).integers(len(wrong), size=(2000, len(wrong)))
     low, high = np.quantile(100 * wrong[drawn].sum(1) / all_of[drawn].sum(1), [0.025, 0.975])
@@ -138,9 +134,9 @@ def error_rate(errors: list[int], letters: list[int], seed: int = 0) -> tuple[fl
 
 
 def letter_errors(read: Reader, font: str, count: int, seed: int, known: bool) -> tuple[list[int], list[int]]:
-    """Wrong letters and all letters of every word, jittered, `count` words of every length.
+    """The numbers of wrong letters and of letters in each of `count` words per length, with jitter.
 
-    known: the font was trained on, so that its size and height need not be found out
+    known: whether the font was trained on, so that its size and position need not be searched for
     """
     texts = [text for length in LENGTHS for text in test_words(length, count, seed)]
     batch = draw(texts, font, True, False, 20_000 + seed)
@@ -149,7 +145,7 @@ def letter_errors(read: Reader, font: str, count: int, seed: int, known: bool) -
 
 
 class ExerciseNet(nn.Module):
-    """The network of the exercise: (B, 32, W) -> energies (B, L, 27), a layer on every window and one more."""
+    """The network of the exercise, a perceptron with one hidden layer on each window: (B, 32, W) -> (B, L, 27)."""
 
     def __init__(self):
         super().__init__()
@@ -161,10 +157,10 @@ class ExerciseNet(nn.Module):
 
 
 def epoch(net: nn.Module, margin: int, batch: int = 32, naive: bool = False) -> float:
-    """Seconds of one Viterbi epoch over 2,500 fresh two-letter words: drawing, network, paths, step of AdamW.
+    """Seconds of one Viterbi epoch over 2,500 new two-letter words: drawing, network, paths, AdamW steps.
 
     margin: empty columns on both sides
-    naive: search the path of every word by itself with the nested loops of the exercise
+    naive: search the path of each word on its own, with nested loops as in the original homework
     """
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     words = SimpleWordsDataset(2, 2500, seed=0)
@@ -186,7 +182,7 @@ def epoch(net: nn.Module, margin: int, batch: int = 32, naive: bool = False) -> 
 
 
 class Trained(NamedTuple):
-    """A reader, and the seconds that its training took: on the clock, and of all processors together."""
+    """A reader and the seconds of its training: wall-clock time, and processor time over all cores."""
 
     reader: Reader
     wall: float
@@ -200,7 +196,7 @@ def train(recipe: Recipe, seed: int, start: Reader | None = None) -> Trained:
 
 
 def quality(readers: list[Trained], count: int) -> dict[str, list[Accuracy]]:
-    """For every condition the accuracy of every reader."""
+    """The accuracy of each reader under each condition."""
     return {
         name: [accuracy(trained.reader, jitter, noise, count, seed) for seed, trained in enumerate(readers)]
         for name, (jitter, noise) in CONDITIONS.items()
@@ -208,7 +204,7 @@ def quality(readers: list[Trained], count: int) -> dict[str, list[Accuracy]]:
 
 
 def font_errors(readers: list[Trained], font: str, count: int, known: bool) -> tuple[float, float, float]:
-    """Letter error rate of one font and its interval, over the words of all readers."""
+    """The letter error rate of one font with its interval, over the words of all readers."""
     errors, letters = [], []
     for seed, trained in enumerate(readers):
         wrong, whole = letter_errors(trained.reader, font, count, seed, known)
@@ -218,9 +214,9 @@ def font_errors(readers: list[Trained], font: str, count: int, known: bool) -> t
 
 
 def lexicon_row(read: Reader, size: int, seconds: float) -> dict:
-    """Reading an image as one of `size` words, network included, against the path of every word by itself.
+    """The time to read an image as one of `size` words, network included, against scoring each word on its own.
 
-    Both must give the same word for every one of 40 noisy images.
+    Both must give the same word for each of 40 noisy images.
     """
     rng = random.Random(0)
     found: set[str] = set()
@@ -246,11 +242,11 @@ def lexicon_row(read: Reader, size: int, seconds: float) -> dict:
     assert ours == theirs, "decoding with the lexicon must be exact"
     longest = max(images, key=lambda image: int(image[1]))
     own, peer = milliseconds(lambda: read.read_words(*longest, trie), lambda: score_all(*longest), seconds=seconds)
-    return row(f"read an image as one of {size:,} words, network included", own, "the path of every word", peer)
+    return row(f"reading an image as one of {size:,} words, network included", own, "scoring each word", peer)
 
 
 def find_path_row(seconds: float) -> dict:
-    """A batch of paths through (B, L, T) = (32, 20, 10) against the nested loops of the exercise; same paths."""
+    """The time for a batch of paths, (B, L, T) = (32, 20, 10), against nested loops that find the same paths."""
     energies, targets = problem(32)
     found, (least, paths) = viterbi(energies, targets), nested_loops(energies, targets)
     torch.testing.assert_close(found.energy, least)
@@ -277,9 +273,11 @@ def epoch_rows(repeats: int) -> list[dict]:
 
 
 class Measured(NamedTuple):
-    """Everything; where something was measured for several readers, a list with one entry for each seed.
+    """All results; lists have one entry per seed.
 
-    quality: accuracies by condition; fonts: error rate and interval by font
+    quality: the accuracies by condition
+    fonts: error rate and interval by font
+    speed: rows of the benchmark's table
     """
 
     one_font: list[Trained]
@@ -291,9 +289,9 @@ class Measured(NamedTuple):
 
 
 def measure(seeds: int = SEEDS, quick: bool = False) -> Measured:
-    """Train, read and time, with one thread: where other programs run, a second one waits for the first.
+    """Train, read and time, on one thread: on a machine with other load, two threads are slower.
 
-    quick: too few steps to read well, enough to see that all of it runs
+    quick: train only as long as is needed to see that everything runs
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -325,20 +323,20 @@ def _measure(seeds: int, quick: bool) -> Measured:
 
 def tables(measured: Measured) -> str:
     """The tables of docs/words.md."""
-    lines = ["| condition | words read | worst seed | worst length | faults |", "|---|---|---|---|---|"]
+    lines = ["| condition | words read | worst seed | worst length | errors |", "|---|---|---|---|---|"]
     for name, results in measured.quality.items():
         by_length = [statistics.mean(values) for values in zip(*(result.by_length for result in results), strict=True)]
         worst = min(LENGTHS, key=lambda length: by_length[length - 1])
-        faults = ", ".join(f"{word}→{text}" for word, text in [f for result in results for f in result.faults][:4])
+        errors = ", ".join(f"{word}→{text}" for word, text in [e for result in results for e in result.errors][:4])
         lines.append(
             f"| {name} | {statistics.mean(result.mean for result in results):.2f} % "
-            f"| {min(result.mean for result in results):.2f} % | {by_length[worst - 1]:.1f} % at {worst} | {faults} |"
+            f"| {min(result.mean for result in results):.2f} % | {by_length[worst - 1]:.1f} % at {worst} | {errors} |"
         )
-    lines += ["", "| readers | seconds on the clock | of processor |", "|---|---|---|"]
+    lines += ["", "| readers | wall-clock seconds | processor seconds |", "|---|---|---|"]
     groups = {
         "one font": measured.one_font,
         "many fonts": measured.many_fonts,
-        "many fonts, then handwriting too": measured.with_handwriting,
+        "many fonts, then also handwriting": measured.with_handwriting,
     }
     for name, group in groups.items():
         spans = [
@@ -358,7 +356,7 @@ def tables(measured: Measured) -> str:
 
 
 def run(quick: bool = False) -> list[dict]:
-    """All rows; what is no time stands in `value`. About ten minutes on two idle cores."""
+    """All rows; results that are not times are in `value`. Takes about ten minutes on two idle cores."""
     measured = measure(1 if quick else SEEDS, quick)
     rows = list(measured.speed)
     seconds = [trained.wall for trained in measured.one_font]
@@ -374,8 +372,8 @@ def run(quick: bool = False) -> list[dict]:
 def main() -> None:
     """Measure, print the tables, write build/words.md."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seeds", type=int, default=SEEDS, help="readers of every kind (default: 3)")
-    options.add_argument("--quick", action="store_true", help="only see that all of it runs")
+    options.add_argument("--seeds", type=int, default=SEEDS, help="number of readers of each kind (default: 3)")
+    options.add_argument("--quick", action="store_true", help="only check that everything runs")
     options.add_argument("--pictures", type=Path, metavar="FOLDER", help="also draw the figures of docs/words.md")
     given = options.parse_args()
     measured = measure(given.seeds, given.quick)

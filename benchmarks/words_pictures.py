@@ -1,4 +1,4 @@
-"""The figures of docs/words.md, from what `words` measured."""
+"""The figures of docs/words.md, from the results of `words`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks import words
+from benchmarks import words, words_reader
 from ebmcourse.data.fonts import ANONYMOUS_PRO, HUMOR_SANS, PATRICK_HAND
 from ebmcourse.data.words import STRIDE, WINDOW, SimpleWordsDataset
 from ebmcourse.plots import COLOURS, GREY, clean, save
@@ -36,7 +36,7 @@ def _title(axes: Axes, word: str, text: str) -> None:
 
 
 def conditions(read: words.Reader) -> Figure:
-    """Held-out words under the four conditions; above each what was read, in orange where it is wrong."""
+    """Held-out words under the four conditions; above each word its reading, in orange where it is wrong."""
     lengths = (2, 4, 6, 8)
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     grid = figure.subplots(len(words.CONDITIONS), len(lengths), width_ratios=lengths, squeeze=False)
@@ -54,9 +54,9 @@ def path(read: words.Reader, word: str) -> Figure:
     image = SimpleWordsDataset(1).draw_text(word)[None]
     letters = torch.tensor([[ord(letter) - ord("a") for letter in word]])
     energies, counts = read.energies(image, torch.tensor([image.shape[2]]))
-    found = words.reader.best_paths(energies, counts, letters, torch.tensor([len(word)]))
+    found = words_reader.best_paths(energies, counts, letters, torch.tensor([len(word)]))
     windows = int(counts[0])
-    padded, _ = words.reader.with_margin(image, torch.tensor([image.shape[2]]), read.margin)
+    padded, _ = words_reader.with_margin(image, torch.tensor([image.shape[2]]), read.margin)
     figure = Figure(figsize=(7, 5), layout="constrained")
     above, below = figure.subplots(2, height_ratios=(1, 4))
     _show(above, padded[0])
@@ -72,7 +72,7 @@ def path(read: words.Reader, word: str) -> Figure:
 
 
 def accuracies(quality: dict[str, list[words.Accuracy]]) -> Figure:
-    """Per cent of words read by length, mean of the seeds, for the four conditions."""
+    """The percentage of words read by length, mean over the seeds, for the four conditions."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     for (name, results), colour, marker in zip(quality.items(), COLOURS, "osD^", strict=False):
@@ -87,7 +87,7 @@ def accuracies(quality: dict[str, list[words.Accuracy]]) -> Figure:
 
 
 def fonts(without: words.Reader, with_handwriting: words.Reader) -> Figure:
-    """Held-out words in fonts that were not trained on, and the handwriting again after training on it."""
+    """Held-out words in fonts that were not trained on, and handwriting again after training on it."""
     rows = (
         ("not trained on", ANONYMOUS_PRO, without),
         ("not trained on", PATRICK_HAND, without),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -22,6 +25,7 @@ from autograder.late import (
     submission_time,
     with_penalty,
 )
+from autograder.late.record import Noted
 from autograder.results import Result
 
 DUE = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -103,11 +107,33 @@ def test_a_later_submission_never_gains_and_no_mark_is_negative(policy, days, bu
 
 def test_what_a_student_reads_about_it():
     late = one(Policy("percent", per_day=10), timedelta(days=2), days=1)
-    assert late.sentences == ["Handed in 2 days late. 1 late day spent. 1 point taken off."]
+    assert late.sentences == ["Handed in 2 days late. 1 late day spent. 1 point deducted."]
     assert one(Policy("percent", per_day=10), timedelta(days=1), days=1).sentences == [
-        "Handed in 1 day late. 1 late day spent. Nothing is taken off."
+        "Handed in 1 day late. 1 late day spent. No points deducted."
     ]
     assert one(Policy("zero"), timedelta()).sentences == []
+
+
+def test_one_instant_gives_one_mark_however_it_is_written():
+    # The clocks go back between the deadline and the submission, 24.5 hours later.
+    zone = ZoneInfo("America/New_York")
+    rules = Rules(due={"jem": datetime(2026, 10, 31, 20, tzinfo=zone)}, policies={"jem": Policy("percent", per_day=10)})
+    local = datetime(2026, 11, 1, 19, 30, tzinfo=zone)
+    for time in (local, local.astimezone(UTC), parse_time("2026-11-02 00:30:00.000000 UTC")):
+        late = lateness(rules, [result()], {("jem", "s001"): Submitted(time)})["jem", "s001"]
+        assert (late.days, late.taken) == (2, 2)
+
+
+@given(st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31)), st.floats(-3, 3))
+def test_days_are_of_24_hours_in_every_zone(due, days):
+    def late(zone: str) -> int:
+        moment = due.replace(tzinfo=UTC).astimezone(ZoneInfo(zone))
+        handed_in = (due.replace(tzinfo=UTC) + timedelta(days=days)).astimezone(ZoneInfo(zone))
+        return lateness(Rules(due={"jem": moment}), [result()], {("jem", "s001"): Submitted(handed_in)})[
+            "jem", "s001"
+        ].days
+
+    assert late("America/New_York") == late("Europe/Berlin") == late("UTC")
 
 
 # course.toml
@@ -158,6 +184,19 @@ def test_the_rules_are_read(course: Path):
     assert rules.exchange == course / "inbound"
 
 
+def test_a_byte_order_mark_is_no_part_of_the_rules(course: Path):
+    rules = read_rules(course)
+    (course / "course.toml").write_text(EXAMPLE, "utf-8-sig")
+    assert read_rules(course) == rules
+
+
+def test_the_policy_for_all_counts_for_assignments_that_are_not_named(course: Path):
+    assert read_rules(course).policy == Policy("percent", 10, 50)
+    (course / "course.toml").write_text('[late]\npolicy = "percent"\n[assignments.jem]\nper_day = 10\n')
+    rules = read_rules(course)
+    assert (rules.policy, rules.policies) == (Policy(), {"jem": Policy("percent", 10)})
+
+
 def test_without_a_file_there_is_no_policy(tmp_path: Path):
     rules = read_rules(tmp_path)
     assert rules == Rules()
@@ -203,7 +242,16 @@ def stamped(course: Path, text: str, student: str = "s001") -> Path:
     ["2026-11-30 12:00:00.000000 UTC", "2026-11-30 13:00:00 +0100", "2026-11-30T12:00:00Z", "2026-11-30 12:00\n"],
 )
 def test_the_time_is_read_as_nbgrader_writes_it(tmp_path: Path, text: str):
-    assert submission_time(stamped(tmp_path, text), Rules(), NOW) == Submitted(DUE)
+    assert submission_time(stamped(tmp_path, text), Rules(), NOW) == Submitted(DUE, is_claimed=True)
+
+
+def test_a_time_from_the_students_own_file_is_marked_for_the_instructor(tmp_path: Path):
+    found = submission_time(stamped(tmp_path, "2020-01-01 00:00:00 UTC"), Rules(), NOW)
+    rules = Rules(due={"jem": DUE}, policies={"jem": Policy("zero")})
+    late = lateness(rules, [result()], {("jem", "s001"): found})["jem", "s001"]
+    assert late.remarks == ("The time of submission comes from timestamp.txt alone, which students can write.",)
+    assert (late.taken, late.sentences) == (0, [])  # a student is not told so
+    assert lateness(Rules(), [result()], {("jem", "s001"): found})["jem", "s001"].remarks == ()  # nothing depends on it
 
 
 @pytest.mark.parametrize("text", ["", "never", "2026-13-01 12:00:00 UTC", "1 UTC", "2026-11-30 12:00 CEST", "9" * 500])
@@ -226,6 +274,34 @@ def test_a_time_in_a_link_is_not_read(tmp_path: Path):
 def test_a_time_in_the_future_is_said(tmp_path: Path):
     found = submission_time(stamped(tmp_path, "2999-01-01 00:00:00 UTC"), Rules(), NOW)
     assert found.time == parse_time("2999-01-01 00:00:00 UTC") and "future" in found.remarks[0]
+
+
+def test_what_collect_recorded_counts_for_what_it_collected(tmp_path: Path):
+    noted = Noted("Gradescope", DUE, None, ("odd",))
+    folder = stamped(tmp_path, "2026-11-30 12:00:00.000000 UTC")
+    assert submission_time(folder, Rules(), NOW, noted) == Submitted(DUE, ("odd",), None, "Gradescope")
+    (folder / "timestamp.txt").write_text("2026-11-29 12:00:00 UTC")
+    assert submission_time(folder, Rules(), NOW, noted) == Submitted(DUE - timedelta(days=1), is_claimed=True)
+    (folder / "timestamp.txt").unlink()
+    assert submission_time(folder, Rules(), NOW, noted) == Submitted()
+    assert submission_time(folder, Rules(), NOW, Noted("Canvas", None, True)).late is True
+
+
+def test_late_on_the_platform_counts_as_one_day_also_without_a_deadline_here():
+    rules = Rules(policy=Policy("percent", per_day=10), days_of={"s002": 1})
+    times = {
+        ("jem", f"s00{n}"): Submitted(late=late, platform="Canvas") for n, late in ((1, True), (2, True), (3, False))
+    }
+    found = lateness(rules, [result(student=f"s00{n}") for n in (1, 2, 3)], times)
+    assert [(late.days, late.free_days, late.taken) for late in found.values()] == [(1, 0, 1), (1, 1, 0), (0, 0, 0)]
+
+
+def test_a_time_says_more_than_the_platforms_word():
+    rules = Rules(due={"jem": DUE}, policies={"jem": Policy("percent", per_day=10)})
+    for time, days in ((DUE + timedelta(days=3), 3), (DUE - timedelta(days=1), 0)):
+        handed_in = Submitted(time, late=True, platform="Canvas")
+        late = lateness(rules, [result()], {("jem", "s001"): handed_in})["jem", "s001"]
+        assert late.days == days and (days > 0 or "Canvas calls it late. By its time it is not." in late.remarks)
 
 
 def test_the_instructors_word_comes_first(tmp_path: Path):
@@ -259,6 +335,28 @@ def test_a_back_dated_or_changed_folder_in_the_exchange_is_said(tmp_path: Path):
     os.utime(tmp_path / "inbound" / f"s001+jem+{text}+abc", (0, claimed.timestamp()))  # a student can set this one
     found = submission_time(stamped(tmp_path, text), Rules(exchange=tmp_path / "inbound"), datetime.now(UTC))
     assert found.time == claimed and "changed in the exchange 30 hours after" in found.remarks[0]
+
+
+def test_links_and_other_owners_in_the_exchange_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now = datetime.now(UTC).replace(microsecond=0)
+    text = f"{now:%Y-%m-%d %H:%M:%S} UTC"
+    exchanged(tmp_path, text)
+    (tmp_path / "inbound" / f"s001+jem+{text}+abc" / "seed.txt").symlink_to("/etc/passwd")
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=os.getuid() + 1))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="mallory"))
+    found = submission_time(stamped(tmp_path, text), Rules(exchange=tmp_path / "inbound"), now + timedelta(days=1))
+    assert found.time == now and found.remarks == (
+        "Its folder in the exchange belongs to mallory.",
+        "Its folder in the exchange holds what is not a file (seed.txt).",
+    )
+
+
+def test_a_link_in_the_place_of_a_folder_in_the_exchange_is_not_followed(tmp_path: Path):
+    (tmp_path / "inbound").mkdir()
+    (tmp_path / "inbound" / "s001+jem+2026-11-30 12:00:00 UTC+abc").symlink_to("/etc")
+    folder = stamped(tmp_path, "2026-11-30 12:00:00 UTC")
+    found = submission_time(folder, Rules(exchange=tmp_path / "inbound"), NOW)
+    assert found == Submitted(DUE, ("Its folder in the exchange is a link or cannot be read.",))
 
 
 def test_odd_names_in_the_exchange_harm_nobody(tmp_path: Path):

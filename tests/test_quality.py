@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from typing import get_args
+
 import pytest
+from rich.console import Console
 
 from autograder import assignment as assignments
-from autograder.quality.cases import load
+from autograder.quality.cases import Kind, load
+from autograder.quality.forged import Forged, Survivor, measure_forged
 from autograder.quality.measure import CONTROL, STUB, Verdict, complaint, measure
+from autograder.quality.table import report
 from autograder.results import Result
 from ebmcourse.checking.outcome import Outcome
 
@@ -49,6 +55,22 @@ def test_every_case_is_graded_as_it_must_be(name):
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_report_says_what_survives():
+    survivor = Survivor("1a/x", "#0.loss", "zeros")
+    console = Console(width=100, file=io.StringIO())
+    console.print(report([], Forged(9, 2, [survivor], ["1b/x, #0, *"])))
+    text = console.file.getvalue()
+    assert "1a/x: #0.loss passes as zeros" in text and "explains what does not happen: 1b/x, #0, *" in text
+    assert "forged replies: killed 6 of 9, explained 2" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_no_forged_reply_survives_without_an_explanation(name):
+    complaints = measure_forged(assignments.load(name)).complaints
+    assert not complaints, "\n".join(complaints)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_there_are_enough_cases(name):
     assignment = assignments.load(name)
@@ -59,6 +81,6 @@ def test_there_are_enough_cases(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_case_can_be_written(name, tmp_path):
     assignment = assignments.load(name)
-    for kind in ("mutants", "variants", "attacks", "class"):
+    for kind in get_args(Kind):
         for case in load(assignment, kind):
             case.write(assignment, tmp_path / kind / case.name)

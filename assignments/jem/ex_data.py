@@ -1,8 +1,8 @@
-"""The glyph images: reading the data directory and bringing every image to 1×56×56 in [-1, 1].
+"""The glyph images: reads a data directory and converts every image to 1×56×56 in [-1, 1].
 
-A data directory holds `train.npy`, `val.npy` and `test.npy`, each with two arrays saved one after the other:
-the images X (N, H, W) and the labels y (N,). `ood_ta.npy` and `ood_tb.npy` hold images only: other letters
-(A), and digits, punctuation and ornaments (B).
+A data directory contains `train.npy`, `val.npy` and `test.npy`, each with two arrays that were written by two
+calls of `np.save` to one file: the images X (N, H, W) and the labels y (N,). `ood_ta.npy` and `ood_tb.npy`
+contain images only: other letters (A), and digits, punctuation and ornaments (B).
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ OOD_SPLITS = ("ood_ta", "ood_tb")
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: a path, a file, an option. The message says what to do."""
+    """A path, a file or an option that the user gave is wrong. The message says what to do."""
 
 
 class TransformTensorDataset(Dataset):
-    """Tensors of equal length as a dataset of pairs (x, y), where y is -1 if there are no labels.
+    """A dataset of pairs (x, y) from tensors of equal length; y is -1 if there are no labels.
 
-    `TransformTensorDataset(images)` or `TransformTensorDataset(images, labels)`; `transform` is applied to
-    each image when it is fetched.
+    Use `TransformTensorDataset(images)` or `TransformTensorDataset(images, labels)`. `transform` is applied to
+    an image each time it is accessed. Raises ValueError for other arguments.
     """
 
     def __init__(self, *tensors: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> None:
         if len(tensors) not in (1, 2) or any(len(tensor) != len(tensors[0]) for tensor in tensors):
-            raise ValueError("TransformTensorDataset takes images, or images and as many labels.")
+            raise ValueError("TransformTensorDataset takes images, or images and one label per image.")
         self.tensors = tensors
         self.transform = transform
 
@@ -50,18 +50,17 @@ class TransformTensorDataset(Dataset):
 
 
 def minmax(x: Tensor) -> Tensor:
-    """Stretch each image (…, H, W) to [0, 1]; an image of one single tone has no contrast and becomes 0.5."""
-    low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
+    """Rescale each image (…, H, W) to the range [0, 1]; a constant image becomes 0.5."""
+    low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)  # (…, 1, 1)
     contrast = high - low
     stretched = (x - low) / torch.where(contrast > 0, contrast, 1.0)
     return torch.where(contrast > 0, stretched, 0.5)
 
 
 def pad_to_square(x: Tensor) -> Tensor:
-    """Widen images (N, H, W) to squares without cutting: the glyph stays in the middle of more of its own
-    paper.
+    """Pad images (N, H, W) to squares (N, S, S), S = max(H, W), with the glyph in the middle.
 
-    The tone of the paper is the median of the image's border.
+    The padding has the colour of the paper, which is estimated as the median of the image's border.
     """
     height, width = x.shape[-2:]
     if height == width:
@@ -75,7 +74,7 @@ def pad_to_square(x: Tensor) -> Tensor:
 
 
 def to_network_input(images: np.ndarray) -> Tensor:
-    """Raw grey images (N, H, W) of any size -> (N, 1, 56, 56) float32 in [-1, 1]."""
+    """Convert grey images (N, H, W) of any size and range to (N, 1, 56, 56), float32 in [-1, 1]."""
     x = pad_to_square(minmax(torch.from_numpy(images.astype(np.float32))))[:, None]
     if x.shape[-1] != IMG_SIZE:
         x = F.interpolate(x, size=(IMG_SIZE, IMG_SIZE), mode="bilinear", antialias=True).clamp(0, 1)
@@ -83,42 +82,43 @@ def to_network_input(images: np.ndarray) -> Tensor:
 
 
 def read_arrays(path: Path, count: int) -> list[np.ndarray]:
-    """The first `count` arrays that `np.save` wrote into one file."""
+    """Read the first `count` arrays of a file that `np.save` wrote; raises InputError if that fails."""
     try:
         with path.open("rb") as file:
             return [np.load(file, allow_pickle=False) for _ in range(count)]
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: the data directory must hold {path.name}.") from None
+        raise InputError(f"{path} is missing: the data directory must contain {path.name}.") from None
     except (ValueError, EOFError, OSError) as error:
         what = "the images and then the labels" if count == 2 else "the images"
-        raise InputError(f"{path} cannot be read ({error}): it must hold {what}, written with np.save.") from None
+        raise InputError(f"{path} cannot be read ({error}): it must contain {what}, written with np.save.") from None
 
 
 def read_split(data_dir: Path, split: str) -> TransformTensorDataset:
+    """Read and check one file of the data directory."""
     path = data_dir / f"{split}.npy"
     images, *labels = read_arrays(path, 2 if split in LABELLED_SPLITS else 1)
     if images.ndim != 3 or 0 in images.shape:
-        raise InputError(f"{path}: the images have the shape {images.shape}, expected (N, height, width).")
+        raise InputError(f"{path}: the images must have the shape (N, height, width), not {images.shape}.")
     if images.dtype.kind not in "uif" or not np.isfinite(images).all():
-        raise InputError(f"{path}: the images are {images.dtype}, expected finite grey values such as uint8.")
+        raise InputError(f"{path}: the images must be finite grey values, for example uint8, not {images.dtype}.")
     for y in labels:
         if y.dtype.kind not in "ui" or y.shape != images.shape[:1] or y.min() < 0:
             raise InputError(
-                f"{path}: the labels are {y.dtype} of shape {y.shape}, expected {len(images)} class numbers 0, 1, …"
+                f"{path}: the labels must be {len(images)} class numbers 0, 1, …, not {y.dtype} of shape {y.shape}."
             )
     return TransformTensorDataset(to_network_input(images), *(torch.from_numpy(y.astype(np.int64)) for y in labels))
 
 
 def get_datasets(data_dir: str | Path) -> dict[str, TransformTensorDataset]:
-    """The five datasets `train`, `val`, `test`, `ood_ta` and `ood_tb` of a data directory.
+    """Read the five datasets `train`, `val`, `test`, `ood_ta` and `ood_tb` of a data directory.
 
-    Each item is (x, y): x (1, 56, 56) in [-1, 1]; y the class number, -1 in the OOD sets.
-    Raises InputError where the directory is missing or a file is not as described above.
+    Each item is a pair (x, y): x is an image (1, 56, 56) in [-1, 1], y its class number, or -1 in the OOD sets.
+    Raises InputError if the directory or a file is missing, or if a file does not have the format described above.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise InputError(
-            f"There is no data directory {data_dir}: draw the glyphs with "
-            f"`ebmcourse data glyphs --out {data_dir}`, or name your own directory with --data_dir."
+            f"There is no data directory {data_dir}: create it with `ebmcourse data glyphs --out {data_dir}`, "
+            "or use --data_dir for a directory of your own."
         )
     return {split: read_split(data_dir, split) for split in LABELLED_SPLITS + OOD_SPLITS}

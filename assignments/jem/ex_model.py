@@ -1,14 +1,14 @@
 """The energy function: a shallow convolutional network f(x) = -E(x).
 
-The network returns the *negative* energy: large values are likely images. With K outputs f(x)[y] it is read
-in three ways:
+The network returns the *negative* energy: likely images have large values. Its K outputs f(x)[y], the logits,
+define three models:
 
-* EBM (K = 1): the single output is f(x);
-* unconditional JEM: f(x) = log Σ_y exp f(x)[y], the negative free energy over the classes;
-* conditional JEM: f(x, y) = f(x)[y], the logit of class y.
+* EBM (K = 1): f(x) is the single output.
+* Unconditional JEM: f(x) = log Σ_y exp f(x)[y], the logsumexp of the logits.
+* Conditional JEM: f(x, y) = f(x)[y], the logit of class y.
 
 Reference: Grathwohl et al., "Your classifier is secretly an energy based model and you should treat it like
-one", ICLR 2020.
+one", ICLR 2020, section 3.
 """
 
 import torch
@@ -17,22 +17,24 @@ from torch import Tensor, nn
 
 
 class Swish(nn.Module):
-    """x · sigmoid(x): smooth, so that the gradient at the image, which the sampler follows, has no jumps."""
+    """x · sigmoid(x). It is smooth, and so is the gradient with respect to the image, which the sampler follows."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x)
 
 
 class ShallowCNN(nn.Module):
-    """Five strided convolutions, 56×56 -> 30 -> 15 -> 8 -> 4 -> 2, and a linear head.
+    """Five strided convolutions and a linear layer.
 
-    `hidden_features` is the width of the first layer; further keywords are accepted and unused, so that
-    networks with other options can take this one's place.
+    hidden_features: the number of channels after the first convolution.
+    num_classes: the number of outputs K.
+    kwargs: ignored, so that this network can be replaced by one with more options.
     """
 
     def __init__(self, hidden_features: int = 32, num_classes: int = 42, **kwargs) -> None:
         super().__init__()
         width = hidden_features
+        # The images shrink from 56×56 to 30×30, 15×15, 8×8, 4×4 and 2×2.
         self.cnn_layers = nn.Sequential(
             nn.Conv2d(1, width, kernel_size=5, stride=2, padding=4),
             Swish(),
@@ -46,24 +48,23 @@ class ShallowCNN(nn.Module):
             Swish(),
         )
         self.head = nn.Linear(4 * width, num_classes)
-        # The sampler spends nearly all the time of a training; convolutions are a quarter faster in this
-        # layout.
+        # Convolutions take about a quarter less time in this memory layout.
         self.to(memory_format=torch.channels_last)
 
     def get_logits(self, x: Tensor) -> Tensor:
-        """The K raw class scores f(x)[y] of every image: x (B, 1, H, W) -> (B, K)."""
-        # TODO (3.2a): Return the logits of all K output nodes, shape (B, K).
-        # `self.cnn_layers` gives features (B, C, h, w). Average them over h and w (adaptive average pooling)
-        # to one vector per image, and pass it through `self.head`. No softmax: the energies need the raw
-        # scores.
-        raise NotImplementedError("Exercise 3.2a: Return the logits of all K output nodes, shape (B, K).")
+        """Return the logits f(x)[y] of all K classes: x (B, 1, H, W) -> (B, K)."""
+        # TODO (3.2a): Return the logits of all K classes, shape (B, K).
+        # `self.cnn_layers` computes features (B, C, h, w). Average them over h and w (adaptive average pooling)
+        # and apply `self.head` to the result. Do not apply a softmax: the energies are defined by the logits.
+        raise NotImplementedError("Exercise 3.2a: Return the logits of all K classes, shape (B, K).")
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The negative energy f = -E of every image: (B,).
+        """Return the negative energy f = -E of each image, shape (B,).
 
-        x: images (B, 1, H, W). y: class numbers (B,), int64, or None for the unconditional energy.
+        x: images (B, 1, H, W).
+        y: class numbers (B,), int64, for f(x, y), or None for f(x).
         """
-        # TODO (3.2b): Return f = -E of every image, shape (B,).
-        # Without y: log Σ_y exp f(x)[y] over the classes (for K = 1 that is the single output itself).
-        # With y: the logit f(x)[y] of each image's own class; the shape is (B,), not (B, 1).
-        raise NotImplementedError("Exercise 3.2b: Return f = -E of every image, shape (B,).")
+        # TODO (3.2b): Return f = -E of each image, shape (B,).
+        # Without y, it is log Σ_y exp f(x)[y], the logsumexp over the classes. (For K = 1, this is the output itself.)
+        # With y, it is f(x)[y], the logit of each image's own class. The shape is (B,), not (B, 1).
+        raise NotImplementedError("Exercise 3.2b: Return f = -E of each image, shape (B,).")

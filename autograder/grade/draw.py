@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from autograder.drawings import Drawn, Picture
-from ebmcourse.checking.compare import require_structure
+from ebmcourse.checking.compare import Mismatch
 from ebmcourse.checking.drawings import Drawing, Panel
+from ebmcourse.checking.form import is_too_large, misfit
 from ebmcourse.checking.observer import Call, Observer
 from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference, derive
 
@@ -49,10 +50,10 @@ def _forget(modules: list[str]) -> None:
 
 
 def draw(drawing: Drawing, observer: Observer | None, reference: LiveReference) -> Drawn | None:
-    """One drawing of the submission that `observer` looks at, beside the reference.
+    """One drawing of the submission that `observer` observes, next to the reference.
 
     None where the submission gives nothing that could be drawn. `reference` answers from the public seed. Without an
-    observer the reference is drawn beside itself, and whatever is wrong with the drawing is raised.
+    observer the reference is drawn next to itself, and whatever is wrong with the drawing is raised.
     """
     if reference.seed != PUBLIC_SEED:
         raise ValueError("a drawing is made of public inputs only")
@@ -64,7 +65,8 @@ def draw(drawing: Drawing, observer: Observer | None, reference: LiveReference) 
         call = Call(name, file, probe.__name__, inputs, derive(PUBLIC_SEED, name), drawing.seconds)
         want = reference.observation(name, call)
         got = observer.observe(call) if observer else want
-        require_structure(got, want)
+        if is_too_large(got, want) or misfit(got, want):
+            raise Mismatch("The observation cannot be drawn.")
         return got, want
 
     try:

@@ -19,8 +19,8 @@ from autograder.grade.seed import Seed
 from autograder.grade.submissions import Submission
 from autograder.release.programs import reference_program
 from autograder.results import Result, Timings
-from autograder.sandbox.sandbox import Sandbox, SandboxProcess
-from autograder.sandbox.zygote import use_huge_pages
+from autograder.sandbox.huge_pages import use_huge_pages
+from autograder.sandbox.outside import Sandbox, SandboxProcess
 from ebmcourse.checking.drawings import Drawing
 from ebmcourse.checking.judge import Judge
 from ebmcourse.checking.local import LocalProcess

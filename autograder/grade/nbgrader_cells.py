@@ -20,7 +20,7 @@ from ebmcourse.checking.outcome import Outcome
 
 
 def check_part(part: str) -> float:
-    """Run all checks of one part on the files beside the notebook, show what came out, return the points.
+    """Run all checks of one part on the files in the notebook's folder, show the outcomes, return the points.
 
     The notebook lies where nbgrader puts it: below the course, in a folder with the name of the assignment.
     """
@@ -50,7 +50,7 @@ def main() -> None:
     from autograder.grade.grader import Grader, Job
     from autograder.grade.seed import secret
     from autograder.grade.submissions import read
-    from autograder.sandbox import Unavailable
+    from autograder.sandbox.outside import Unavailable
 
     course, folder = (Path(argument) for argument in sys.argv[1:])
     assignment = load(folder.name, course)

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from autograder.assignment import Assignment
-from autograder.files import read_regular
+from autograder.files import Refused, read_regular
 from autograder.grade.repair import repair
 from autograder.release.programs import released, stub_program
 from ebmcourse.checking.program import MAX_NOTEBOOK_BYTES, Notebook, module_file, program, read_notebook
@@ -26,7 +26,7 @@ from ebmcourse.syntax import python_text
 MAX_FILE_BYTES = 2**20
 MAX_LISTED = 2000
 
-# Names that a Python program or pytest would load by itself, were they ever laid beside it.
+# Names that a Python program or pytest would load by itself, if they were in its folder.
 _SHADOWS = re.compile(r"(conftest|sitecustomize|usercustomize|torch|numpy|pytest)\.py|.*\.pth|pytest\.ini|tox\.ini")
 
 # What honest programs have little use for; a person looks whether this one has. One phrase of each line is mentioned.
@@ -136,10 +136,6 @@ def read(folder: Path, student: str, assignment: Assignment) -> Submission:
     return Submission(student, files, problems, tuple(sorted(flags)), digest.hexdigest())
 
 
-class Refused(Exception):
-    """A file that is not read; the message completes “it is …”."""
-
-
 def _mode(path: Path) -> int:
     try:
         return os.lstat(path).st_mode
@@ -158,10 +154,7 @@ def _names(folder: Path) -> list[str]:
 
 def _read_plain(path: Path) -> bytes:
     """The bytes of a regular file of bearable size; raises `Refused` for anything else that is there."""
-    try:
-        return read_regular(path, MAX_NOTEBOOK_BYTES if path.suffix == ".ipynb" else MAX_FILE_BYTES)
-    except ValueError as reason:
-        raise Refused(str(reason)) from None
+    return read_regular(path, MAX_NOTEBOOK_BYTES if path.suffix == ".ipynb" else MAX_FILE_BYTES)
 
 
 @lru_cache(maxsize=1024)  # the stub is asked about again and again

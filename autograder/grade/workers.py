@@ -5,15 +5,24 @@ Each worker process keeps one warm grader and grades one submission after anothe
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from autograder import Failure
 from autograder.drawings import Drawn, write_drawings
 from autograder.grade import submissions
 from autograder.grade.grader import Grader, Job
 from autograder.grade.submissions import Submission
 from autograder.results import Result, Timings, read_result, result_path, write_result, write_timings
+
+MAX_KILLED = 3
 
 
 class _Warm:
@@ -54,6 +63,9 @@ def is_graded(job: Job, results_dir: Path, submission: Submission) -> bool:
     )
 
 
+Graded = tuple[Result, Timings, list[Drawn]]
+
+
 def grade_class(
     job: Job,
     submitted: Path,
@@ -64,28 +76,62 @@ def grade_class(
     scheduler: str | None = None,
     done: Callable[[Result], None] = lambda result: None,
 ) -> None:
-    """Grade `students` on Dask workers and write each result as it comes; `done` is called with each.
+    """Grade `students` in worker processes and write each result as it comes; `done` is called with each.
 
     `scheduler` is the address of a running Dask scheduler whose workers share this file system; without one, `workers`
-    processes (as many as cores) are started here. An interrupt at any time leaves valid files.
+    processes (as many as cores) are started here, which talk to this one over pipes. An interrupt at any time leaves
+    valid files. Raises `Failure` for submissions during which workers were killed again and again.
     """
-    from dask.distributed import Client, LocalCluster, as_completed
-
     folders = {student: (submitted / student / job.assignment.name).absolute() for student in students}
-    if scheduler:
-        client = Client(scheduler)
-    else:
-        count = min(workers or os.cpu_count() or 1, max(len(students), 1))
-        client = Client(LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=50))
-    with client:
+    results = _on_cluster(job, folders, scheduler) if scheduler else _on_this_machine(job, folders, workers)
+    with closing(results):
+        for result, timings, drawings in results:
+            write_timings(results_dir, result.assignment, result.student, timings)
+            write_drawings(results_dir, result.assignment, result.student, drawings)
+            write_result(results_dir, result)
+            done(result)
+
+
+def _on_this_machine(job: Job, folders: dict[str, Path], workers: int | None) -> Generator[Graded]:
+    count = min(workers or os.cpu_count() or 1, len(folders))
+    killed: Counter[str] = Counter()  # how often a worker was killed while the student was graded, or the next one
+    left = dict(folders)
+    while todo := {student: folder for student, folder in left.items() if killed[student] < MAX_KILLED}:
+        with _pool(count) as pool:
+            futures = {pool.submit(grade_folder, job, folder, student): student for student, folder in todo.items()}
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+                    del left[futures[future]]
+            except BrokenProcessPool:
+                killed.update(student for future, student in futures.items() if future.running() and student in left)
+                count = max(1, count - 1)  # most often the machine has too little memory for so many
+    if left:
+        raise Failure(f"Workers were killed while they graded {', '.join(left)}; the other submissions are graded.")
+
+
+@contextmanager
+def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that leave Ctrl-C to this one, and are killed at the end, whatever they do then."""
+    others = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+            process.join()
+
+
+def _on_cluster(job: Job, folders: dict[str, Path], scheduler: str) -> Generator[Graded]:
+    from dask.distributed import Client, as_completed
+
+    with Client(scheduler) as client:
         futures = [client.submit(grade_folder, job, folder, student, pure=False) for student, folder in folders.items()]
         try:
-            for _, (result, timings, drawings) in as_completed(futures, with_results=True):
-                write_timings(results_dir, result.assignment, result.student, timings)
-                write_drawings(results_dir, result.assignment, result.student, drawings)
-                write_result(results_dir, result)
-                done(result)
+            for _, graded in as_completed(futures, with_results=True):
+                yield graded
         finally:
             client.cancel(futures)
-            if not scheduler and client.cluster:
-                client.cluster.close()

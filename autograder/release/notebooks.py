@@ -1,25 +1,28 @@
-"""Notebooks: from a jupytext percent script to nbgrader's two forms, the instructor's and the student's.
+"""Notebooks: converts a jupytext percent script to the instructor's and the student's notebook for nbgrader.
 
-The header of a cell holds nbgrader's metadata, without what has a default::
+The header of a cell contains nbgrader's metadata, without default values::
 
     # %% nbgrader={"grade_id": "test-3-2a", "grade": true, "locked": true}
     # %% [markdown] nbgrader={"grade_id": "answer-3-1a", "grade": true, "solution": true, "points": 2}
 
-A tested cell belongs to the part in its name and is worth what the part's checks give. A solution in code is written
-as in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO that students see, the solution, ``### END SOLUTION``.
+A tested cell belongs to the part in its name and has the points of the part's checks. Solutions in code are written as
+in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO for students, the solution, ``### END SOLUTION``. Their stubs
+are also the same as in ``.py`` files (`autograder.release.stubs`).
 """
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 import jupytext
 import nbformat
 from nbformat import NotebookNode
 from nbgrader.converters import GenerateAssignment
 from nbgrader.nbgraderformat import MetadataValidator, ValidationError
-from nbgrader.preprocessors import SaveCells
-from traitlets.config import Config
+from nbgrader.preprocessors import ClearSolutions, SaveCells
+from nbgrader.utils import is_solution
+
+from autograder.release.stubs import BEGIN_SOLUTION, student_version
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -27,52 +30,64 @@ METADATA = {
 }
 DEFAULTS = {"schema_version": 3, "grade": False, "solution": False, "locked": False, "task": False}
 
-# Where the course grades with `nbgrader autograde`, this takes the place of the `check_part` that students have.
+# For `nbgrader autograde`: replaces the students' `check_part` by one that also runs the hidden checks.
 ALL_CHECKS = """\
 ### BEGIN HIDDEN TESTS
 from autograder.grade.nbgrader_cells import check_part
 ### END HIDDEN TESTS
 """
 
-# What nbgrader puts in the place of every solution; checks know the message for “not implemented yet”.
-CODE_STUB = {"python": '# YOUR CODE HERE\nraise NotImplementedError("Exercise: write what the TODO asks for.")'}
+
+class MakeStubs(ClearSolutions):
+    """nbgrader's preprocessor that removes solutions; stubs in code name their exercise, as in ``.py`` files."""
+
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        """Remove the solution from a cell. Raises ValueError for markers that do not match."""
+        if cell.cell_type == "code" and is_solution(cell) and BEGIN_SOLUTION in cell.source:
+            cell.source = student_version(cell.source, f"cell {cell.id}").rstrip("\n")
+            return cell, resources
+        cleared: tuple[NotebookNode, dict[str, Any]] = super().preprocess_cell(cell, resources, cell_index)
+        return cleared
+
+
+# The steps of `nbgrader generate_assignment`, which nbgrader_config.py also sets, so that both make the same notebook.
+PREPROCESSORS = [MakeStubs if step is ClearSolutions else step for step in GenerateAssignment().preprocessors]
 
 
 def full_notebook(source: str, points: dict[str, float]) -> str:
-    """The instructor's notebook, JSON, for nbgrader's source folder; `points` maps each tested part to its points.
+    """Return the instructor's notebook as JSON, for nbgrader's source folder; `points` maps tested parts to points.
 
-    Raises ValueError where the metadata is not nbgrader's, or parts and tested cells do not belong together one to one.
+    Raises ValueError if the metadata is invalid for nbgrader, or parts and tested cells do not match one to one.
     """
     notebook = _notebook(source, points)
     for cell in notebook.cells:
         about = cell.metadata.get("nbgrader", {})
-        if about:
-            cell.source = _todo_first(cell.source)
         if cell.cell_type == "code" and about.get("grade") and not about.get("solution"):
             cell.source = ALL_CHECKS + cell.source
     return _text(notebook)
 
 
 def solved_notebook(source: str, points: dict[str, float]) -> str:
-    """The notebook, JSON, of a student who has written just what the reference says."""
+    """Return the notebook with the solutions of the reference, as JSON."""
     return _text(_notebook(source, points))
 
 
 def student_notebook(source: str, points: dict[str, float]) -> str:
-    """The released notebook, JSON: what `nbgrader generate_assignment` makes of the full one, without a database."""
+    """Return the released notebook as JSON: the output of `nbgrader generate_assignment`, without a database."""
     notebook = nbformat.reads(full_notebook(source, points), as_version=4)
-    config = Config({"ClearSolutions": {"code_stub": CODE_STUB}})
     try:
-        for step in GenerateAssignment().preprocessors:
+        for step in PREPROCESSORS:
             if step is not SaveCells:
-                notebook, _ = step(config=config).preprocess(notebook, {})
+                notebook, _ = step().preprocess(notebook, {})
     except RuntimeError as error:
         raise ValueError(f"nbgrader refuses the notebook: {error}") from error
     return _text(notebook)
 
 
 def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
-    """The script as a notebook with whole metadata and with ids that are the same whenever it is made."""
+    """Convert the script to a notebook with complete metadata and deterministic ids."""
     notebook = jupytext.reads(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -91,28 +106,19 @@ def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
     try:
         MetadataValidator().validate_nb(notebook)
     except ValidationError as error:
-        raise ValueError(f"The notebook's cells are not as nbgrader wants them: {error.message}.") from error
+        raise ValueError(f"The notebook's cells are not valid for nbgrader: {error.message}.") from error
     nbformat.validate(notebook)
     return notebook
 
 
 def _part(grade_id: str, parts: dict[str, float]) -> str:
-    """The part to which a tested cell belongs: 3.2a for `test-3-2a`."""
+    """Return the part of a tested cell: 3.2a for `test-3-2a`."""
     for part in parts:
         if grade_id == f"test-{part.replace('.', '-')}":
             return part
-    raise ValueError(f"The tested cell {grade_id!r} belongs to no part with points, or is not the only one.")
-
-
-def _todo_first(source: str) -> str:
-    """Move the TODO of a solution in front of it: nbgrader puts the same words in the place of every solution."""
-    todo = re.compile(
-        r"^(?P<indent> *)### BEGIN SOLUTION (?P<part>\S+)\n(?P=indent)# TODO (?P<text>.*\n(?:(?P=indent)#.*\n)*)", re.M
+    raise ValueError(
+        f"The tested cell {grade_id!r} does not belong to a part with points, or is not the only one for its part."
     )
-    moved, count = todo.subn(r"\g<indent># TODO (\g<part>): \g<text>\g<indent>### BEGIN SOLUTION\n", source)
-    if count != source.count("### BEGIN SOLUTION"):
-        raise ValueError("A solution begins with its exercise and with a line `# TODO <what to write>`.")
-    return moved
 
 
 def _text(notebook: NotebookNode) -> str:

@@ -1,5 +1,6 @@
-"""Confinement of submissions: a sandbox with a warm process, from which every submission gets a child of its own."""
+"""Confinement of submissions: a sandbox with a warm process, which forks a container for every submission.
 
-from autograder.sandbox.sandbox import Sandbox, Unavailable
-
-__all__ = ["Sandbox", "Unavailable"]
+Runs in the grader, and never with student code: `outside`, `visible`, `syscalls`, `cgroup`, `limits`, `selftest`.
+Runs in the sandbox: `inside`, which the grader never imports, and the functions of `selftest_inside`.
+Runs on both sides: `huge_pages`.
+"""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ebmcourse.checking.compare import Mismatch, assert_close, assert_either_way, difference, fail
     from ebmcourse.checking.drawings import Panel, drawing
     from ebmcourse.checking.probes import probe
-    from ebmcourse.checking.untrusted.student import ways
+    from ebmcourse.checking.untrusted.student import require, ways
 
 __all__ = [
     "Mismatch",
@@ -30,6 +30,7 @@ __all__ = [
     "fail",
     "inputs",
     "probe",
+    "require",
     "ways",
 ]
 
@@ -38,7 +39,7 @@ _MODULES = {
     "compare": ("Mismatch", "assert_close", "assert_either_way", "difference", "fail"),
     "drawings": ("Panel", "drawing"),
     "probes": ("probe",),
-    "untrusted.student": ("ways",),
+    "untrusted.student": ("require", "ways"),
 }
 
 

@@ -6,10 +6,14 @@ out. So a reason is made of fixed sentences and never repeats a value of either 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
+
+from ebmcourse.checking.form import NOT_FINITE, kind_of, shape_difference, unsound
 
 
 class Mismatch(AssertionError):
@@ -46,6 +50,8 @@ def assert_close(
     reason = difference(got, want, rtol, atol)
     if reason is None:
         return
+    if not _diagnosing.get():
+        raise Mismatch(reason)
     known = mistakes() if callable(mistakes) else mistakes or {}
     usual = {f"{name}.": change(want) for name, change in _USUAL_MISTAKES.items() if _is_numbers(want)}
     for name, wrong in {**known, **usual}.items():
@@ -54,21 +60,38 @@ def assert_close(
     raise Mismatch(reason)
 
 
+@contextmanager
+def without_diagnoses() -> Iterator[None]:
+    """Let `assert_close` not look for known mistakes, which takes long, where only the verdict is of interest."""
+    token = _diagnosing.set(False)
+    try:
+        yield
+    finally:
+        _diagnosing.reset(token)
+
+
+_diagnosing = ContextVar("_diagnosing", default=True)
+
+
 def assert_either_way(got: Any, want: Any, judge: Callable[[Any, Any], None]) -> None:
     """Pass where `judge` accepts one of several ways to the same observation: dicts of way -> observation or None.
 
-    This is how one mistake costs once: a program is observed as a whole and, beside that, with stand-ins in the place
-    of what other exercises ask for. The mismatch of the last way that was observed counts.
+    This is how one mistake costs once: a program is observed as a whole and also with stand-ins in the place of what
+    other exercises ask for. Where no way passes, the first mismatch with a diagnosis counts, or else the first one.
     """
-    mismatch = Mismatch("Nothing could be observed.")
+    mismatches = []
     for way in want:
+        if got[way] is None or want[way] is None:
+            continue
         try:
-            if got[way] is not None:
-                judge(got[way], want[way])
-                return
-        except Mismatch as found:
-            mismatch = found
-    raise mismatch
+            judge(got[way], want[way])
+            if reason := unsound(got[way], want[way]):
+                raise Mismatch(reason)
+            return
+        except Mismatch as mismatch:
+            mismatches.append(mismatch)
+    mismatches.append(Mismatch("Nothing could be observed."))
+    raise next((mismatch for mismatch in mismatches if mismatch.diagnosis), mismatches[0])
 
 
 def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
@@ -76,7 +99,7 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
     if isinstance(want, torch.Tensor):
         return _tensor_difference(got, want, rtol, atol)
     if isinstance(want, dict):
-        if not isinstance(got, dict) or got.keys() != want.keys():
+        if type(got) is not type(want) or got.keys() != want.keys():
             return "The value has another structure than expected."
         return _first(difference(got[key], want[key], rtol, atol) for key in want)
     if isinstance(want, list):
@@ -89,22 +112,19 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
         if isinstance(got, torch.Tensor) and got.numel() == 1:
             got = got.item()
         if not isinstance(got, int | float):
-            return f"A number is expected, not {_kind(got)}."
+            return f"A number is expected, not {kind_of(got)}."
         return _tensor_difference(torch.tensor(float(got)), torch.tensor(want), rtol, atol)
     return None if type(got) is type(want) and got == want else "The value is another one than expected."
 
 
 def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -> str | None:
     if not isinstance(got, torch.Tensor):
-        return f"A tensor is expected, not {_kind(got)}."
-    if got.dim() != want.dim():
-        return f"The shape is wrong: {_dimensions(got)} instead of {_dimensions(want)}."
-    if got.shape != want.shape:
-        wrong = [str(axis) for axis in range(want.dim()) if got.shape[axis] != want.shape[axis]]
-        return f"The shape is wrong: the size of axis {', '.join(wrong)} (counted from 0) differs."
+        return f"A tensor is expected, not {kind_of(got)}."
+    if reason := shape_difference(got, want):
+        return reason
     got, want = got.double(), want.double()
     if not got.isfinite().all() and want.isfinite().all():
-        return "There are infinite or undefined (NaN) values."
+        return NOT_FINITE
     if not torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
         return "The numbers are different from those of a correct solution."
     return None
@@ -112,23 +132,6 @@ def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -
 
 def _first(differences: Any) -> str | None:
     return next((found for found in differences if found), None)
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing (None): is a `return` missing?"
-    kinds = {
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list or tuple",
-    }
-    return kinds.get(type(value), "a dictionary" if isinstance(value, dict) else "some other object")
-
-
-def _dimensions(value: torch.Tensor) -> str:
-    return "a scalar" if value.dim() == 0 else f"{value.dim()} axis" if value.dim() == 1 else f"{value.dim()} axes"
 
 
 def _is_numbers(value: Any) -> bool:
@@ -143,23 +146,3 @@ _USUAL_MISTAKES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "These are the mean over the batch; one value per item is expected": lambda want: want.mean(),
     "These are the sum over the batch; one value per item is expected": lambda want: want.sum(),
 }
-
-
-def require_structure(got: Any, want: Any) -> None:
-    """Raise `Mismatch` unless `got` has dicts, lists and tensors where `want` has them (any shape, any value).
-
-    One of several ways to the same observation may be missing: None may stand for a dict inside a dict.
-    """
-    if isinstance(want, dict):
-        if not isinstance(got, dict) or got.keys() != want.keys():
-            raise Mismatch("The value has another structure than expected.")
-        for key in want:
-            if not (isinstance(want[key], dict) and got[key] is None):
-                require_structure(got[key], want[key])
-    elif isinstance(want, list):
-        if not isinstance(got, list):
-            raise Mismatch("The value has another structure than expected.")
-        for a, b in zip(got, want, strict=False):
-            require_structure(a, b)
-    elif isinstance(want, torch.Tensor) and not isinstance(got, torch.Tensor):
-        raise Mismatch(f"A tensor is expected, not {_kind(got)}.")

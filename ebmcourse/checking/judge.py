@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from typing import Any
 import pytest
 
 from ebmcourse.checking.check import Check
-from ebmcourse.checking.compare import Mismatch, require_structure
-from ebmcourse.checking.observer import Call, NoObservation, Observer, Request
+from ebmcourse.checking.compare import Mismatch
+from ebmcourse.checking.form import is_too_large, largest_answer, misfit, other_shape, unsound
+from ebmcourse.checking.observer import Call, NoObservation, Observing, Request
 from ebmcourse.checking.outcome import Outcome, Status
-from ebmcourse.checking.probes import stand_ins
+from ebmcourse.checking.probes import probe_source, stand_ins
 from ebmcourse.checking.reference import Reference, derive
 from ebmcourse.checking.untrusted.student import reset_state
 
@@ -60,7 +62,7 @@ class Judge:
         self._reference = reference
         self._calls: dict[str, Call] = {}  # all calls that were made so far, in order
 
-    def outcomes(self, observer: Observer | None, part: str | None = None) -> list[Outcome]:
+    def outcomes(self, observer: Observing | None, part: str | None = None) -> list[Outcome]:
         """Run all checks, or those of one part, on the submission that `observer` observes, in the order of the files.
 
         Without an observer the reference takes the place of the submission, and must pass all checks.
@@ -71,6 +73,12 @@ class Judge:
             if part in (None, check.part):
                 outcomes[check.id] = self._outcome(check, judgement, observer, outcomes)
         return list(outcomes.values())
+
+    def outcome(self, check_id: str, observer: Observing) -> Outcome:
+        """Run one check, whatever it needs."""
+        reset_state(0)
+        check, judgement = next(pair for pair in self._judgements if pair[0].id == check_id)
+        return self._outcome(check, judgement, observer, {})
 
     @cached_property
     def of_reference(self) -> list[Outcome]:
@@ -99,25 +107,40 @@ class Judge:
         return [Request(tuple(calls)) for calls in requests]
 
     @property
+    def calls(self) -> dict[str, Call]:
+        """The calls that the checks have made so far, as ``check id#number``, in order."""
+        return dict(self._calls)
+
+    def probe_sources(self, part: str | None = None) -> list[str]:
+        """What the process of a submission receives to run the probes of all checks, or of those of one part."""
+        self.outcomes(None, part)  # makes the calls
+        return [probe_source(call.file, call.probe) for call in dict.fromkeys(self._calls.values())]
+
+    @property
     def files(self) -> dict[str, list[str]]:
         """The names of the files that hold the checks of each part."""
         return {part: list(dict.fromkeys(names)) for part, names in self._files.items()}
 
     def _outcome(
-        self, check: Check, judgement: Judgement, observer: Observer | None, earlier: dict[str, Outcome]
+        self, check: Check, judgement: Judgement, observer: Observing | None, earlier: dict[str, Outcome]
     ) -> Outcome:
         status: Status = "passed"
         diagnosis = None
+        observed: list[tuple[Any, Any]] = []
         try:
             for needed in check.needs:
                 if needed in earlier and not earlier[needed].passed:
                     raise NoObservation("skipped", f"Skipped until `{needed}` passes.")
-            judgement(run=partial(self._run, check, itertools.count(), observer))
+            judgement(run=partial(self._run, check, itertools.count(), observer, observed))
+            if mismatch := _mismatch(unsound, observed):
+                raise mismatch
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the outcomes of pytest, such as skip, are not exceptions of class Exception
-            status, diagnosis = _status_of(error)
-            if not isinstance(error, NoObservation | AssertionError):
+            expected = isinstance(error, NoObservation | AssertionError)
+            reason = error if expected else _mismatch(unsound, observed) or _mismatch(other_shape, observed) or error
+            status, diagnosis = _status_of(reason)
+            if reason is error and not expected:
                 self.internal_errors[check.id] = "".join(traceback.format_exception(error))
         return Outcome(
             id=check.id,
@@ -135,7 +158,8 @@ class Judge:
         self,
         check: Check,
         numbers: Iterable[int],
-        observer: Observer | None,
+        observer: Observing | None,
+        observed: list[tuple[Any, Any]],
         probe: Callable[..., Any],
         *arguments: Any,
     ) -> tuple[Any, Any]:
@@ -146,15 +170,35 @@ class Judge:
         """
         key = f"{check.id}#{next(iter(numbers))}"
         if key not in self._calls:
-            file = Path(inspect.getfile(probe))
-            seed = derive(self._reference.seed, f"{file.stem}.{probe.__name__}")
-            call = Call(check.id, file, probe.__name__, arguments, seed, check.seconds)
-            self._calls[key] = next((known for known in self._calls.values() if known.asks_the_same(call)), call)
+            self._calls[key] = self._new_call(check, key, probe, arguments)
         call = self._calls[key]
         want = self._reference.observation(key, call)
-        got = observer.observe(call) if observer else want
-        require_structure(got, want)
+        if observer is None:
+            return want, want
+        got = observer.observe(call)
+        if is_too_large(got, want):
+            observer.flags.append(f"{check.id}: the submission's process sent an observation that is far too large")
+            raise Mismatch("The value is much larger than expected.")
+        if reason := misfit(got, want):
+            raise Mismatch(reason)
+        observed.append((got, want))
         return got, want
+
+    def _new_call(self, check: Check, key: str, probe: Callable[..., Any], arguments: tuple[Any, ...]) -> Call:
+        """A call that was not made before, or the one that asks the same for another check."""
+        file = Path(inspect.getfile(probe))
+        seed = derive(self._reference.seed, f"{file.stem}.{probe.__name__}")
+        call = Call(check.id, file, probe.__name__, arguments, seed, check.seconds)
+        for known in self._calls.values():
+            if known.asks_the_same(call):
+                return known
+        return replace(call, largest=largest_answer(self._reference.observation(key, call)))
+
+
+def _mismatch(reason_in: Callable[[Any, Any], str | None], observed: Iterable[tuple[Any, Any]]) -> Mismatch | None:
+    """The first reason that a function finds in pairs of observations."""
+    reason = next(filter(None, itertools.starmap(reason_in, observed)), None)
+    return Mismatch(reason) if reason else None
 
 
 def _status_of(error: BaseException) -> tuple[Status, str | None]:

@@ -8,7 +8,7 @@ code of the sender: no pickle, no ``torch.load``.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,23 @@ MAX_BYTES = 32 * 2**20  # a message larger than this is refused unread
 MAX_TREE_BYTES = 4 * 2**20  # of these, for the tree: once parsed, it takes twenty times the room of its text
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"}
 _DTYPES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
+
+
+class Ways(dict[str, Any]):
+    """The same observed in several ways: way -> observation, or None where it could not be made that way.
+
+    A right program need not be observable in all ways; see `ebmcourse.checking.assert_either_way`.
+    """
+
+
+class Size(NamedTuple):
+    """Bytes of an encoded observation: of its tree and the names of its tensors, and of the whole."""
+
+    tree: int
+    total: int
+
+
+LARGEST = Size(MAX_TREE_BYTES, MAX_BYTES)
 
 
 class Opaque:
@@ -57,14 +74,15 @@ class Encoder:
                 return {"$opaque": True}
         if isinstance(value, torch.Tensor):
             return self._add_tensor(value)
-        if type(value) is int and not _fits(value):
+        if type(value) is int and not _is_64_bit(value):
             return {"$opaque": True}
         if value is None or type(value) in (bool, int, float, str):
             return value
         if isinstance(value, dict):
             if not all(isinstance(key, str) and not key.startswith("$") for key in value):
                 return {"$opaque": True}
-            return {key: self.add(item) for key, item in value.items()}
+            items = {key: self.add(item) for key, item in value.items()}
+            return {"$ways": items} if isinstance(value, Ways) else items
         if isinstance(value, list | tuple):
             return [self.add(item) for item in value]
         return {"$opaque": True}
@@ -91,10 +109,16 @@ class Encoder:
         return b"".join([len(text).to_bytes(8, "little"), text, *self._parts])
 
 
+def encoded_size(value: Any) -> Size:
+    """How many bytes `encode` makes of a value."""
+    data = encode(value)
+    return Size(int.from_bytes(data[:8], "little"), len(data))
+
+
 def decode(data: bytes) -> Any:
     """Read what `encode` wrote; raises ValueError for anything else, however malformed."""
     tree_bytes = int.from_bytes(data[:8], "little")
-    if len(data) > MAX_BYTES or tree_bytes > MAX_TREE_BYTES:
+    if not fits(data, LARGEST):
         raise ValueError(f"an observation holds at most {MAX_BYTES} bytes, {MAX_TREE_BYTES} of them for its tree")
     try:
         tensors = load(data)
@@ -106,14 +130,20 @@ def decode(data: bytes) -> Any:
         raise ValueError("these bytes are not an observation") from error
 
 
+def fits(data: bytes, limit: Size) -> bool:
+    """Whether an encoded observation, which is not looked into, is no larger than the limit."""
+    tree_bytes = min(int.from_bytes(data[:8], "little"), len(data))  # a larger number is malformed
+    return len(data) <= limit.total and tree_bytes <= limit.tree
+
+
 def _integer(text: str) -> int:
     number = int(text)
-    if not _fits(number):
+    if not _is_64_bit(number):
         raise ValueError("an integer of more than 64 bits")
     return number
 
 
-def _fits(number: int) -> bool:
+def _is_64_bit(number: int) -> bool:
     """Whether 64 bits hold it, as in tensors: arithmetic with larger integers may overflow, or take long."""
     return -(2**63) <= number < 2**63
 
@@ -124,6 +154,8 @@ def _unflatten(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return tensors[tree["$tensor"]]
         if "$opaque" in tree:
             return Opaque()
+        if "$ways" in tree:
+            return Ways(_unflatten(tree["$ways"], tensors))
         return {key: _unflatten(item, tensors) for key, item in tree.items()}
     if isinstance(tree, list):
         return [_unflatten(item, tensors) for item in tree]
@@ -135,5 +167,5 @@ def copied(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.clone()
     if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
+        return type(value)((key, copied(item)) for key, item in value.items())
     return [copied(item) for item in value] if isinstance(value, list) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import math
 import re
 import secrets
@@ -13,25 +12,34 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ebmcourse.checking.observation import decode, encode
+from ebmcourse.checking.observation import LARGEST, Size, decode, encode, fits
 from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Status
-from ebmcourse.checking.probes import probe_source
+from ebmcourse.checking.probes import probe_source, sentences
 
-_ADVICE = {
-    r"\.cuda\(|[\"']cuda": "A GPU is not always there: take the device from the model or the input, `x.to(y.device)`.",
-    r"\.numpy\(": "Use `.detach().cpu().numpy()` for tensors that carry gradients.",
+_ADVICE = {  # kind of the error -> what to do about it
+    "gpu": "A GPU is not always there: take the device from the model or the input, `x.to(y.device)`.",
+    "numpy": "Use `.detach().cpu().numpy()` for tensors that carry gradients.",
+    "undefined": (
+        "Grading does not define this name, because a cell of your own sets it by training or from another file. "
+        "Compute it in the function, or define it in a cell without training."
+    ),
 }
-_UNDEFINED = (
-    "Grading does not define this name, because a cell of your own sets it by training or from another file. "
-    "Compute it in the function, or define it in a cell without training."
-)
+# A submission chooses what it raises and where, and could so tell its author about hidden inputs: see `Observer`.
+NAMED_EXCEPTIONS = {"AssertionError", "AttributeError", "ImportError", "IndexError", "KeyError", "ModuleNotFoundError"}
+NAMED_EXCEPTIONS |= {"NameError", "RecursionError", "RuntimeError", "SyntaxError", "TypeError", "ValueError"}
+NAMED_EXCEPTIONS |= {"ZeroDivisionError"}
+MAX_LINES = 4096  # in all files together; in a longer program, exceptions have no place
+MAX_PLACES = 16  # of an exception that are looked at
+_ARGUMENTS = "It was raised in an object or function of the check: look at the arguments that it is given there."
+_INTERFACE = "Compare the names, the parameters and what is returned with the template."
+_ANOTHER = "Your program stopped with an exception, another one than in the check above: repair that one first."
 
 _NO_TICKET = "0" * 16
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a probe: its inputs, its random seed, and the seconds that it may take."""
+    """One call of a probe: its inputs, its random seed, the seconds it may take, and the largest answer to it."""
 
     check: str
     file: Path
@@ -39,6 +47,12 @@ class Call:
     inputs: tuple[Any, ...]
     seed: int
     seconds: float
+    largest: Size = LARGEST
+
+    @property
+    def part(self) -> str:
+        """The exercise that the call is about."""
+        return self.check.partition("/")[0]
 
     def asks_the_same(self, other: Call) -> bool:
         """Whether the other call is equal to this one, with identical inputs, so that one answer serves both."""
@@ -63,6 +77,12 @@ class Request:
         """The bytes of the request, see `untrusted.server.answer`."""
         head, tail = self._around_ticket
         return head + ticket.encode() + tail
+
+    @cached_property
+    def largest_reply(self) -> Size:
+        """The bytes that a reply may have."""
+        trees, totals = zip(*(call.largest for call in self.calls), strict=True)
+        return Size(min(sum(trees), LARGEST.tree), min(sum(totals), LARGEST.total))
 
     @cached_property
     def _around_ticket(self) -> tuple[bytes, bytes]:
@@ -138,12 +158,23 @@ class StudentProcess(Protocol):
         """End the process and all processes that it has started."""
 
 
+class Observing(Protocol):
+    """What a judge needs of an observer."""
+
+    flags: list[str]
+
+    def observe(self, call: Call) -> Any:
+        """What the probe of a call observes of the submission; raises `NoObservation` where there is nothing."""
+
+
 class Observer:
     """Observes one submission through probes.
 
     `files` are the texts of the files handed in; `problems` says what is wrong with a file that is not among them.
     `messages` repeats the messages of the submission's exceptions: helpful on a student's own machine, but in grading
-    they could reveal hidden inputs. `budget` is the time in seconds that all calls together may take.
+    they could reveal hidden inputs. In grading, what is said about an exception tells less than 18 bits: one of 4,096
+    lines, one of 14 classes and one of four remarks; and that only once for each exercise. `budget` is the time in
+    seconds that all calls together may take.
     """
 
     def __init__(
@@ -152,12 +183,13 @@ class Observer:
         self.flags: list[str] = []
         self.seconds: dict[str, float] = {}  # the submission's own computing time for each check
         self._process = process
-        self._files = files
+        self._lines = _Lines(files)
         self._problems = problems
         self._messages = messages
         self._budget = budget
         self._patience = 1.0
         self._kept: dict[Call, _Answer | NoObservation] = {}
+        self._described: dict[str, str] = {}  # part -> description of the first exception
 
     def ask_ahead(self, requests: Iterable[Request]) -> None:
         """Send these requests now and keep the answers for `observe`, up to the first request that takes too long.
@@ -185,7 +217,7 @@ class Observer:
         if isinstance(answer, NoObservation):
             raise answer
         if answer.error is not None:
-            raise self._lost(answer.error)
+            raise self._lost(call, answer.error)
         return answer.value
 
     def _ask_alone(self, call: Call) -> _Answer | NoObservation:
@@ -214,7 +246,7 @@ class Observer:
         try:
             frame = self._process.ask(request.encoded(ticket), seconds)
             elapsed = time.monotonic() - begin
-            answers = _read(frame, ticket, len(request.calls))
+            answers = _read(frame, ticket, request)
         except ProtocolError as error:
             self._process.close()
             self.flags.append(f"{request.calls[0].check}: the submission's process {error}")
@@ -228,40 +260,73 @@ class Observer:
     def _add_seconds(self, check: str, seconds: float) -> None:
         self.seconds[check] = self.seconds.get(check, 0.0) + seconds
 
-    def _lost(self, error: dict[str, Any]) -> NoObservation:
+    def _lost(self, call: Call, error: dict[str, Any]) -> NoObservation:
         """Describe the exception that the submission reports, without any text that it could choose freely."""
-        kind, name, missing = (error.get(key) for key in ("kind", "type", "missing"))
+        kind, message, missing = (error.get(key) for key in ("kind", "message", "missing"))
         if kind == "todo":
             return NoObservation("failed", NOT_IMPLEMENTED)
+        if kind == "refused" and isinstance(message, str) and message in sentences(call.file, call.probe):
+            return NoObservation("failed", message)
         if isinstance(missing, str) and missing in self._problems:
             return NoObservation("error", self._problems[missing])
         if kind == "memory":
             return NoObservation("memory", "Your program used more memory than allowed.")
-        known = getattr(builtins, name, None) if isinstance(name, str) else None
-        is_exception = isinstance(known, type) and issubclass(known, BaseException)
-        reason = f"Your program stopped with {name if is_exception else 'an exception'}"
-        place, text = self._innermost(error.get("places"))
-        if text:
-            reason += f" in {place}: `{text[:120]}`"
-        if self._messages and error.get("message"):
+        reason = self._description(error)
+        if not self._messages and self._described.setdefault(call.part, reason) != reason:
+            reason = _ANOTHER
+        return NoObservation("error", reason)
+
+    def _description(self, error: dict[str, Any]) -> str:
+        """What is said about an exception: its class, if that is a usual one, and the innermost line handed in."""
+        kind, name = error.get("kind"), error.get("type")
+        reason = name if isinstance(name, str) and name in NAMED_EXCEPTIONS else "an exception"
+        place = self._innermost(error.get("places"))
+        from_check = error.get("from_check") is True
+        if place:
+            reason = f"Your program stopped with {reason} in {place}"
+        elif from_check:
+            reason = f"The check cannot use your code and stopped with {reason}"
+        else:
+            reason = f"Your program stopped with {reason}"
+        if self._messages and isinstance(error.get("message"), str) and error["message"]:
             reason += f" ({error['message']})"
-        advice = [advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)]
-        advice += [_UNDEFINED] if kind == "undefined" else []
-        return NoObservation("error", " ".join([reason + ".", *advice]))
+        advice = _ADVICE.get(kind) if isinstance(kind, str) else None
+        if advice is None and from_check:
+            advice = _ARGUMENTS if place else _INTERFACE
+        return f"{reason}. {advice}" if advice else f"{reason}."
 
-    def _innermost(self, places: Any) -> tuple[str, str]:
-        """The last of `places` that is in a file handed in: in words, and the line itself; else two empty texts."""
-        for place in reversed(places if isinstance(places, list) else []):
+    def _innermost(self, places: Any) -> str:
+        """The last of `places` that is in a file handed in: its file, number and text; else an empty text."""
+        for place in reversed(places[-MAX_PLACES:] if isinstance(places, list) else []):
             match place:
-                case [str(file), int(line)] if file in self._files:
-                    lines = re.split(r"\r\n|\r|\n", self._files[file])  # as Python counts them
-                    if 1 <= line <= len(lines):
-                        return f"{file}, line {line}", lines[line - 1].strip()
-        return "", ""
+                case [str(file), int(line)]:
+                    if text := self._lines.get(file, line):
+                        return f"{file}, line {line}: `{text[:120]}`"
+        return ""
 
 
-def _read(frame: bytes, ticket: str, count: int) -> list[tuple[_Answer, float]]:
-    """The `count` answers in the reply to the request with this ticket, and the seconds that each call took."""
+class _Lines:
+    """The lines of the files handed in."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self._files = files
+
+    def get(self, file: str, line: int) -> str:
+        """The line of this number; an empty text where there is none, or where there are more than `MAX_LINES`."""
+        lines = self._split.get(file, [])
+        return lines[line - 1].strip() if 1 <= line <= len(lines) else ""
+
+    @cached_property
+    def _split(self) -> dict[str, list[str]]:
+        """The lines of each file, as Python counts them."""
+        split = {file: re.split(r"\r\n|\r|\n", text, maxsplit=MAX_LINES) for file, text in self._files.items()}
+        return split if sum(map(len, split.values())) <= MAX_LINES else {}
+
+
+def _read(frame: bytes, ticket: str, request: Request) -> list[tuple[_Answer, float]]:
+    """The answers in the reply to a request that was sent with this ticket, and the seconds that each call took."""
+    if not fits(frame, request.largest_reply):
+        raise ProtocolError("sent a reply that is far too large")
     malformed = ProtocolError("sent a reply that is not in the kit's format")
     try:
         reply = decode(frame)
@@ -272,7 +337,7 @@ def _read(frame: bytes, ticket: str, count: int) -> list[tuple[_Answer, float]]:
             pass
         case _:
             raise malformed
-    if reply.get("ticket") != ticket or len(answers) != count:
+    if reply.get("ticket") != ticket or len(answers) != len(request.calls):
         raise ProtocolError("answered what it was not asked")
     return [(_Answer(answer.get("value"), answer.get("error")), answer["seconds"]) for answer in answers]
 

@@ -38,6 +38,15 @@ def probe_source(path: Path, *probes: str) -> str:
 
 
 @cache
+def sentences(path: Path, probe: str) -> frozenset[str]:
+    """All texts in the source of a probe and of what it mentions: those that `require` may say."""
+    tree = ast.parse(probe_source(path, probe))
+    return frozenset(
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+@cache
 def stand_ins(path: Path, probe: str) -> frozenset[str]:
     """The names of the probes that `probe_source` adds from other files in the folder of the check file `path`."""
     parts = _parts(path, frozenset({probe}))

@@ -1,4 +1,4 @@
-"""The fonts that the course ships, found both in a checkout and in the installed wheel.
+"""The fonts of the course, in a checkout and in the installed wheel.
 
 A face is named by its path below the font folder, for example ``gotico-antiqua/Spira-ProtoRoman110R.otf``.
 Origin, licence and checksum of every file: ``fonts/README.md``.
@@ -39,25 +39,25 @@ EARLY_PRINT = (
 """Text faces after types of 1459 to 1700, and their revivals."""
 
 INITIALS = "gotico-antiqua/Zainer-Initials45mm.otf"
-"""Large capitals filled with foliage, as they open a chapter."""
+"""Large decorated capitals, used at the beginning of a chapter."""
 
-_BESIDE_THIS_FILE = Path(__file__).parent / "_fonts"
+_IN_THE_WHEEL = Path(__file__).parent / "_fonts"
 _IN_THE_CHECKOUT = Path(__file__).parents[2] / "fonts"
 
 
 def fonts_dir() -> Path:
     """The folder that holds the fonts: inside the wheel, or ``fonts/`` of the checkout.
 
-    Raises FileNotFoundError when neither exists, which means a broken installation.
+    Raises FileNotFoundError when neither exists: the installation is broken.
     """
-    for folder in (_BESIDE_THIS_FILE, _IN_THE_CHECKOUT):
+    for folder in (_IN_THE_WHEEL, _IN_THE_CHECKOUT):
         if (folder / "README.md").is_file():
             return folder
     raise FileNotFoundError("the course's fonts are missing: install the package `ebmcourse` again")
 
 
 def font_path(face: str) -> Path:
-    """The file of a face. Raises FileNotFoundError with the face's name when it is not shipped."""
+    """The file of a face. Raises FileNotFoundError when there is no such face."""
     path = fonts_dir() / face
     if not path.is_file():
         raise FileNotFoundError(f"no font {face!r} in {path.parent.parent}: see its README.md for the list")
@@ -66,6 +66,6 @@ def font_path(face: str) -> Path:
 
 @cache
 def characters(face: str) -> frozenset[str]:
-    """The characters for which the face's own character map names a glyph (never the .notdef box)."""
+    """The characters that the face's own character map has a glyph for, so never the .notdef box."""
     with TTFont(font_path(face), lazy=True) as font:
         return frozenset(map(chr, font.getBestCmap()))

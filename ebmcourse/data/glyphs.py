@@ -36,8 +36,8 @@ FREQUENCY = {entry[0]: int(entry[1:]) for entry in _PER_10_000.split()}
 
 CLASSES = "".join(FREQUENCY)
 
-# Pictures do not keep the size of a letter, so O, S, V and W would be o, s, v and w; and many faces have
-# an I like their l, or a Y like their y. These six are neither classes nor outliers: nobody could tell.
+# Pictures do not keep the size of a letter, so O, S, V and W would look like o, s, v and w; and in many faces I looks
+# like l, or Y like y. These six are neither classes nor outliers, because they cannot be told apart.
 OTHER_LETTERS = "CJXZcjqxzÄÖÜ"
 
 # 0 and 1 are missing because old-style figures draw them as o and I.
@@ -48,10 +48,10 @@ LOOKALIKES = {
     "blankenburg/Blankenburg_UNZ1A.ttf": "([",
     "gotico-antiqua/Sweynheim-Pannartz-ProtoRoman115R.otf": "s",
 }
-"""Characters not taken from a face, because it draws them like its long s."""
+"""Characters that are not taken from a face, because it draws them like its long s."""
 
 NEIGHBOURS = frozenset("aeimnorstu")
-"""Letters that may stand beside a picture's letter or shine through from the back of its leaf."""
+"""Letters that may be next to a picture's letter, or show through from the back of the page."""
 
 
 class Size(NamedTuple):
@@ -74,15 +74,15 @@ def generate(out: Path, size: str = "full", seed: int = 0, progress: Callable[[i
     """Draw the glyph set into the folder ``out``.
 
     ``size`` is a key of SIZES; ``progress(done, total)`` is called after every picture. The same seed
-    gives the same bytes: every picture has its own random stream, named by seed, file and position. Files
-    are written aside and then renamed, so that an interrupted run leaves an older set as it was.
+    gives the same bytes: every picture has its own random stream, given by seed, file and position. Files
+    are written to a temporary folder and then moved, so that an interrupted run does not change an older set.
 
     Raises ValueError for an unknown size or a negative seed, OSError when ``out`` cannot be written.
     """
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r} of the glyph set: choose one of {', '.join(SIZES)}")
     if seed < 0:
-        raise ValueError(f"the seed of the glyph set must not be negative, and {seed} is")
+        raise ValueError(f"the seed of the glyph set must be 0 or more, not {seed}")
     composition = _composition(SIZES[size])
     total, done = sum(SIZES[size]), 0
 
@@ -110,9 +110,9 @@ def generate(out: Path, size: str = "full", seed: int = 0, progress: Callable[[i
 
 
 def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """Share out ``total`` in proportion to positive weights, in whole numbers.
+    """Divide ``total`` in proportion to positive weights, in whole numbers.
 
-    Method of the largest remainders: every share is its exact value rounded up or down. Ties go to the first.
+    The method of largest remainders: every share is its exact value rounded up or down. Ties go to the first.
     """
     whole = sum(weights.values())
     exact = {name: total * weight / whole for name, weight in weights.items()}
@@ -125,7 +125,8 @@ def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
 
 def _composition(size: Size) -> dict[str, dict[str, int]]:
     """For every file: how many pictures of each label, stratified to within one picture a class."""
-    # The fourth root tames frequencies of 2 to 1679; the floor keeps rare letters from becoming tiny classes.
+    # The fourth root reduces the range of frequencies from 2 to 1679; the minimum keeps rare letters from being tiny
+    # classes.
     weights = {letter: max(frequency, 20) ** 0.25 for letter, frequency in FREQUENCY.items()}
     whole = apportion(size.train + size.val + size.test, weights)
     val, test = apportion(size.val, whole), apportion(size.test, whole)
@@ -190,8 +191,8 @@ def _description(composition: Mapping[str, Mapping[str, int]]) -> dict[str, list
 def contact_sheet(folder: Path, png: Path) -> None:
     """Draw samples of the glyph set in ``folder`` into one picture.
 
-    Ten training pictures of each class beside its letter, in three columns; below, rows of the outliers.
-    Any set in the format above will do. Raises FileNotFoundError when the folder holds none.
+    It shows ten training pictures of each class next to its letter, in three columns, and rows of the outliers
+    below. Any set in the format above works. Raises FileNotFoundError when a file of the set is missing.
     """
     try:
         with open(folder / "train.npy", "rb") as file:

@@ -1,12 +1,11 @@
 """A printing press and a scanner: from a clean letter shape to the picture of an old impression.
 
-The stages are those of the real thing. A *sort* (a piece of type) is set with a little slant, turn and
-offset. It is inked: the ink spreads or runs thin, so that edges go ragged and fine strokes break. It is
-printed on paper that has a tone, fibres, specks and the shadow of the page behind. Last comes the scan,
-at a spatial resolution that differs from picture to picture, some in two tones, and the enlargement to
-the common size.
+The stages follow real printing. A *sort* (a piece of type) is set with a small slant, rotation and offset. It
+is inked: the ink spreads or is too thin, so that edges become ragged and fine strokes break. It is printed on
+paper that has a tone, fibres, specks and the shadow of the text on its back. Then it is scanned, at a spatial
+resolution that differs from picture to picture, some in two tones, and enlarged to the common size.
 
-Ink and paper live on a grid of FINE x FINE cells; lengths are in cells unless they are called pixels.
+Ink and paper are arrays of FINE x FINE cells; lengths are in cells unless they are called pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Plane = NDArray[np.float32]
 SIDE = 56
 """Height and width of a finished picture in pixels."""
 BOX = 48
-"""Side in pixels of the square into which a letter is fitted, aspect kept: its own size is lost by this."""
+"""Side in pixels of the square into which a letter is fitted. Its proportions are kept, its size is not."""
 FINE = 84
 COARSEST = 18
 """The smallest height and width of a scan in pixels, before it is enlarged to SIDE."""
@@ -37,7 +36,7 @@ _FIT = BOX / SIDE * FINE / _SORT
 
 @cache
 def sort(face: str, character: str) -> Image.Image:
-    """The clean shape of a character: mode "F", 1 is ink, longer side _SORT, an empty margin all around.
+    """The clean shape of a character: mode "F", 1 is ink, longer side _SORT, with an empty margin.
 
     Raises ValueError where the face draws nothing for the character.
     """
@@ -51,7 +50,7 @@ def sort(face: str, character: str) -> Image.Image:
     scale = _SORT / max(glyph.size)
     glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.BOX)
     shape = np.pad(np.asarray(glyph, np.float32) / 255, _MARGIN)
-    if face == INITIALS:  # large woodcuts: scaled down to a letter, their fine lines would get lost in printing
+    if face == INITIALS:  # large woodcuts: at the size of a letter, their fine lines would disappear in printing
         shape **= np.float32(0.4)
     return Image.fromarray(shape)
 
@@ -59,8 +58,8 @@ def sort(face: str, character: str) -> Image.Image:
 def impression(letter: Image.Image, neighbour: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Print and scan a sort once: (SIDE, SIDE), dark ink on light paper.
 
-    ``neighbour`` is another sort: at times a sliver of it is cut out with the letter, at times it shines
-    through from the back of the leaf. The result depends on the arguments and the state of ``rng`` only.
+    ``neighbour`` is another sort: sometimes a sliver of it is next to the letter, sometimes it shows through
+    from the back of the page. The result depends only on the arguments and the state of ``rng``.
     """
     ink = _ink(_compose(letter, neighbour, rng), rng)
     leaf = _paper(neighbour, rng)
@@ -69,7 +68,7 @@ def impression(letter: Image.Image, neighbour: Image.Image, rng: np.random.Gener
 
 
 def _compose(letter: Image.Image, neighbour: Image.Image, rng: np.random.Generator) -> Plane:
-    """Set the sort in the frame: (FINE, FINE), 1 where type touches the paper."""
+    """Put the sort into the frame: (FINE, FINE), 1 where type touches the paper."""
     size = _FIT * rng.uniform(0.93, 1.03)
     stretch = rng.uniform(0.95, 1.05)
     slant, turn = rng.normal(0, 0.045), rng.normal(0, 0.035)
@@ -105,7 +104,7 @@ def _ink(shape: Plane, rng: np.random.Generator) -> Plane:
     wet = wet + rng.uniform(0.04, 0.12) * _cloud(28, rng) + rng.uniform(0.02, 0.08) * _cloud(10, rng)
     spread = rng.triangular(-0.15, 0.08, 0.32)
     threshold = 0.5 - spread + 0.05 * _cloud(3, rng)
-    if rng.random() < 0.35:  # starved of ink in places: there the finest strokes break first
+    if rng.random() < 0.35:  # too little ink in places, where the finest strokes break first
         threshold = threshold + rng.uniform(0.1, 0.35) * np.clip(_cloud(5, rng), 0, None)
     if rng.random() < 0.08:
         threshold = threshold + _scratch(rng)
@@ -124,10 +123,10 @@ def _scratch(rng: np.random.Generator) -> Plane:
 
 
 def _paper(behind: Image.Image, rng: np.random.Generator) -> Plane:
-    """The grey of the empty leaf, 0 to 255."""
+    """The grey values of the empty page, 0 to 255."""
     tone = min(max(rng.normal(236, 9), 205), 252)
     leaf = tone + rng.uniform(0, 6) * _cloud(3, rng) + rng.uniform(1, 5) * _cloud(42, rng)
-    if rng.random() < 0.2:  # the back of the leaf shines through, mirrored
+    if rng.random() < 0.2:  # the back of the page shows through, mirrored
         ghost = _place(behind, np.diag([-_FIT, _FIT]), rng.normal(0, 20, 2))
         leaf -= rng.uniform(8, 25) * gaussian_filter(ghost, 2.5, truncate=3)
     for _ in range(rng.poisson(0.4)):  # specks

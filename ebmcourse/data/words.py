@@ -1,7 +1,7 @@
 """Word images: random letters a-z drawn with a font, as the assignment `structured_prediction` reads them.
 
-An image is float32 (32, W) in [0, 1], bright ink on black, W = 18 pixels a letter unless asked otherwise. A
-network looks at it through windows of 32 x 18 pixels, 4 apart.
+An image is float32 (32, W) in [0, 1], bright ink on black, by default with W = 18 pixels per letter. A network
+reads it in windows of 32 x 18 pixels, 4 pixels apart.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ebmcourse.data.fonts import ANONYMOUS_PRO, HUMOR_SANS, PATRICK_HAND, font_p
 ALPHABET_SIZE = 27
 """Energies per window: the letters a-z, then BETWEEN."""
 BETWEEN = 26
-"""The class of a window that lies between two letters, or beside them."""
+"""The class of a window between two letters, or outside of the word."""
 
 HEIGHT = 32
 WINDOW = 18
 STRIDE = 4
 FONT_SIZE = 20
 TOP = 5
-"""Row at which a font's box begins; higher up for a font that would otherwise reach below the image."""
+"""Row at which a font's box begins; higher for a font that would otherwise reach below the image."""
 FARTHEST = 7
 """Largest jitter in pixels."""
 NOISE = 0.1
-"""Share of pixels that noise inks."""
+"""Share of pixels that noise fills with ink."""
 HANDWRITING = (PATRICK_HAND, HUMOR_SANS)
 
 _SUFFIXES = {".ttf", ".otf", ".woff"}
@@ -51,15 +51,15 @@ class SimpleWordsDataset(IterableDataset):
     jitter: start the text 0 to 7 pixels to the right, as far as there is room
     noise: ink every pixel with probability 0.1
     font: a font file (default: Anonymous Pro, in which every letter is 11 pixels wide)
-    seed: the same seed gives a new object the same words and images; without one it is drawn from torch's
+    seed: objects with the same seed yield the same words and images; without one, a seed is drawn from torch's
         generator, which `torch.manual_seed` sets
 
-    Every pass over one object draws new words. The workers of a DataLoader share the words of a pass among
-    them, and take the pass from the loader: give that a seeded `generator` where words must be repeatable.
-    Edges keep their shades of grey: what is half covered by ink is half as bright.
+    Every pass over one object yields new words. The workers of a DataLoader divide the words of a pass among
+    themselves and get its random state from the loader: give the loader a seeded `generator` to make words
+    repeatable. A pixel half covered by ink is half as bright.
 
-    raises ValueError: lengths or a seed that make no sense, a file that is no font; FileNotFoundError: a
-        font that does not exist
+    raises ValueError: lengths or a seed out of range, a file that is not a font
+    raises FileNotFoundError: a font that does not exist
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SimpleWordsDataset(IterableDataset):
         if len < 0:
             raise ValueError(f"a pass cannot have {len} words: give a len of 0 or more")
         if seed is not None and seed < 0:
-            raise ValueError(f"the seed must not be negative, and {seed} is")
+            raise ValueError(f"the seed must be 0 or more, not {seed}")
         self.max_length = max_length
         self.len = len
         self.jitter = jitter
@@ -98,7 +98,7 @@ class SimpleWordsDataset(IterableDataset):
     def __iter__(self) -> Iterator[tuple[Tensor, str]]:
         worker = get_worker_info()
         key, words = [self._passes], self.len
-        if worker is not None:  # a worker has a copy of the dataset that knows nothing of earlier passes
+        if worker is not None:  # a worker has a copy of the dataset that does not count earlier passes
             key += [worker.seed - worker.id, worker.id]
             words = len(range(worker.id, self.len, worker.num_workers))
         self._passes += 1
@@ -112,7 +112,7 @@ class SimpleWordsDataset(IterableDataset):
     def draw_text(self, text: str, length: int | None = None, jitter: bool = False, noise: bool = False) -> Tensor:
         """Draw letters a-z in size 20 at (0, 5): float32 (32, length).
 
-        length: pixels, by default 18 a letter, or what the font needs where that is more
+        length: pixels, by default 18 per letter, or more where the font needs more
         raises ValueError: an empty text, another character than a-z, a length that would clip the text
         """
         return self._draw(text, length, jitter, noise, self._single)
@@ -134,11 +134,11 @@ class SimpleWordsDataset(IterableDataset):
 
 
 class CustomWordsDataset(SimpleWordsDataset):
-    """Random words, each drawn with a random one of several fonts; otherwise as `SimpleWordsDataset`.
+    """Random words, each drawn with one of several fonts, chosen at random; otherwise as `SimpleWordsDataset`.
 
     custom_fonts_path: a folder of .ttf, .otf or .woff files (searched with its subfolders), a font file, or
-        a list of font files; by default the handwriting of the course: Patrick Hand, and Humor Sans, which
-        writes capitals
+        a list of font files; by default the handwriting of the course: Patrick Hand, and Humor Sans, whose
+        letters are capitals
     raises FileNotFoundError: the folder does not exist or holds no fonts
     """
 
@@ -160,7 +160,7 @@ class CustomWordsDataset(SimpleWordsDataset):
 
 
 class Batch(NamedTuple):
-    """Words of different lengths in common tensors.
+    """A batch of words of different lengths, padded.
 
     images:  (B, 32, W) float32, padded with black on the right
     widths:  (B,) int64, true widths in pixels
@@ -177,7 +177,7 @@ class Batch(NamedTuple):
 
 
 def collate_fn(samples: Sequence[tuple[Tensor, str]]) -> Batch:
-    """Put words together, with their true widths and lengths; for `DataLoader(…, collate_fn=collate_fn)`.
+    """Combine words into a batch with their true widths and lengths; for `DataLoader(…, collate_fn=collate_fn)`.
 
     raises ValueError: an empty batch, a text that is not one or more letters a-z
     """
@@ -195,16 +195,16 @@ def collate_fn(samples: Sequence[tuple[Tensor, str]]) -> Batch:
 
 
 def simple_collate_fn(samples: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Tensor]:
-    """Put images of one letter together: (images (B, 32, W), letters (B,) int64). ValueError for longer words."""
+    """Combine images of one letter: (images (B, 32, W), letters (B,) int64). ValueError for longer words."""
     batch = collate_fn(samples)
     if batch.letters.shape[1] > 1:
         longest = max(batch.texts, key=len)
-        raise ValueError(f"simple_collate_fn takes images of one letter, and {longest!r} has more: use collate_fn")
+        raise ValueError(f"simple_collate_fn takes images of one letter, but {longest!r} has more: use collate_fn")
     return batch.images, batch.letters[:, 0]
 
 
 def window_counts(widths: Length) -> Length:
-    """How many windows lie wholly inside an image of that width: (width − 18) // 4 + 1, for a number or a tensor."""
+    """The number of windows inside an image of that width: (width − 18) // 4 + 1, for a number or a tensor."""
     return (widths - WINDOW) // STRIDE + 1
 
 
@@ -221,12 +221,12 @@ class _Typeface:
 
     def __init__(self, path: str):
         try:
-            # The other layout engine, raqm, is not on every machine, and spaces letters differently.
+            # The other layout engine, raqm, is not installed everywhere, and spaces letters differently.
             font = ImageFont.truetype(path, FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
         except OSError as error:
             if Path(path).is_file():
-                raise ValueError(f"{path} is no font that can be read: give a .ttf, .otf or .woff file") from error
-            raise FileNotFoundError(f"there is no font {path}: give the path of a font file") from error
+                raise ValueError(f"{path} is not a readable font: give a .ttf, .otf or .woff file") from error
+            raise FileNotFoundError(f"there is no font file {path}: give the path of a font file") from error
         self.letters = {}
         for letter in ascii_lowercase:
             drawn, (left, top) = font.getmask2(letter, "L")
@@ -247,16 +247,16 @@ class _Typeface:
         }
 
     def set(self, text: str) -> tuple[list[_Piece], int]:
-        """The letters in their places, and the pixels from the pen's start to the right edge of the ink.
+        """The letters at their positions, and the pixels from the pen's start to the right edge of the ink.
 
-        Raises ValueError for what is not one or more letters a-z.
+        Raises ValueError unless the text is one or more letters a-z.
         """
         if not text:
             raise ValueError("there is no text to draw: give at least one letter")
         pieces, pen, width, before = [], 0, 0, ""
         for letter in text:
             if letter not in self.letters:
-                raise ValueError(f"only the letters a-z can be drawn, and {text!r} holds {letter!r}")
+                raise ValueError(f"only the letters a-z can be drawn, but {text!r} has {letter!r}")
             pen += self.advance[before + letter] if before else 0
             mask, left, top = self.letters[letter]
             pieces.append(_Piece(mask, pen + left, self.top + top))
@@ -266,15 +266,15 @@ class _Typeface:
 
 
 def _ink(pieces: list[_Piece], length: int, start: int) -> NDArray[np.uint8]:
-    """Draw into an image (32, length) that has room on the right, to the byte as Pillow draws the whole text."""
+    """Draw into an image (32, length) that is wide enough, exactly as Pillow draws the whole text."""
     image = np.zeros((HEIGHT, length), np.uint8)
     inked = 0
     for mask, x, y in pieces:
         x += start
-        if x < 0:  # what a letter has on the left of the image is cut off
+        if x < 0:  # the part of a letter to the left of the image is cut off
             mask, x = mask[:, -x:], 0
         place = image[y : y + len(mask), x : x + mask.shape[1]]
-        if x < inked:  # the boxes of two letters overlap: ink covers what the other left free, rounded like Pillow
+        if x < inked:  # the boxes of two letters overlap: combine their ink, rounded as in Pillow
             free = place * (255 - mask.astype(np.uint16)) + 128
             place[:] = mask + ((free + (free >> 8)) >> 8)
         else:
@@ -297,7 +297,7 @@ def _font_files(where: str | Path | Sequence[str | Path] | None) -> list[str]:
         if not Path(where).is_dir():
             raise FileNotFoundError(f"there is no font folder {where}: give a folder of fonts, or a font file")
         found: Iterable[Path] = sorted(path for path in Path(where).rglob("*") if path.suffix.lower() in _SUFFIXES)
-        message = f"the folder {where} holds no .ttf, .otf or .woff file: put a font into it"
+        message = f"the folder {where} has no .ttf, .otf or .woff file: put a font into it"
     else:
         found, message = map(Path, where), "the list of fonts is empty: give at least one font file"
     files = list(map(str, found))
@@ -308,5 +308,5 @@ def _font_files(where: str | Path | Sequence[str | Path] | None) -> list[str]:
 
 def _codes(text: str) -> NDArray[np.int64]:
     if not text.isascii() or not text.islower() or not text.isalpha():
-        raise ValueError(f"only the letters a-z have a class, and {text!r} holds something else")
+        raise ValueError(f"only the letters a-z have a class, but {text!r} has other characters")
     return np.frombuffer(text.encode(), np.uint8).astype(np.int64) - ord("a")

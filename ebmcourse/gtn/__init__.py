@@ -9,7 +9,7 @@ from .autodiff import backward
 from .compare import equal, isomorphic, rand_equivalent, sample
 from .compose import compose, intersect
 from .ctc import collapse, ctc_graph, most_offending_path, other_strings
-from .draw import draw
+from .device import CPU, CUDA, Device, DeviceType
 from .functions import (
     add,
     clone,
@@ -23,14 +23,18 @@ from .functions import (
     union,
 )
 from .graph import Graph, epsilon, linear_graph, scalar_graph
-from .io import load, loadtxt, save, savetxt, write_dot
-from .parallel import parallel_for
+from .io import draw, load, loadtxt, save, savetxt, write_dot
+from .lists import parallel_for
 from .semiring import Counting, KBest, Log, MinPlus, Tropical
 from .shortest import forward_score, nbest, viterbi_path, viterbi_score
 from .warm import warm_up
 
 __all__ = [
+    "CPU",
+    "CUDA",
     "Counting",
+    "Device",
+    "DeviceType",
     "Graph",
     "KBest",
     "Log",

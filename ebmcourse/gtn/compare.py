@@ -8,8 +8,9 @@ import numpy as np
 
 from .compose import compose
 from .functions import project_input, project_output
-from .graph import ACCEPT, START, Graph
+from .graph import Graph
 from .shortest import forward_score, path_graph
+from .topology import ACCEPT, START
 
 
 def _rows(g: Graph) -> list[tuple]:
@@ -19,12 +20,12 @@ def _rows(g: Graph) -> list[tuple]:
 
 
 def equal(g1: Graph, g2: Graph) -> bool:
-    """Whether both have the same nodes and the same arcs, in any order."""
+    """Whether both have the same nodes and the same arcs, labels and weights included, in any order."""
     return bool(np.array_equal(g1._finish().nodes, g2._finish().nodes)) and Counter(_rows(g1)) == Counter(_rows(g2))
 
 
 def isomorphic(g1: Graph, g2: Graph) -> bool:
-    """Whether g1 becomes equal to g2 when its nodes are renumbered. Slow for large, very regular graphs."""
+    """Whether the nodes of g1 can be renumbered so that it equals g2. Slow for large, very regular graphs."""
     if (g1.num_nodes(), g1.num_arcs()) != (g2.num_nodes(), g2.num_arcs()):
         return False
     names: dict[Any, int] = {}
@@ -32,7 +33,7 @@ def isomorphic(g1: Graph, g2: Graph) -> bool:
 
     def refined(colours: list[list[Any]]) -> list[list[Any]] | None:
         """Colour nodes by their own colour and those of their neighbours across each kind of arc, until no
-        more of them can be told apart; None where the two graphs then have different colours."""
+        colours no longer change; None where the two graphs then have different colours."""
         while True:
             around: list[list[list]] = [[[] for _ in colour] for colour in colours]
             for colour, seen, arcs in zip(colours, around, rows, strict=True):
@@ -69,7 +70,7 @@ def sample(g: Graph, max_length: int = 1000, rng: random.Random | None = None) -
     """A random path: at each node one of its arcs, or the end where it accepts, all equally likely.
 
     A walk that ends at a node without arcs, or that meets no accept node within `max_length` arcs, gives a
-    graph without nodes. Give `rng` (or call `random.seed`) for the same path again.
+    graph without nodes. The path depends on `rng`, or on Python's global generator where that is None.
     """
     draw: Any = rng or random
     topology = g._finish()
@@ -102,9 +103,12 @@ def rand_equivalent(
     max_length: int = 1000,
     rng: random.Random | None = None,
 ) -> bool:
-    """Whether `num_samples` random paths of both graphs have the same score in each, within `tol`.
+    """Whether `num_samples` random paths, drawn from both graphs by `sample`, have the same score in each.
 
-    True does not prove that the graphs are equivalent. ValueError where one has cycles of epsilons only.
+    The score of a path is the forward score of all paths with the same labels, compared with the absolute
+    tolerance `tol`. True does not prove that the graphs are equivalent.
+
+    raises ValueError: a graph has a cycle of epsilons
     """
     draw: Any = rng or random
     for _ in range(num_samples):

@@ -1,21 +1,23 @@
-"""Composition: the one operation that everything in graph transformer networks is made of."""
+"""Composition, the central operation of graph transformer networks."""
 
 import numpy as np
 
-from .graph import INPUT, OUTPUT, Graph, Topology
+from .graph import Graph
 from .lazy import kernels
-from .parallel import over_lists
+from .lists import over_lists
+from .topology import INPUT, OUTPUT, Topology
 
 
 @over_lists
 def compose(g1: Graph, g2: Graph) -> Graph:
-    """The transducer that applies g1, then g2: a path for each pair of paths where the output of g1 spells
-    the input of g2 (epsilons aside), with g1's input labels, g2's output labels and the sum of both weights.
+    """The transducer that applies g1, then g2.
 
-    Where the two have no such pair, the result has no nodes, and scoring it raises ValueError.
+    It has one path for each pair of paths where the output of g1 equals the input of g2 (epsilons apart), with
+    g1's input labels, g2's output labels and the sum of both weights. Where there is no such pair, the result has
+    no nodes, and scoring it raises ValueError.
     """
     t1, t2 = g1._finish(), g2._finish()
-    # Look arcs up in the graph with more of them per node, loop over the other's.
+    # Look arcs up in the graph with more arcs per node, and loop over those of the other.
     search1 = t1.arcs.shape[0] * t2.nodes.size > t2.arcs.shape[0] * t1.nodes.size
     first1, ids1 = t1.by_source(OUTPUT if search1 else None)
     first2, ids2 = t2.by_source(None if search1 else INPUT)

@@ -7,8 +7,9 @@ import operator
 from collections.abc import Sequence
 
 from .compose import intersect
-from .graph import EPSILON, Graph
+from .graph import Graph
 from .shortest import viterbi_path
+from .topology import EPSILON
 
 
 def _letters(target: Sequence[int], blank: int | None) -> list[int]:
@@ -19,7 +20,7 @@ def _letters(target: Sequence[int], blank: int | None) -> list[int]:
 
 
 def collapse(labels: Sequence[int], blank: int | None = 0) -> list[int]:
-    """The string that frame labels stand for, epsilons dropped; with `blank=None` nothing else is merged."""
+    """The string that frame labels stand for, without epsilons. With `blank=None`, only epsilons are dropped."""
     labels = [y for y in labels if y != EPSILON]
     if blank is None:
         return labels
@@ -27,9 +28,11 @@ def collapse(labels: Sequence[int], blank: int | None = 0) -> list[int]:
 
 
 def ctc_graph(target: Sequence[int], blank: int = 0) -> Graph:
-    """The acceptor of all frame strings that collapse to `target` (letters only): 2 · len(target) + 1 nodes.
+    """The acceptor of all frame strings that collapse to `target`: 2 · len(target) + 1 nodes, weights 0.
 
     Node 2i + 1 is "in letter i", node 2i "in the blank before it". Graves et al. (2006), section 4.1.
+
+    raises ValueError: the target contains the blank
     """
     letters = _letters(target, blank)
     size = 2 * len(letters) + 1
@@ -48,13 +51,15 @@ def ctc_graph(target: Sequence[int], blank: int = 0) -> Graph:
 def other_strings(target: Sequence[int], labels: Sequence[int], blank: int | None = 0) -> Graph:
     """The acceptor of all strings over `labels` that do *not* collapse to `target`: one path for each.
 
-    With `blank=None`, of all strings other than `target` itself. It follows the frames and knows how many
-    letters of the target they have spelled and whether the last frame was that letter; a frame that spells a
-    wrong letter leads to a node that accepts whatever follows.
+    With `blank=None`, of all strings other than `target` itself. Its nodes stand for the number of letters of the
+    target read so far and for whether the last frame was a letter; a wrong letter leads to a node that accepts
+    every continuation. All weights are 0.
+
+    raises ValueError: the target contains the blank
     """
     letters = _letters(target, blank)
     g = Graph(False)
-    # state[i][j]: i letters spelled, and the last frame was letter i (j = 1) or the blank (j = 0).
+    # state[i][j]: i letters read, and the last frame was letter i (j = 1) or the blank (j = 0).
     state = [[g.add_node(start=i + j == 0, accept=i < len(letters)) for j in (0, 1)] for i in range(len(letters) + 1)]
     wrong = g.add_node(accept=True)
     for i in range(len(letters) + 1):
@@ -75,10 +80,12 @@ def other_strings(target: Sequence[int], labels: Sequence[int], blank: int | Non
 
 
 def most_offending_path(g: Graph, target: Sequence[int], blank: int | None = 0) -> Graph:
-    """The best path of g whose output does not collapse to `target`: the answer to push away in training.
+    """The path of largest weight in g whose output does not collapse to `target`: the wrong answer that
+    training must make less likely. Gradients flow to g.
 
-    With `blank=None` output strings are compared as they are. Gradients flow to g. ValueError where every
-    path of g collapses to the target.
+    With `blank=None`, output strings are compared as they are.
+
+    raises ValueError: every path of g collapses to the target, or the target contains the blank
     """
     labels = sorted(set(g.labels_to_list(False)) - {EPSILON})
     rest = intersect(g, other_strings(target, labels, blank))

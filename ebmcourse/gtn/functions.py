@@ -1,12 +1,17 @@
-"""Functions that build graphs from graphs: arithmetic on scores, and the regular operations on languages."""
+"""Functions that build graphs from graphs: arithmetic on scores, and the regular operations on languages.
+
+A score is a graph with one arc; the arithmetic raises ValueError for any other graph. Gradients flow through all
+of these functions.
+"""
 
 import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .graph import ACCEPT, EPSILON, INPUT, OUTPUT, START, Graph, Topology, score_graph
-from .parallel import broadcast, over_lists
+from .graph import Graph, score_graph
+from .lists import broadcast, over_lists
+from .topology import ACCEPT, EPSILON, INPUT, OUTPUT, START, Topology
 
 
 def _number(g: Graph, function: str) -> float:
@@ -43,13 +48,13 @@ def _copy(g: Graph, arcs: np.ndarray) -> Graph:
 
 @over_lists
 def clone(g: Graph) -> Graph:
-    """A copy through which gradients flow."""
+    """A copy of g."""
     return _copy(g, g._finish().arcs)
 
 
 @over_lists
 def project_input(g: Graph) -> Graph:
-    """The acceptor of g's input labels."""
+    """g with its input labels as output labels too: an acceptor."""
     arcs = g._finish().arcs.copy()
     arcs[:, OUTPUT] = arcs[:, INPUT]
     return _copy(g, arcs)
@@ -57,7 +62,7 @@ def project_input(g: Graph) -> Graph:
 
 @over_lists
 def project_output(g: Graph) -> Graph:
-    """The acceptor of g's output labels."""
+    """g with its output labels as input labels too: an acceptor."""
     arcs = g._finish().arcs.copy()
     arcs[:, INPUT] = arcs[:, OUTPUT]
     return _copy(g, arcs)
@@ -69,8 +74,8 @@ def _side_by_side(
     joints: Iterable[tuple[int, int]] = (),
     first: int = 0,
 ) -> Graph:
-    """All graphs in one, numbered one after the other from node `first`, with the flags `nodes` and with
-    epsilon arcs of weight 0 (`joints`) behind all others.
+    """All graphs in one, their nodes numbered one after the other from `first`, with the flags `nodes` and with
+    epsilon arcs of weight 0 (`joints`) after all other arcs.
     """
     arcs, weights, offset = [np.empty((0, 4), np.int32)], [np.empty(0)], first
     for g in graphs:
@@ -99,10 +104,10 @@ def union(graphs: Sequence) -> Graph | list[Graph]:
 
 
 def concat(graphs: Graph | Sequence, other: Graph | Sequence | None = None) -> Graph | list[Graph]:
-    """The graph of all paths of the first graph followed by one of the second, and so on, joined by epsilons.
+    """The graph of all paths that are a path of the first graph, then one of the second, and so on.
 
-    Takes two graphs or a list of them (an empty list gives the graph that accepts only the empty string); two
-    lists of graphs, or a list of lists, give a list.
+    Epsilon arcs of weight 0 join them. Takes two graphs or a list of graphs (an empty list gives the graph that
+    accepts only the empty string); two lists of graphs, or a list of lists, give a list.
     """
     if other is not None:
         pairs = list(broadcast(graphs, other))
@@ -125,7 +130,7 @@ def concat(graphs: Graph | Sequence, other: Graph | Sequence | None = None) -> G
 
 @over_lists
 def closure(g: Graph) -> Graph:
-    """The graph of any number of paths of g one after the other, none included (Kleene's star)."""
+    """The graph of any number of paths of g, one after the other, including none (Kleene's star)."""
     nodes = [np.array([START | ACCEPT], np.uint8), np.zeros(g.num_nodes(), np.uint8)]
     joints = [(0, v + 1) for v in _flagged(g, START)] + [(u + 1, 0) for u in _flagged(g, ACCEPT)]
     return _side_by_side([g], nodes, joints, first=1)
@@ -135,9 +140,9 @@ def closure(g: Graph) -> Graph:
 def remove(g: Graph, label: int = EPSILON, olabel: int | None = None, *, ilabel: int | None = None) -> Graph:
     """g without its arcs label:olabel (by default epsilons; `olabel` defaults to `label`, also called `ilabel`).
 
-    Each path of removed arcs that an arc follows becomes part of that arc, its weight included: one new arc
-    for each such path that visits no node twice. Removed arcs on the way to an accept node only pass the
-    acceptance on; a graph has no final weights, so their own weights are lost.
+    Each path of removed arcs before an arc becomes part of that arc, its weight included: there is one new arc
+    for each such path that visits no node twice. Where removed arcs lead to an accept node, the node before them
+    accepts; their own weights are lost, because a graph has no final weights.
     """
     ilabel = label if ilabel is None else ilabel
     olabel = ilabel if olabel is None else olabel
@@ -157,7 +162,7 @@ def remove(g: Graph, label: int = EPSILON, olabel: int | None = None, *, ilabel:
     parts: list[int] = []  # … and the old arc
     for start in np.flatnonzero(kept).tolist():
         walks: list[tuple[int, tuple[int, ...], frozenset[int]]] = [(start, (), frozenset([start]))]
-        for node, walk, visited in walks:  # grows while it is read: breadth first
+        for node, walk, visited in walks:  # grows during the loop: breadth first
             flags[start] |= nodes[node] & ACCEPT
             for a, v in leaving[node]:
                 if not removed[a]:

@@ -1,61 +1,31 @@
 """The graph: a weighted automaton with labels on its arcs, and the simplest ways to make one.
 
 A *path* leads from a start node to an accept node; its weight is the sum of its arcs' weights. Weights are
-scores: large = likely. A student who has energies (low = likely) gives `-E`, or scores with a min-semiring
-(see `semiring`).
+scores: large = likely. For energies (low = likely), give −E, or score with a min-semiring (see `semiring`).
 """
 
 import ctypes
 import functools
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .lazy import kernels
-
-EPSILON = -1
-START, ACCEPT = 1, 2
-OUTPUT, INPUT = 3, 2
-MAX_LABEL = 2**31 - 1
-
-
-class Topology:
-    """The unchanging part of a finished graph: `nodes` (N,) uint8 flags and `arcs` (A, 4) int32 rows (source,
-    destination, input label, output label). Graphs that differ only in weights share one."""
-
-    def __init__(self, nodes: np.ndarray, arcs: np.ndarray):
-        self.nodes = nodes
-        self.arcs = arcs
-        self._groups: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
-
-    def by_source(self, column: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Arc ids grouped by source node: those of node u are `ids[first[u]:first[u + 1]]`, in the order
-        in which they were added, or sorted by the label in `column` (INPUT or OUTPUT).
-        """
-        if column not in self._groups:
-            if column is None:
-                self._groups[column] = kernels.group(self.arcs[:, 0], self.nodes.size)
-            else:
-                ids = np.lexsort((self.arcs[:, column], self.arcs[:, 0])).astype(np.int32)
-                first = np.searchsorted(self.arcs[ids, 0], np.arange(self.nodes.size + 1)).astype(np.int32)
-                self._groups[column] = first, ids
-        return self._groups[column]
+from .autodiff import Differentiable
+from .device import CPU, Device, wants_grad
+from .picture import to_svg
+from .text import to_text
+from .topology import ACCEPT, EPSILON, INPUT, MAX_LABEL, OUTPUT, START, Topology
 
 
-class Graph:
+class Graph(Differentiable):
     """A weighted automaton (acceptor or transducer) that records how it was made, for `backward`.
 
-    `calc_grad` says whether `backward` computes the gradient of this graph's weights.
+    calc_grad: whether `backward` computes the gradient of this graph's weights
     """
 
-    # Filled by functions of graphs: what this graph was made from, and the map from its gradient to theirs.
-    _inputs: "Sequence[Graph] | None" = ()
-    _backward: "Callable[[np.ndarray], Sequence[np.ndarray | None]] | None" = None
-    _depth: int = 0  # more than that of any graph it was made from
-    _grad: np.ndarray | None = None
-    _tensor: Any = None  # the torch tensor that gave the weights, where it needs a gradient
     _empty_because: str = ""  # set where a composition has no path at all
 
     def __init__(self, calc_grad: bool = True):
@@ -89,8 +59,6 @@ class Graph:
                 graph._depth = max(graph._depth, g._depth + 1)
         return graph
 
-    # ---- building
-
     def add_node(self, start: bool = False, accept: bool = False) -> int:
         """Add a node and return its number (0, 1, …)."""
         if self._topology is not None:
@@ -110,8 +78,10 @@ class Graph:
     ) -> int:
         """Add an arc and return its number (0, 1, …).
 
-        `label` gives both labels; `olabel` defaults to `ilabel`. Labels are integers ≥ 0, or `epsilon` (-1)
-        for an arc that reads or writes nothing. ValueError on a missing node or a label out of range.
+        ilabel, olabel: integers ≥ 0, or `epsilon` (-1) for an arc that reads or writes nothing; `olabel` defaults
+            to `ilabel`, and `label` gives both
+        weight: a score (large = likely)
+        raises ValueError: a node that does not exist, a label out of range, a NaN
         """
         if self._topology is not None:
             self._reopen()
@@ -121,7 +91,7 @@ class Graph:
             olabel = ilabel
         count = len(self._nodes)
         try:
-            # `index` also takes numpy integers and 0-d tensors, and refuses floats.
+            # `index` accepts numpy integers and 0-d tensors, and refuses floats.
             index = operator.index
             src_node, dst_node = index(src_node), index(dst_node)
             ilabel, olabel = index(ilabel), index(olabel)  # type: ignore[arg-type]
@@ -170,23 +140,25 @@ class Graph:
         self._topology, self._empty_because = None, ""
 
     def arc_sort(self, olabel: bool = False) -> None:
-        """Has no effect: composition sorts arcs where that helps. Kept so that code for gtn runs."""
+        """Has no effect: composition sorts arcs where that helps. It is here so that code for gtn runs."""
 
     def mark_arc_sorted(self, olabel: bool = False) -> None:
         """Has no effect, see `arc_sort`."""
 
-    # ---- reading
-
     def num_nodes(self) -> int:
+        """The number of nodes, N."""
         return len(self._nodes) if self._topology is None else self._topology.nodes.size
 
     def num_arcs(self) -> int:
+        """The number of arcs, A."""
         return len(self._weights)
 
     def num_start(self) -> int:
+        """The number of start nodes."""
         return int(np.count_nonzero(self._finish().nodes & START))
 
     def num_accept(self) -> int:
+        """The number of accept nodes."""
         return int(np.count_nonzero(self._finish().nodes & ACCEPT))
 
     def item(self) -> float:
@@ -199,10 +171,11 @@ class Graph:
         return float(self._weights[0])
 
     def labels_to_list(self, ilabel: bool = True) -> list[int]:
-        """Input (or output) labels of all arcs, in the order in which the arcs were added."""
+        """The input (or output) labels of all arcs, (A,), in the order in which the arcs were added."""
         return self._finish().arcs[:, INPUT if ilabel else OUTPUT].tolist()
 
     def weights_to_list(self) -> list[float]:
+        """The weights of all arcs, (A,), in the order in which the arcs were added."""
         self._finish()
         return self._weights.tolist()
 
@@ -210,14 +183,6 @@ class Graph:
         """A copy of the weights (A,), float32 as in gtn; the engine itself computes in float64."""
         self._finish()
         return self._weights.astype(dtype)
-
-    def weights_to_torch(self) -> Any:
-        """The weights (A,) as a torch tensor, through which torch's gradients flow back to every tensor
-        that was given to `set_weights` on the way here.
-        """
-        from .autodiff import weights_to_torch
-
-        return weights_to_torch(self)
 
     def weights(self) -> int:
         """The address of a float32 copy of the weights, valid until the next call."""
@@ -229,14 +194,18 @@ class Graph:
         (`tensor.data_ptr()`; the tensor must be contiguous, on the CPU, and is copied now).
 
         A tensor of any shape is read row by row and must have one element per arc; where it needs a gradient,
-        see `weights_to_torch`. ValueError on a wrong length or a NaN.
+        see `weights_to_torch`.
+
+        raises ValueError: a wrong number of weights, or a NaN. At an address, the number cannot be checked,
+            and a NaN forbids its arc (-inf, with a RuntimeWarning) unless all weights are NaN: code for gtn
+            relies on that
         """
         self._finish()
         count, tensor = len(self._weights), None
-        if isinstance(weights, (int, np.integer)):
+        by_address = isinstance(weights, int | np.integer)
+        if by_address:
             if weights == 0 and count:
                 raise ValueError("set_weights was given the address 0: pass the tensor itself.")
-            # Of an address neither length nor type can be checked.
             values = np.array((ctypes.c_float * count).from_address(int(weights)), np.float64)
         else:
             if hasattr(weights, "detach"):
@@ -247,55 +216,31 @@ class Graph:
                 raise ValueError(f"set_weights got {values.size} weights for {count} arcs: give one weight per arc.")
         square = values @ values
         if square != square:  # a sum of squares is NaN only where a term is
-            arc = int(np.flatnonzero(np.isnan(values))[0])
-            raise ValueError(f"The weight for arc {arc} is NaN: look for the NaN in what made the weights.")
+            missing = np.isnan(values)
+            found = f"The weight for arc {int(np.argmax(missing))} is NaN"
+            if not by_address or missing.all():
+                raise ValueError(f"{found}: look for the NaN in what made the weights.")
+            warnings.warn(f"{found}: each NaN is taken as -inf, a forbidden arc.", RuntimeWarning, stacklevel=2)
+            values[missing] = -np.inf
         self._weights, self._tensor = values, tensor
 
-    # ---- gradients
-
-    @property
-    def calc_grad(self) -> bool:
-        return self._calc_grad
-
-    @calc_grad.setter
-    def calc_grad(self, value: bool) -> None:
-        self._calc_grad = bool(value)
-        if not value:
-            self._inputs, self._backward, self._grad, self._tensor = (), None, None, None
-
-    def is_grad_available(self) -> bool:
-        return self._grad is not None
-
     def grad(self) -> "Graph":
-        """This graph with the gradient in place of the weights. RuntimeError before `backward`."""
+        """This graph with the gradient of its weights in place of the weights.
+
+        raises RuntimeError: `backward` was not called, or `calc_grad` is False
+        """
         if not self._calc_grad:
             raise RuntimeError("This graph has calc_grad=False, so it has no gradient: set calc_grad = True.")
         if self._grad is None:
             raise RuntimeError("There is no gradient yet: call gtn.backward() on a score made from this graph.")
         return Graph._of(self._finish(), self._grad)
 
-    def zero_grad(self) -> None:
-        self._grad = None
-
-    def _add_grad(self, grad: np.ndarray) -> None:
-        if grad.size != len(self._weights):
-            raise ValueError(
-                f"A gradient of {grad.size} numbers does not fit {self.num_arcs()} arcs: do not add arcs to "
-                "a graph between its use and backward()."
-            )
-        self._grad = grad if self._grad is None else self._grad + grad
-
-    # ---- showing
-
     def __repr__(self) -> str:
-        from .io import to_text
-
-        return to_text(self, limit=10)
+        return to_text(self._finish(), self.weights_to_list(), limit=10)
 
     def _repr_svg_(self) -> str | None:
-        from .draw import to_svg
-
-        return to_svg(self) if self.num_arcs() <= 200 else None  # more than that is a black picture
+        # The picture of a larger graph shows nothing but lines.
+        return to_svg(self._finish(), self.weights_to_list()) if self.num_arcs() <= 200 else None
 
 
 epsilon = EPSILON
@@ -308,11 +253,15 @@ def _scalar(label: int) -> Topology:
 _EPSILON_ARC, _SCORE_ARC = _scalar(EPSILON), _scalar(0)
 
 
-def scalar_graph(weight: float, calc_grad: bool = True) -> Graph:
-    """A start and an accept node, joined by an epsilon arc of this weight. ValueError on NaN."""
+def scalar_graph(weight: float, device: Device | bool = Device(CPU), calc_grad: bool = True) -> Graph:  # noqa: B008
+    """A start and an accept node with an epsilon arc of this weight between them.
+
+    device, calc_grad: as for `linear_graph`
+    raises ValueError: the weight is NaN, or the device another one
+    """
     if weight != weight:
         raise ValueError("A scalar graph cannot hold NaN: give it a number.")
-    return Graph._of(_EPSILON_ARC, np.array([float(weight)]), calc_grad=bool(calc_grad))
+    return Graph._of(_EPSILON_ARC, np.array([float(weight)]), calc_grad=wants_grad(device, calc_grad))
 
 
 def score_graph(
@@ -338,14 +287,19 @@ def _linear_topology(steps: int, labels: int) -> Topology:
     return Topology(nodes, arcs.reshape(-1, 4))
 
 
-def linear_graph(M: int, N: int, calc_grad: bool = True) -> Graph:
+def linear_graph(M: int, N: int, device: Device | bool = Device(CPU), calc_grad: bool = True) -> Graph:  # noqa: B008
     """M steps with N arcs each, labels 0 … N-1, weights 0: the graph of an emission matrix of shape (M, N).
 
     Arc m · N + n is label n at step m, so that `set_weights` takes the matrix row by row.
+
+    M, N: ≥ 0
+    device: gtn.Device(gtn.CPU), which makes no difference; or calc_grad, as in gtn 0.0.0
+    calc_grad: whether `backward` computes the gradient of the weights
+    raises ValueError: a negative M or N, another device
     """
     M, N = operator.index(M), operator.index(N)
     if M < 0 or N < 0:
         raise ValueError(f"linear_graph needs M ≥ 0 steps and N ≥ 0 labels, not {M} and {N}.")
-    # Batches repeat the same shape; only small graphs are kept, so that the cache stays below 100 MB.
+    # Batches repeat the same shape. Only small graphs are kept, so that the cache stays below 100 MB.
     topology = _linear_topology(M, N) if M * N <= 50_000 else _linear_topology.__wrapped__(M, N)
-    return Graph._of(topology, np.zeros(M * N), calc_grad=bool(calc_grad))
+    return Graph._of(topology, np.zeros(M * N), calc_grad=wants_grad(device, calc_grad))

@@ -65,12 +65,11 @@ def flagged(nodes, flag):
 def topological_order(nodes, arcs):
     """Arc ids such that every arc into a node comes before every arc out of it: (order, stuck).
 
-    Nodes are reached from the start nodes only. `stuck` is an accept node that waits for an arc from a cycle
-    or from an unreachable node (its score is then not defined), or -1.
+    Only arcs that start nodes reach are in it. `stuck` is an accept node behind a cycle or behind a node that no
+    start node reaches (its score is not defined), or -1.
     """
     order = np.empty(arcs.shape[0], np.int32)
-    # Graphs made by `linear_graph` or by composing with one are born in order: check that first, it is
-    # cheaper.
+    # The arcs of `linear_graph`, and of compositions with it, are already in order: checking is cheaper.
     reached = (nodes & START) != 0
     in_order, last = True, 0
     for a in range(arcs.shape[0]):

@@ -1,7 +1,7 @@
 """Where to draw the nodes of a graph: layers from left to right, few crossings, short straight arcs.
 
-The steps are those of Sugiyama, Tagawa and Toda (1981): break cycles, put nodes into layers, run long arcs
-through a bend in each layer that they cross, order each layer, then choose heights.
+The steps are those of Sugiyama, Tagawa and Toda (1981): break cycles, put nodes into layers, give long arcs
+a bend in each layer that they cross, order each layer, then choose heights.
 """
 
 import itertools
@@ -78,8 +78,8 @@ def _layers(count: int, forward: Sequence[Pair]) -> list[int]:
 
 
 def _ordered(layer: Sequence[int], links: Sequence[Pair]) -> list[list[int]]:
-    """The nodes of each layer from bottom to top, sorted again and again by the mean place of their
-    neighbours in the layer before (then: behind); the order with the fewest crossings wins.
+    """The nodes of each layer from bottom to top, sorted repeatedly by the mean place of their neighbours in the
+    layer before or behind, alternately; the order with the fewest crossings is kept.
     """
     rows: list[list[int]] = [[] for _ in range(max(layer, default=-1) + 1)]
     for node, i in enumerate(layer):
@@ -113,12 +113,10 @@ def _crossings(rows: Sequence[Sequence[int]], links: Sequence[Pair]) -> int:
 
 
 def _heights(rows: Sequence[Sequence[int]], links: Sequence[Pair], count: int) -> list[float]:
-    """Heights that keep the order and a distance of one row (half a row between two bends), near the
-    neighbours.
-    """
+    """Heights near those of the neighbours, in the given order, at least one row apart (half a row for two bends)."""
     near: dict[int, list[int]] = {}
     for u, v in links:
-        # Bends pull harder, so that long arcs come out straight.
+        # Bends have more weight, so that long arcs become straight.
         weight = 1 + (u >= count) + (v >= count)
         near.setdefault(u, []).extend([v] * weight)
         near.setdefault(v, []).extend([u] * weight)

@@ -1,13 +1,13 @@
 """`kernels`, the compiled inner loops, imported when one of them is first used."""
 
-import importlib
 from typing import Any
 
 
 class _Kernels:
     def __getattr__(self, name: str) -> Any:
-        module = importlib.import_module(".kernels", __package__)
-        # Kept as plain attributes, so that later calls do not come through here.
+        from . import kernels as module
+
+        # As plain attributes, so that later calls do not need __getattr__.
         self.__dict__.update({key: value for key, value in vars(module).items() if not key.startswith("_")})
         return getattr(module, name)
 

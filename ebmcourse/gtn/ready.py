@@ -1,7 +1,7 @@
 """Importing this module compiles the kernels of `gtn` and `lattice`, or loads them from numba's cache.
 
-For processes that are forked afterwards, such as a grader's: what is compiled before is there in every fork. In a
-sandbox the cache beside the sources can be read but not written; numba would not look at it there.
+A grader imports it before it forks, so that every fork has the compiled kernels. In a sandbox the cache next to the
+sources is read-only, and numba by itself would ignore it.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from ebmcourse.gtn.warm import warm_up
 
 
 class _ReadOnlyLocator(caching.InTreeCacheLocator):
-    """The folder beside the source, as it is."""
+    """The cache folder next to the source, whether or not it can be written."""
 
     def ensure_cache_path(self) -> None:
         if not os.path.isdir(self.get_cache_path()):
-            raise OSError("there is no cache")
+            raise OSError("there is no cache folder")
 
 
 _save = caching.IndexDataCacheFile.save

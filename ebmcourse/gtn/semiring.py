@@ -1,4 +1,4 @@
-"""Semirings: how the weights of alternative paths are put together. Along a path, weights always add up.
+"""Semirings: how the weights of alternative paths are combined. Along a path, weights are always added.
 
 | semiring | alternatives a ⊕ b | weights are | the score of a graph |
 |---|---|---|---|
@@ -18,7 +18,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Log:
-    """Log-sum-exp at inverse temperature `beta`; a negative beta takes weights as energies."""
+    """Log-sum-exp at inverse temperature `beta`; a negative beta takes weights as energies.
+
+    raises ValueError: beta is 0 or not finite
+    """
 
     beta: float = 1.0
 
@@ -32,12 +35,12 @@ class Log:
 
 @dataclass(frozen=True)
 class Tropical:
-    """Max-plus: the best path, where large weights are good."""
+    """Max-plus: the best path, for weights that are scores (large = likely)."""
 
 
 @dataclass(frozen=True)
 class MinPlus:
-    """Min-plus: the best path, where small weights (energies) are good."""
+    """Min-plus: the best path, for weights that are energies (low = likely)."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,16 @@ class Counting:
 
 @dataclass(frozen=True)
 class KBest:
-    """The `k` best paths, where large weights are good."""
+    """The `k` best paths, for weights that are scores (large = likely).
+
+    raises ValueError: k < 1
+    """
 
     k: int
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"KBest({self.k}) asks for no path: use k ≥ 1.")
+            raise ValueError(f"KBest({self.k}) has no paths: use k ≥ 1.")
 
 
 Semiring = Log | Tropical | MinPlus | Counting | KBest

@@ -1,13 +1,14 @@
-"""Scores of a graph in any semiring, and its best paths."""
+"""Scores of a graph in any semiring, and its best paths. Weights are scores: large = likely."""
 
 import itertools
 
 import numpy as np
 
-from .graph import ACCEPT, START, Graph, Topology, score_graph
+from .graph import Graph, score_graph
 from .lazy import kernels
-from .parallel import over_lists
+from .lists import over_lists
 from .semiring import Counting, KBest, Log, MinPlus, Semiring, Tropical
+from .topology import ACCEPT, START, Topology
 
 
 def _checked(graph: Graph) -> Topology:
@@ -23,7 +24,7 @@ def _checked(graph: Graph) -> Topology:
 
 
 def _check_order(topology: Topology, stuck: int) -> None:
-    """ValueError that names what keeps accept node `stuck` from being scored (-1: nothing does)."""
+    """ValueError that says why accept node `stuck` cannot be scored; nothing for -1."""
     if stuck < 0:
         return
     order, _ = kernels.topological_order(topology.nodes, topology.arcs)
@@ -40,13 +41,13 @@ def _check_order(topology: Topology, stuck: int) -> None:
             "it with an acyclic graph (such as a linear_graph) first."
         )
     raise ValueError(
-        f"Node {node} leads to accept node {stuck}, but it is no start node and no arc enters it: make it a "
-        "start node, or drop its arcs."
+        f"Node {node} leads to accept node {stuck}, but it is not a start node and no arc enters it: make it a "
+        "start node, or remove its arcs."
     )
 
 
 def _check_joined(topology: Topology) -> None:
-    """ValueError where nodes are there but no accepting path is."""
+    """ValueError where the graph has nodes but no accepting path."""
     if topology.nodes.size and kernels.count_paths(topology.nodes, topology.arcs)[0] == 0:
         raise ValueError("There is no accepting path: no arcs lead from a start node to an accept node.")
 
@@ -61,10 +62,10 @@ def forward_score(g: Graph, semiring: Semiring = Log()) -> Graph:  # noqa: B008 
     """The score of all accepting paths together, as a graph with one arc (`item()` gives the number).
 
     With the default semiring this is log Σ over paths of exp(path weight). See `semiring` for the others;
-    `KBest(k)` gives a graph with one arc for each of the (at most) k best paths.
+    `KBest(k)` gives a graph with one arc for each of the (at most) k best paths. A graph without nodes scores
+    -∞, as in gtn. The gradient is NaN only where the score itself is infinite.
 
-    A graph without nodes scores -∞. ValueError where a graph has a cycle, no start, no accept node or no
-    accepting path. The gradient is NaN only where the score itself is infinite.
+    raises ValueError: a cycle, no start node, no accept node, no accepting path, a path that adds +∞ and -∞
     """
     if isinstance(semiring, Tropical):
         return viterbi_score(g)
@@ -89,26 +90,28 @@ def forward_score(g: Graph, semiring: Semiring = Log()) -> Graph:  # noqa: B008 
 
 @over_lists
 def viterbi_score(g: Graph) -> Graph:
-    """The weight of the best accepting path, as a graph with one arc. Errors as for `forward_score`."""
+    """The largest weight of an accepting path, as a graph with one arc. Errors as for `forward_score`."""
     return _best(g, 1, 1.0)
 
 
 @over_lists
 def viterbi_path(g: Graph) -> Graph:
-    """The best accepting path, as a graph. Of equally good ones, always the same.
+    """The accepting path of largest weight, as a graph. Of equally good paths, it is always the same one.
 
-    ValueError as for `forward_score`, and where every path has the weight -∞. A graph without nodes gives
-    one.
+    A graph without nodes gives a graph without nodes.
+
+    raises ValueError: as for `forward_score`, and where every path has the weight -∞
     """
     paths = nbest(g, 1)
     return paths[0] if paths else Graph._of(g._finish(), g._weights, (g,), lambda delta: (delta,))
 
 
 def nbest(g: Graph, n: int) -> list[Graph]:
-    """The n best accepting paths, best first; fewer where the graph has fewer of weight above -∞.
+    """The n accepting paths of largest weight, best first; fewer where the graph has fewer of weight above -∞.
 
-    Paths are distinct as sequences of arcs; two of them can carry the same labels. Errors as for
-    `viterbi_path`.
+    Paths differ in their arcs; two of them can have the same labels.
+
+    raises ValueError: as for `viterbi_path`, and for n < 1
     """
     if n < 1:
         raise ValueError(f"nbest needs n ≥ 1, not {n}.")
@@ -121,7 +124,7 @@ def nbest(g: Graph, n: int) -> list[Graph]:
 
 
 def path_graph(g: Graph, path: np.ndarray) -> Graph:
-    """The arcs `path` of g (one after the other) as a graph of its own."""
+    """The arcs `path` of g, which follow each other, as a graph."""
     length = path.size
     nodes = np.zeros(length + 1, np.uint8)
     nodes[0] = START

@@ -15,7 +15,7 @@ PADDING = -100  # torch's cross_entropy ignores this label
 class Alignment(NamedTuple):
     """The best path of each item.
 
-    energy: (B,) the sum of the energies along the path, differentiable
+    energy: (B,) the sum of the energies along the path (low = likely), differentiable
     path:   (B, L) int64, the state of each frame
     labels: (B, L) int64, the class of each frame
     Beyond an item's true length, path and labels hold `PADDING`, which `cross_entropy` ignores.
@@ -46,7 +46,8 @@ def viterbi(
     input_lengths, target_lengths: (B,) true L and T of each item
     optional_first, optional_last: the first or last label (a blank at the border) may be left out
     returns: an `Alignment`; `path` holds positions of the target. Ties go to the smaller position.
-    raises ValueError: fewer frames than labels, an empty target or batch, labels or lengths out of range, NaN
+    raises ValueError: fewer frames than labels, an empty target or batch, labels or lengths out of range, NaN,
+        or an item without a path of finite energy
     """
     check_energies(energies)
     lattice = alignment_lattice(energies, targets, input_lengths, target_lengths, optional_first, optional_last)
@@ -62,7 +63,7 @@ def ctc_align(
     *,
     allow_empty: bool = False,
 ) -> Alignment:
-    """The most probable CTC path that reads as the target; arguments as for `ctc_loss`.
+    """The most probable CTC path that reads as the target; arguments and errors as for `ctc_loss`.
 
     returns: an `Alignment`. `energy` is −log p(path); `path` holds states of the target with blanks put in:
     2u + 1 is letter u, 2u is the blank before it, 2U the last blank.
@@ -79,7 +80,7 @@ def align(energies: Tensor, lattice: Lattice) -> Alignment:
     path = backend.best_paths(energies.detach(), lattice, PADDING)
     inside = path >= 0
     labels = torch.from_numpy(lattice.labels).to(energies.device).gather(1, path.clamp(min=0))
-    # Summed along the path rather than taken from the recursion, so that autograd sees which energies count.
+    # Summed along the path, and not taken from the recursion, so that autograd sees which energies it has.
     energy = energies.gather(2, labels[..., None]).squeeze(2).where(inside, 0.0).sum(dim=1)
     check_finite(energy)
     return Alignment(energy, path, labels.where(inside, PADDING))

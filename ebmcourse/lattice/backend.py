@@ -1,4 +1,4 @@
-"""Which implementation runs: compiled loops where they can, torch operations elsewhere; gradients for both."""
+"""Which implementation runs: compiled loops on the CPU, torch operations elsewhere; gradients for both."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ebmcourse.lattice.lattices import Lattice
 
 COMPILED_DEVICES = ("cpu",)
 
-# `compiled` is imported where it is called: numba takes half a second, and not every import of the package needs it.
+# `compiled` is imported where it is called: numba takes half a second to import, and few programs need it.
 
 
 def best_paths(energies: Tensor, lattice: Lattice, padding: int) -> Tensor:
@@ -42,7 +42,7 @@ def best_words(
 
 
 def free_energies(energies: Tensor, lattice: Lattice) -> Tensor:
-    """−log Σ_paths exp(−E(path)) of each item (B,), twice differentiable."""
+    """−log Σ_paths exp(−E(path)) of each item (B,), twice differentiable; +inf where an item has no path."""
     if energies.device.type not in COMPILED_DEVICES:
         return dense.free_energies(energies, lattice)
     free: Tensor = _FreeEnergies.apply(energies, lattice)
@@ -71,5 +71,5 @@ class _FreeEnergies(torch.autograd.Function):
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """One memory layout for all, or numba would compile the loops again for another."""
+    """A contiguous array: numba would compile the loops again for another memory layout."""
     return tensor.detach().contiguous().numpy()

@@ -1,6 +1,6 @@
-"""Refuse what has no answer, in a sentence that says what to do; numpy copies of what is small and allowed.
+"""Checks of arguments: a ValueError says what is wrong and what to do.
 
-Labels and lengths are brought to the CPU as numpy arrays: they are small, and checking them there costs a
+Labels and lengths are returned as numpy arrays on the CPU: they are small, and checking them there costs a
 microsecond where a torch operation costs five.
 """
 
@@ -29,7 +29,7 @@ def check_energies(energies: Tensor, name: str = "energies") -> None:
 
 def check_values(energies: Tensor, frames: np.ndarray) -> None:
     """Raise ValueError for NaN or −inf within the true lengths; +inf (a forbidden class) is allowed."""
-    # One pass over the tensor: the minimum is NaN if anything is.
+    # One pass over the tensor: the minimum is NaN if any value is.
     if np.isfinite(energies.amin().item()):
         return
     for item, length in enumerate(frames.tolist()):
@@ -44,12 +44,12 @@ def check_values(energies: Tensor, frames: np.ndarray) -> None:
 
 
 def check_log_probs(log_probs: Tensor, frames: np.ndarray) -> None:
-    """Raise ValueError for values above 0 within the true lengths: no log-probability has them."""
+    """Raise ValueError for values above 0 within the true lengths, which are not log-probabilities."""
     margin = 1e-4  # for the rounding of float32
     if log_probs.amax().item() <= margin:
         return
     for item, length in enumerate(frames.tolist()):
-        if (highest := log_probs[item, :length].amax().item()) > margin:
+        if length and (highest := log_probs[item, :length].amax().item()) > margin:
             raise ValueError(
                 f"item {item}: log_probs holds {highest:.4g}, but a log-probability is at most 0: "
                 "give (-energies).log_softmax(dim=-1)"
@@ -57,7 +57,7 @@ def check_log_probs(log_probs: Tensor, frames: np.ndarray) -> None:
 
 
 def check_finite(result: Tensor) -> None:
-    """Raise ValueError where an item's best path has infinite energy: each path meets a forbidden class."""
+    """Raise ValueError where an item's result is infinite: every path has a forbidden class."""
     if result.amax().item() < torch.inf:
         return
     item = int((~result.isfinite()).nonzero()[0])
@@ -95,7 +95,7 @@ def check_labels(targets: Tensor, lengths: Lengths, batch: int, classes: int, lo
         item, position = np.argwhere(outside)[0]
         raise ValueError(
             f"item {item}: label {labels[item, position]} at position {position} is not one of the classes "
-            f"0..{classes - 1} of the energies; padding needs target_lengths"
+            f"0..{classes - 1} of the energies; where it is padding, give target_lengths"
         )
     return labels, counts
 
@@ -111,4 +111,4 @@ def _integers(name: str, values: Tensor | Sequence[int]) -> np.ndarray:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold integers, got {array.dtype}: convert with .long()")
-    return np.array(array, dtype=np.int64, order="C")  # a copy, in the one memory layout that is compiled for
+    return np.array(array, dtype=np.int64, order="C")  # a copy, in the memory layout that the loops need

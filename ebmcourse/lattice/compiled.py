@@ -1,13 +1,12 @@
 """The recursions as compiled loops, for CPU tensors. `dense.py` has the same three in torch operations.
 
-One thread, float64 inside: at the sizes of a word image the loops take less time than waking a second thread,
-and neither forked workers nor threads of the caller can get in the way. Plain loops, no array expressions:
-numba takes seconds to compile those, at a student's first call.
+They use one thread, because a word image is too small for a second one to save time, and float64. They are plain
+loops without array expressions, which numba takes seconds to compile at a student's first call.
 
 The sums over paths are kept as weights, not as logarithms, because exponentials and a logarithm per state
 would take most of the time. Weights leave the range of a float64 within a few hundred frames, so each has a
-level: (level, weight) stands for weight · exp(−LEVEL · level), an exponent without bounds. Weights stay
-within 2^±256, and neighbours differ in level so seldom that bringing them to one level costs next to nothing.
+level: (level, weight) stands for weight · exp(−LEVEL · level), whose exponent has no bounds. Weights stay
+within 2^±256, and neighbours so rarely differ in level that converting one to the other's costs almost nothing.
 """
 
 from collections.abc import Callable
@@ -22,7 +21,7 @@ HIGH, LOW = 2.0**256, 2.0**-256
 def _compile(function: Callable) -> Callable:
     try:
         return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # numba finds no folder to write its cache to, as in a sandbox
+    except RuntimeError:  # numba can write its cache nowhere, as in a sandbox
         return numba.njit(nogil=True)(function)
 
 
@@ -147,7 +146,7 @@ def _multiply(level, weight, excess, factor):  # type: ignore[no-untyped-def]
 
 @_compile
 def _backward(visits, labels, frames, arrivals, out):  # type: ignore[no-untyped-def]
-    """Send the paths home: visits[s] is the share of all paths in state s, from the last frame back."""
+    """From the last frame back, add to `out` the share of all paths that visits[s] has in state s."""
     count = len(visits)
     for t in range(frames - 1, -1, -1):
         for s in range(count):

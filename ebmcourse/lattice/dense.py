@@ -12,7 +12,7 @@ from ebmcourse.lattice.lattices import Lattice
 
 
 def free_energies(energies: Tensor, lattice: Lattice) -> Tensor:
-    """−log Σ_paths exp(−E(path)) of each item (B,), differentiable as often as wanted."""
+    """−log Σ_paths exp(−E(path)) of each item (B,), differentiable any number of times."""
     emissions, jumps, frames = _on_device(energies, lattice)
     scores = _initial(emissions, lattice)
     for t in range(1, len(emissions)):
@@ -29,7 +29,7 @@ def best_paths(energies: Tensor, lattice: Lattice, padding: int) -> Tensor:
     for t in range(1, len(emissions)):
         low, way = _ways(scores, jumps).min(dim=-1)
         scores = torch.where(t < frames, low + emissions[t], scores)
-        moves.append(torch.where(low < torch.inf, 2 - way, 0))  # or a state that no path reaches leads below 0
+        moves.append(torch.where(low < torch.inf, 2 - way, 0))  # a state that no path reaches would lead below 0
     final, candidates = _ends(scores, lattice)
     state = candidates.gather(1, final.argmin(dim=1, keepdim=True))
     path = []
@@ -76,7 +76,7 @@ def _on_device(energies: Tensor, lattice: Lattice) -> tuple[tuple[Tensor, ...], 
     emissions = energies.gather(2, labels[:, None].expand(-1, energies.shape[1], -1))
     jumps = torch.from_numpy(lattice.jumps).to(energies.device)
     frames = torch.from_numpy(lattice.frames).to(energies.device)[:, None]
-    # Taken apart once: the gradient of one slice per frame would fill L tensors of (B, L, S).
+    # One unbind, because the gradient of L separate slices would need L tensors of shape (B, L, S).
     return emissions.unbind(dim=1), jumps, frames
 
 
@@ -105,7 +105,7 @@ def _ends(scores: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor]:
 def _soft_minimum(scores: Tensor) -> Tensor:
     """−log Σ exp(−score) over the last axis; infinite, with zero gradient, where all scores are.
 
-    torch.logsumexp gives NaN gradients there, and unreachable states are the rule in a lattice.
+    torch.logsumexp gives NaN gradients there, and most lattices have unreachable states.
     """
     low = scores.detach().amin(dim=-1)
     dead = low == torch.inf

@@ -1,7 +1,7 @@
 """Which paths are allowed: a chain of states per item, for plain alignments and for CTC.
 
-Both are the same object. A path visits one state per frame; from state s it stays, steps to s + 1, or, where
-allowed, jumps to s + 2. It begins in one of the first states and ends in one of the last.
+A path visits one state per frame. From state s it stays, steps to s + 1, or, where allowed, jumps to s + 2. It
+begins in one of the first states and ends in one of the last.
 """
 
 from typing import NamedTuple
@@ -55,22 +55,24 @@ def ctc_lattice(
     blank: int,
     allow_empty: bool = False,
     may_join: bool = True,
+    allow_short: bool = False,
 ) -> Lattice:
     """2U + 1 states for U letters: state 2u + 1 is letter u, even states are blanks.
 
     The first and the last blank are optional. So are the blanks between different letters, unless `may_join`
-    is False; equal neighbours always need one, or they would be read as a single letter.
+    is False; equal neighbours always need one, or they would be read as a single letter. With `allow_short`, an
+    item may have too few frames for its target, and then has no path.
     """
     batch, length, classes = energies.shape
     blank = check_blank(blank, classes)
-    frames = check_lengths("input_lengths", input_lengths, batch, 1, length)
+    frames = check_lengths("input_lengths", input_lengths, batch, 0 if allow_short else 1, length)
     letters, counts = check_labels(targets, target_lengths, batch, classes, lowest=0 if allow_empty else 1)
     inside = np.arange(letters.shape[1]) < counts[:, None]
     if (blanks := inside & (letters == blank)).any():
         item, position = np.argwhere(blanks)[0]
         raise ValueError(
             f"item {item}: the target holds the blank ({blank}) at position {position}; give plain letters, "
-            "CTC puts the blanks between them itself"
+            "the blanks between them are added here"
         )
     labels = np.full((batch, 2 * letters.shape[1] + 1), blank, dtype=np.int64)
     labels[:, 1::2] = letters
@@ -78,7 +80,8 @@ def ctc_lattice(
     jumps = np.zeros(labels.shape, dtype=bool)
     jumps[:, 3::2] = joins
     needed = np.maximum(counts + (inside[:, 1:] & ~joins).sum(axis=1), 1)
-    _check_fit(frames, needed, "one for each letter and one for each blank that must stand between two letters")
+    if not allow_short:
+        _check_fit(frames, needed, "one for each letter, and one for the blank between two equal letters")
     return Lattice(labels, jumps, frames, 2 * counts + 1, first=2, last=2)
 
 

@@ -25,7 +25,7 @@ class Trie:
     parent, label, depth: (N,) int64
     is_word: (N,) bool
     joins: (N,) bool, whether the node's letter may follow its parent's without a blank, i.e. differs from it;
-        without meaning at first letters, whose parent has none
+        undefined for first letters, whose parent has no letter
     """
 
     def __init__(self, words: Iterable[str], alphabet: str = ascii_lowercase):
@@ -76,16 +76,15 @@ def lexicon_decode(
 ) -> Decoded:
     """The word of the lexicon whose best path has the least energy, and that energy; exact, without a beam.
 
-    Every word of the lexicon is scored, but common prefixes once: min-plus dynamic programming over (node
-    of the trie) × (in its letter, in the blank after it), in time L × nodes. The paths are those of
-    `ctc_align`; since each pays for every frame once, energies and −log_softmax(−energies) give the same
-    word.
+    Every word of the lexicon is scored, common prefixes only once: this is min-plus dynamic programming over
+    (node of the trie) × (in its letter, in the blank after it), in time L × nodes. The paths are those of
+    `ctc_align`. Each has one energy per frame, so energies and −log_softmax(−energies) give the same word.
 
     energies: (B, L, C), low = likely
     trie: the lexicon; its letters are classes 0..len(alphabet)−1
     input_lengths: (B,) true L of each item
     blank: its class; −1 is the last one
-    may_join: whether different letters may follow each other without a blank. False demands a blank between
+    may_join: whether different letters may follow each other without a blank. False requires a blank between
         all letters, as in `viterbi` over _c_a_t_ with optional first and last label
     returns: `Decoded`; of equally good words the shortest, then the first in the alphabet's order
     raises ValueError: no word fits into an item's frames, classes missing for a letter, NaN, an empty batch

@@ -1,13 +1,13 @@
 """Joint energy-based model (JEM) of printed glyphs: sampler, model, training, generation, OOD detection.
 
-Start with `python ex_main.py train --preset smoke`; `evaluate`, `generate` and `ood` read what it leaves in
-runs/jem.
+Start with `python ex_main.py train --preset smoke`. The commands `evaluate`, `generate` and `ood` use the model that
+it saves in runs/jem.
 """
 
 import argparse
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,21 +28,31 @@ from ebmcourse import plots
 from ebmcourse.training import DivergenceRollback, SamplePictures, fit, random_affine, to_plain
 
 IMG_RANGE = (-1.0, 1.0)
-START_STD = 0.01  # a fresh chain starts from N(0, START_STD²)
-FRESH_SHARE = 0.05  # of the chains start fresh, the others go on from the buffer
-NOISE_STD = 0.005  # of the noise of one SGLD step
-GRADIENT_CLAMP = 0.03
+START_STD = 0.01  # new chains start from N(0, START_STD²)
+FRESH_SHARE = 0.05  # fraction of the chains that start from noise; the others continue chains of the buffer
+NOISE_STD = 0.005  # standard deviation of the noise in one SGLD step
+GRADIENT_CLAMP = 0.03  # the gradient with respect to a pixel is clamped to ±GRADIENT_CLAMP
 STEP_SIZE = 10.0
-LOST_GAP = -2.0  # mean f(chains) - f(data) below which the sampler can no longer follow the model
+LOST_GAP = -2.0  # below this mean f(chains) - mean f(data), the sampler can no longer follow the model
+
+Batch = Sequence[Tensor]  # images x (B, C, H, W) and labels y (B,)
 
 
 class MCMCSampler:
     """Draws images from the model by stochastic gradient Langevin dynamics (SGLD) with a replay buffer.
 
-        x ← clip(x + step_size · clamp(∂f(x)/∂x) + noise),   f = -E
+    One step, with f = -E:
 
-    model: a module with `model(x, y=None)` -> f (B,). img_shape: (C, H, W). sample_size: the number of chains
-    where no labels are given. cbuffer_size: the greatest number of chains that the buffer keeps per class.
+        x ← clip(x + step_size · clamp(∂f(x)/∂x) + noise)
+
+    model: a module with `model(x, y=None)` -> f (B,).
+    img_shape: the shape (C, H, W) of an image.
+    sample_size: the number of chains if no labels are given.
+    num_classes: the number of classes K.
+    cbuffer_size: the largest number of chains per class in the buffer.
+
+    References: Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", ICML 2011, for SGLD;
+    Du and Mordatch, "Implicit generation and modeling with energy-based models", NeurIPS 2019, for the buffer.
     """
 
     def __init__(
@@ -53,55 +63,65 @@ class MCMCSampler:
         self.sample_size = sample_size
         self.num_classes = num_classes
         self.cbuffer_size = cbuffer_size
-        # The chains that live across calls. Checkpoints save and restore whatever stands here: a tensor, or a
-        # list, deque or dict of tensors.
+        # The chains that are kept between calls: a tensor, or a list, deque or dict of tensors. This attribute is
+        # saved in checkpoints.
         self.buffer = None
 
     @property
     def device(self) -> torch.device:
+        """The device of the model; the CPU if the model has no parameters."""
         return next(self.model.parameters(), torch.empty(0)).device
 
     def initial_chains(self, clabel: Tensor | None) -> tuple[Tensor, object]:
-        """Where the chains start: (x (B, C, H, W) on the model's device, place).
+        """Return the initial images of the chains and their place in the buffer.
 
-        `place` is whatever `store` needs to know to write these chains back. B is len(clabel), or
-        `sample_size`.
+        clabel: the classes (B,) of the chains on the model's device, or None for B = `sample_size` chains without a
+        class.
+        Returns (x, place): x (B, C, H, W) on the model's device, and any object that tells `store` where to write them.
         """
         ### BEGIN SOLUTION 3.3a
-        # TODO Return the start (B, C, H, W) of every chain, and the place in the buffer where it belongs.
-        # About 5 % (FRESH_SHARE) start fresh from a Gaussian with mean 0 and standard deviation START_STD;
-        # the others go on from a random chain of the buffer, of their own class where `clabel` (B,) is given.
-        # Where the buffer has no such chain yet, start fresh. Choose the data structure self.buffer: at most
-        # cbuffer_size chains per class, and a place of its own for chains without a class.
+        # TODO Return the initial images (B, C, H, W) of the chains, and their place in the buffer.
+        # A fraction FRESH_SHARE (5 %) of the chains starts from Gaussian noise with mean 0 and standard deviation
+        # START_STD. The others continue a random chain of the buffer; if `clabel` is given, a chain of the same class.
+        # While the buffer has no such chain, start from noise. Choose the data structure of self.buffer: it has room
+        # for cbuffer_size chains per class, and for cbuffer_size chains without a class.
         if self.buffer is None:
-            # Row c holds the chains of class c, the last row those without a class; NaN marks an empty slot.
-            self.buffer = torch.full((self.num_classes + 1, self.cbuffer_size, *self.img_shape), torch.nan)
-        self.buffer = self.buffer.to(self.device)
+            # Row y is for the chains of class y, the last row for chains without a class.
+            slots = (self.num_classes + 1, self.cbuffer_size)
+            self.buffer = {
+                "chains": torch.zeros(*slots, *self.img_shape),
+                "filled": torch.zeros(slots, dtype=torch.bool),
+            }
+        self.buffer = {name: tensor.to(self.device) for name, tensor in self.buffer.items()}
         rows = clabel
         if rows is None:
             rows = torch.full((self.sample_size,), self.num_classes, device=self.device)
         columns = torch.randint(self.cbuffer_size, rows.shape, device=self.device)
-        kept = self.buffer[rows, columns]
+        kept = self.buffer["chains"][rows, columns]  # (B, C, H, W)
         fresh = START_STD * torch.randn_like(kept)
-        starts_fresh = torch.rand(rows.shape, device=self.device) < FRESH_SHARE
-        starts_fresh |= kept.flatten(1).isnan().any(dim=1)
+        starts_fresh = torch.rand(rows.shape, device=self.device) < FRESH_SHARE  # (B,)
+        starts_fresh |= ~self.buffer["filled"][rows, columns]
         return torch.where(starts_fresh[:, None, None, None], fresh, kept), (rows, columns)
         ### END SOLUTION
 
     def store(self, x: Tensor, place: object) -> None:
-        """Write the chains x (B, C, H, W) back to the buffer, which keeps its size."""
+        """Write the chains x (B, C, H, W) to the buffer; `place` comes from `initial_chains`."""
         ### BEGIN SOLUTION 3.3a
-        # TODO Put the chains into the buffer; drop old ones where it would grow beyond its size.
-        self.buffer[place] = x
+        # TODO Write the chains to the buffer. If it is full, they replace older chains.
+        self.buffer["chains"][place] = x
+        self.buffer["filled"][place] = x.isfinite().flatten(1).all(dim=1)  # chains that diverged are not used again
         ### END SOLUTION
 
     @contextmanager
     def sampling_mode(self) -> Iterator[None]:
-        """`with self.sampling_mode():` freezes the network: only the images get gradients inside."""
+        """A context manager in which gradients are computed with respect to the images only.
+
+        In the `with` block, no parameter requires a gradient, the network is in eval mode, and gradients are enabled,
+        even if the caller uses `torch.no_grad()`. On exit, the previous state is restored.
+        """
         ### BEGIN SOLUTION 3.3b
-        # TODO Freeze the network, yield, and then give everything back exactly as it was, even after an
-        # error. Inside: no parameter requires a gradient, the network is in eval mode, and gradients are
-        # enabled (the caller may be inside torch.no_grad). Use try … yield … finally.
+        # TODO Freeze the network, yield, and restore the previous state, also after an exception.
+        # Use try, yield and finally. Note that parameters and submodules can have different states.
         requires_grad = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         training = [(module, module.training) for module in self.model.modules()]
         try:
@@ -116,22 +136,28 @@ class MCMCSampler:
         ### END SOLUTION
 
     def gradient(self, x: Tensor, clabel: Tensor | None) -> Tensor:
-        """∂f/∂x at every image, clamped to ±GRADIENT_CLAMP: x (B, C, H, W) -> (B, C, H, W), detached."""
+        """Return ∂f/∂x for each image, clamped to ±GRADIENT_CLAMP: x (B, C, H, W) -> (B, C, H, W), detached.
+
+        clabel: the classes (B,) for f(x, y), or None for f(x).
+        """
         ### BEGIN SOLUTION 3.3b
         # TODO Return the clamped gradient of f = -E with respect to the images, shape (B, C, H, W).
-        # Evaluate self.model on x (and clabel), sum over the batch, and differentiate with respect to x.
+        # Compute f with self.model, sum it over the batch, and differentiate the sum with respect to x.
         x = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(self.model(x, clabel).sum(), x)
         return gradient.clamp(-GRADIENT_CLAMP, GRADIENT_CLAMP)
         ### END SOLUTION
 
     def update(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        """The chains after one SGLD step: (B, C, H, W), detached, inside IMG_RANGE."""
+        """Return the chains after one SGLD step: (B, C, H, W) in IMG_RANGE, detached.
+
+        x: the chains (B, C, H, W) before the step. gradient: the result of `gradient` for x.
+        """
         ### BEGIN SOLUTION 3.3c
-        # TODO Return x after one step towards higher likelihood, with noise, inside IMG_RANGE.
-        # Move by step_size times the gradient of f, add Gaussian noise with standard deviation NOISE_STD, and
-        # clip.
-        return x.add_(gradient, alpha=step_size).add_(torch.randn_like(x), alpha=NOISE_STD).clamp_(*IMG_RANGE)
+        # TODO Return the chains after one step towards higher f, with noise, clipped to IMG_RANGE.
+        # Add step_size times the gradient, and Gaussian noise with standard deviation NOISE_STD.
+        noise = NOISE_STD * torch.randn_like(x)
+        return (x + step_size * gradient + noise).clamp(*IMG_RANGE)
         ### END SOLUTION
 
     def synthesize_samples(
@@ -141,11 +167,11 @@ class MCMCSampler:
         step_size: float = STEP_SIZE,
         return_img_per_step: bool = False,
     ) -> Tensor:
-        """Run `steps` SGLD steps and put the chains back into the buffer.
+        """Run `steps` SGLD steps and write the chains to the buffer.
 
-        clabel: the class of every chain (B,), or None for `sample_size` chains without a class. Returns the
-        chains (B, C, H, W) after the last step or, with `return_img_per_step`, after every step (steps, B, C,
-        H, W); detached, on the model's device.
+        clabel: the classes (B,) of the chains, or None for `sample_size` chains without a class.
+        Returns the chains after the last step, (B, C, H, W), or after each step, (steps, B, C, H, W), if
+        `return_img_per_step` is set; detached, on the model's device.
         """
         labels = None if clabel is None else clabel.to(self.device)
         x, place = self.initial_chains(labels)
@@ -154,20 +180,31 @@ class MCMCSampler:
             for _ in range(steps):
                 x = self.update(x, self.gradient(x, labels), step_size)
                 if return_img_per_step:
-                    history.append(x.clone())
+                    history.append(x.clone())  # a copy, because `update` may work in place
         self.store(x, place)
         return torch.stack(history) if return_img_per_step else x
 
 
 class JEM(pl.LightningModule):
-    """One network as classifier and energy: log q(x, y) = log q(y|x) + log q(x).
+    """Joint energy-based model: one network for log q(x, y) = log q(y|x) + log q(x).
 
-    alpha: weight of the L2 term on the energies. lmbd: weight of the log q(x) branch beside the classifier's.
-    ccond_sample: chains follow f(x)[y] of the classes of the batch instead of log Σ_y exp f(x)[y].
-    steps: SGLD steps per training step; their size is 10 · step_size_decay ** epoch.
-    m_in, m_out: where `hinge` > 0, that weight times a squared hinge asks for f ≥ m_in on data and f ≤ m_out
-    on chains. warmup_epochs: classifier only, with its energies already kept small. augment: small affine
-    changes, classifier only. Other keywords go to the network.
+    img_shape: the shape (C, H, W) of an image.
+    batch_size: the number of chains without a class that are sampled in one training step.
+    num_classes: the number of classes K.
+    cbuffer_size: the largest number of chains per class in the replay buffer.
+    ccond_sample: sample chains of the classes of the batch from f(x, y), instead of chains without a class from f(x).
+    alpha: the weight of the L2 term in the loss of log q(x).
+    lmbd: the weight of the loss of log q(x) relative to the loss of log q(y|x).
+    lr, lr_stepsize, lr_gamma: the learning rate; it is multiplied by `lr_gamma` every `lr_stepsize` epochs.
+    m_in, m_out, hinge: if `hinge` > 0, it is the weight of a penalty on f < m_in for data and f > m_out for chains.
+    steps: the number of SGLD steps per training step.
+    step_size_decay: the step size of SGLD is multiplied by this factor every epoch.
+    warmup_epochs: the number of epochs in which only the classifier is trained, with an L2 penalty on f(x, y).
+    augment: rotate, scale and shift the images of the classifier's loss by small random amounts.
+    MODEL_args: further arguments of the network.
+
+    Reference: Grathwohl et al., "Your classifier is secretly an energy based model and you should treat it like
+    one", ICLR 2020, section 4.
     """
 
     def __init__(
@@ -198,94 +235,113 @@ class JEM(pl.LightningModule):
         self.average_precision = MulticlassAveragePrecision(num_classes)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """f = -E of the images (B, C, H, W), unconditional or of the classes `labels` (B,): (B,)."""
+        """Return f = -E of each image, shape (B,).
+
+        x: images (B, C, H, W). labels: classes (B,) for f(x, y), or None for f(x).
+        Raises ValueError for a label -1: unlabelled images have no class-conditional energy.
+        """
         if labels is not None and bool((labels < 0).any()):
-            raise ValueError("y = -1 means unlabelled: leave the labels out to get the unconditional energy.")
+            raise ValueError("y = -1 means unlabelled: omit the labels to compute the unconditional energy.")
         return self.cnn(x, labels)
 
     def get_logits(self, x: Tensor) -> Tensor:
+        """Return the logits f(x)[y] of all K classes: x (B, C, H, W) -> (B, K)."""
         return self.cnn.get_logits(x)
 
     @property
     def step_size(self) -> float:
+        """The step size of SGLD in the current epoch."""
         return STEP_SIZE * self.hparams.step_size_decay**self.current_epoch
 
     def configure_optimizers(self) -> tuple[list, list]:
+        # No momentum (β1 = 0), because the chains, and with them the loss, change in each step.
         optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams.lr, betas=(0.0, 0.999))
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.hparams.lr_stepsize, self.hparams.lr_gamma)
         return [optimizer], [scheduler]
 
-    def on_after_batch_transfer(self, batch: list, dataloader_idx: int) -> list:
-        """Data get the noise that chains have, or the network would tell the two apart by it."""
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Add noise to the training images, as in the chains: noise must not distinguish chains from data."""
         x, y = batch
         if self.training:
             x = (x + NOISE_STD * torch.randn_like(x)).clamp(*IMG_RANGE)
         return [x, y]
 
-    def px_step(self, batch: list, ccond_sample: bool = True) -> Tensor:
-        """The loss of log q(x), a scalar: contrastive divergence and L2 term. batch: x (B, …), y (B,)."""
+    def px_step(self, batch: Batch, ccond_sample: bool = True) -> Tensor:
+        """Return the loss of log q(x), a scalar: contrastive divergence plus `alpha` times an L2 term.
+
+        batch: images x (B, C, H, W) and labels y (B,). ccond_sample: use f(x, y) with the labels instead of f(x).
+        Reference for the L2 term: Du and Mordatch, NeurIPS 2019.
+        """
         x, y = batch
         ### BEGIN SOLUTION 3.4a
-        # TODO Compute f_data (B,), f_chains (B,), and from them the scalar `loss`.
-        # Draw chains with the sampler, self.hparams.steps steps of size self.step_size: of the classes y if
-        # ccond_sample, else without labels. f_data and f_chains are self.cnn's values (with the same labels)
-        # of x and of the chains. Gradient descent on the loss must make data more likely and chains less
-        # likely: the contrastive term is the difference of the two means. Add alpha times the L2 term: mean
-        # of f² over the data plus mean of f² over the chains.
+        # TODO Compute f_data (B,), f_chains (B,), and from these the scalar `loss`.
+        # Sample chains with self.sampler: self.hparams.steps steps with the step size self.step_size. If ccond_sample
+        # is set, use the labels y for the chains and for both energies; otherwise use no labels. f_data and f_chains
+        # are the values of self.cnn for x and for the chains. The contrastive term is a difference of their means:
+        # minimising it must increase f for data and decrease f for chains. Add alpha times the L2 term, which is the
+        # mean of f² over the data plus the mean of f² over the chains.
         labels = y if ccond_sample else None
         chains = self.sampler.synthesize_samples(labels, steps=self.hparams.steps, step_size=self.step_size)
         f_data, f_chains = self.cnn(x, labels), self.cnn(chains, labels)
         contrastive = f_chains.mean() - f_data.mean()
         loss = contrastive + self.hparams.alpha * (f_data.square().mean() + f_chains.square().mean())
         ### END SOLUTION
-        # Near 0 chains are as likely as data; sliding far below, the sampler can no longer follow.
+        # Near 0, chains and data are equally likely. Far below 0, the sampler can no longer follow the model.
         self.log("gap", f_chains.mean() - f_data.mean(), prog_bar=True)
         return loss + self.hparams.hinge * self.margins(f_data, f_chains)
 
     def margins(self, f_data: Tensor, f_chains: Tensor) -> Tensor:
-        """Squared hinge on f on the wrong side of m_in and m_out (Liu et al., 2020, there for E = -f)."""
+        """Return a squared hinge penalty, a scalar, on f_data (B,) below m_in and f_chains (B,) above m_out.
+
+        Reference: Liu et al., "Energy-based out-of-distribution detection", NeurIPS 2020, who write it for E = -f.
+        """
         too_unlikely, too_likely = F.relu(self.hparams.m_in - f_data), F.relu(f_chains - self.hparams.m_out)
         return (too_unlikely**2).mean() + (too_likely**2).mean()
 
-    def pyx_step(self, batch: list) -> Tensor:
-        """The loss of log q(y|x), a scalar: cross-entropy of the classifier. batch: x (B, …), y (B,)."""
+    def pyx_step(self, batch: Batch) -> Tensor:
+        """Return the loss of log q(y|x), a scalar: the mean cross-entropy of the classifier.
+
+        batch: images x (B, C, H, W) and labels y (B,).
+        """
         x, y = batch
         if self.training and self.hparams.augment:
             x = random_affine(x)
         ### BEGIN SOLUTION 3.4b
-        # TODO Return the cross-entropy between the network's logits of x and the classes y, a scalar.
+        # TODO Return the mean cross-entropy of the logits of x and the labels y, a scalar.
         return F.cross_entropy(self.cnn.get_logits(x), y)
         ### END SOLUTION
 
-    def warmup_step(self, batch: list) -> Tensor:
-        """The classifier first, its energies already small: it gives the chains a landscape to follow."""
+    def warmup_step(self, batch: Batch) -> Tensor:
+        """Return the loss of the warm-up, a scalar: the loss of the classifier plus an L2 penalty on f(x, y).
+
+        After the warm-up, the gradients with respect to the images already lead the chains towards the classes.
+        """
         x, y = batch
         loss = self.pyx_step(batch)
         self.log("loss_pyx", loss, prog_bar=True)
         return loss + self.hparams.lmbd * self.hparams.alpha * (self.cnn(x, y) ** 2).mean()
 
-    def training_step(self, batch: list, batch_idx: int) -> Tensor:
-        """The loss of one batch: -log q(y|x) - lmbd · log q(x), a scalar."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch, a scalar: the loss of log q(y|x) plus `lmbd` times the loss of log q(x)."""
         if self.current_epoch < self.hparams.warmup_epochs:
             return self.warmup_step(batch)
         ### BEGIN SOLUTION 3.4c
-        # TODO Return the joint loss: pyx_step plus self.hparams.lmbd times px_step, a scalar.
-        # Whether the chains are class-conditional is the hyperparameter ccond_sample. Log the parts with
-        # self.log.
+        # TODO Return the joint loss, pyx_step plus self.hparams.lmbd times px_step, a scalar.
+        # Pass the hyperparameter ccond_sample to px_step. Log both losses with self.log.
         loss_pyx = self.pyx_step(batch)
         loss_px = self.px_step(batch, ccond_sample=self.hparams.ccond_sample)
         self.log_dict({"loss_pyx": loss_pyx, "loss_px": loss_px}, prog_bar=True)
         return loss_pyx + self.hparams.lmbd * loss_px
         ### END SOLUTION
 
-    def validation_step(self, batch: list, batch_idx: int, dataset_idx: int | None = None) -> None:
-        """Logs `val_contrastive_divergence` and `val_MulticlassAveragePrecision`."""
+    def validation_step(self, batch: Batch, batch_idx: int, dataset_idx: int | None = None) -> None:
+        """Log `val_contrastive_divergence` and `val_MulticlassAveragePrecision`."""
         x, y = batch
         ### BEGIN SOLUTION 3.4c
         # TODO Log "val_contrastive_divergence" and "val_MulticlassAveragePrecision" with self.log.
-        # The first is mean f(chains) - mean f(x), as in training; sampling takes time, so the first batch
-        # (batch_idx == 0) is enough. The second is self.average_precision, updated with every batch's logits
-        # and y.
+        # The first is mean f(chains) - mean f(x), with chains as in training. Sampling takes time, so it is enough to
+        # compute it for the first batch (batch_idx == 0). The second is self.average_precision, which you update with
+        # the logits and labels of each batch.
         self.average_precision.update(self.cnn.get_logits(x), y)
         self.log("val_MulticlassAveragePrecision", self.average_precision, prog_bar=True)
         if batch_idx == 0:
@@ -296,43 +352,49 @@ class JEM(pl.LightningModule):
         ### END SOLUTION
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["sampler_buffer"] = to_plain(getattr(self.sampler, "buffer", None))
+        """Add the replay buffer to a checkpoint."""
+        checkpoint["sampler_buffer"] = to_plain(self.sampler.buffer)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Restore the replay buffer. A deque, which a checkpoint contains as a list, becomes a deque again."""
         buffer = checkpoint["sampler_buffer"]
-        if isinstance(getattr(self.sampler, "buffer", None), deque):
+        if isinstance(self.sampler.buffer, deque):
             buffer = deque(buffer, self.sampler.buffer.maxlen)
         self.sampler.buffer = buffer
 
 
 def load_model(ckpt_path: str | Path) -> JEM:
-    """The trained model of a checkpoint, on the best device; InputError where the file is not one."""
+    """Load a trained model from a checkpoint, on the best available device, in eval mode.
+
+    Raises InputError if the file does not exist or is not a checkpoint of this model.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-        model = JEM(**checkpoint["hyper_parameters"])
-        model.load_state_dict(checkpoint["state_dict"])
-        model.on_load_checkpoint(checkpoint)
+        model = JEM.load_from_checkpoint(ckpt_path, map_location=device, weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"There is no checkpoint {ckpt_path}: train first, or name one with --ckpt_path.") from None
+        raise InputError(f"There is no checkpoint {ckpt_path}: train a model, or use --ckpt_path.") from None
     except (pickle.UnpicklingError, OSError, EOFError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{ckpt_path} is not a checkpoint of this model ({type(error).__name__}: {reason}).") from None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.eval()
 
 
 def per_image(model: JEM, dataset: TransformTensorDataset, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """`function(x)` of all images, in batches on the model's device; the result on the CPU."""
+    """Apply `function` to all N images of a dataset, in batches on the model's device; returns (N, …) on the CPU."""
     return torch.cat([function(x.to(model.device)).cpu() for x, _ in DataLoader(dataset, batch_size=256)])
 
 
 def draw_chains(model: JEM) -> Tensor:
-    """The chains of the training, one per class if they have classes, a few steps on."""
+    """Continue chains of the training: one per class, or `batch_size` chains without a class; (N, C, H, W)."""
     labels = torch.arange(model.hparams.num_classes) if model.hparams.ccond_sample else None
     return model.sampler.synthesize_samples(labels, model.hparams.steps, model.step_size).cpu()
 
 
 def run_training(args: argparse.Namespace) -> Path:
-    """Train, or go on from the checkpoint `args.resume`; returns the path of the last checkpoint."""
+    """Train a model, or continue the training of the checkpoint `args.resume`; returns the path of the checkpoint.
+
+    Raises InputError if the data or the checkpoint cannot be read, or have different numbers of classes.
+    """
     pl.seed_everything(args.seed, verbose=False)
     data = get_datasets(args.data_dir)
     num_classes = 1 + max(int(data[split].tensors[1].max()) for split in ("train", "val", "test"))
@@ -357,7 +419,10 @@ def run_training(args: argparse.Namespace) -> Path:
 
 
 def run_evaluation(args: argparse.Namespace, ckpt_path: str | Path) -> dict[str, float]:
-    """The classifier on the test images: prints and returns `accuracy` and (macro) `average_precision`."""
+    """Print and return the `accuracy` and the macro `average_precision` of the classifier on the test images.
+
+    Raises InputError if the data or the checkpoint cannot be read, or if the data have more classes.
+    """
     model = load_model(ckpt_path)
     test = get_datasets(args.data_dir)["test"]
     labels = test.tensors[1]
@@ -372,10 +437,13 @@ def run_evaluation(args: argparse.Namespace, ckpt_path: str | Path) -> dict[str,
 
 
 def generate_images(model: JEM, labels: Tensor | None, count: int, steps: int) -> Tensor:
-    """`count` new images, every step of them: (steps, count, C, H, W). labels: (count,), or None."""
+    """Generate `count` images from noise and return the images after each step, (steps, count, C, H, W).
+
+    labels: the classes (count,) of the images, or None.
+    """
     ### BEGIN SOLUTION 3.5a
-    # TODO Return `count` long chains from Gaussian noise, with every step: (steps, count, C, H, W).
-    # The buffer of model.sampler holds chains that ran during the whole training; a new MCMCSampler has none yet.
+    # TODO Return `count` chains that start from Gaussian noise, after each step: (steps, count, C, H, W).
+    # The buffer of model.sampler contains chains of the training. A new MCMCSampler has an empty buffer.
     shape, num_classes = model.hparams.img_shape, model.hparams.num_classes
     sampler = MCMCSampler(model.cnn, shape, count, num_classes, cbuffer_size=1)
     return sampler.synthesize_samples(labels, steps=steps, return_img_per_step=True)
@@ -385,10 +453,14 @@ def generate_images(model: JEM, labels: Tensor | None, count: int, steps: int) -
 def draw_generation(
     chains: Tensor, titles: list | None = None, rows: int = 6, columns: int = 9
 ) -> tuple[Figure, Figure]:
-    """From chains (steps, count, C, H, W): some chains over the steps, and a sheet of all last images."""
+    """Draw two figures of chains (steps, count, C, H, W).
+
+    The first figure shows up to `rows` chains after up to `columns` different steps, including the last step. The
+    second one shows all images after the last step. titles: a title for each chain.
+    """
     ### BEGIN SOLUTION 3.5b
-    # TODO Return two figures: some chains from their first to their last step, and all images after the last step.
-    # See plots.generation_strip and plots.sample_sheet. Most happens early: show more of the first steps.
+    # TODO Return two figures: some chains at several steps up to the last one, and all images after the last step.
+    # Use plots.generation_strip and plots.sample_sheet. Images change most in the first steps, so show more of these.
     shown = np.unique(np.geomspace(1, len(chains), columns).round().astype(int))
     strip = plots.generation_strip(chains[shown - 1, :rows].cpu(), shown, titles and titles[:rows])
     return strip, plots.sample_sheet(chains[-1].cpu(), titles)
@@ -396,7 +468,7 @@ def draw_generation(
 
 
 def run_generation(args: argparse.Namespace, ckpt_path: str | Path, conditional: bool = False) -> Tensor:
-    """New images from Gaussian noise, (count, C, H, W); writes generation.png and samples.png."""
+    """Generate images from noise, (count, C, H, W), and write the figures generation.png and samples.png."""
     pl.seed_everything(args.seed, verbose=False)
     model = load_model(ckpt_path)
     labels = torch.arange(args.count) % model.hparams.num_classes if conditional else None
@@ -408,9 +480,11 @@ def run_generation(args: argparse.Namespace, ckpt_path: str | Path, conditional:
 
 
 def run_ood_analysis(args: argparse.Namespace, ckpt_path: str | Path) -> dict[str, dict[str, dict[str, float]]]:
-    """How well each score tells the OOD sets from the test images: prints, returns score -> set -> metrics.
+    """Measure how well each score separates the OOD sets from the test images.
 
-    Scores are unconditional: an OOD image has no class. The histogram's threshold comes from the val images.
+    Prints the metrics, writes the figures ood_histogram.png and ood_roc.png, and returns the metrics as
+    score -> OOD set -> name -> value. All scores are unconditional, because OOD images have no class. The threshold in
+    the histogram is computed from the validation images.
     """
     model = load_model(ckpt_path)
     data = get_datasets(args.data_dir)
@@ -418,7 +492,7 @@ def run_ood_analysis(args: argparse.Namespace, ckpt_path: str | Path) -> dict[st
     print("score  OOD set    AUROC    AUPR   FPR95")
     for name in SCORES:
         scores = {
-            split: per_image(model, data[split], lambda x, name=name: score_fn(model, x, score=name)).numpy()
+            split: per_image(model, data[split], lambda x, name=name: score_fn(model, x, score=name)).numpy()  # (N,)
             for split in ("val", "test", *OOD_SPLITS)
         }
         held_out, in_distribution = scores.pop("val"), scores["test"]
@@ -434,8 +508,8 @@ def run_ood_analysis(args: argparse.Namespace, ckpt_path: str | Path) -> dict[st
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line: see `python ex_main.py --help`, and `python ex_main.py train --help`."""
-    return ex_cli.parse_args(argv, JEM)
+    """Parse the command line; see `python ex_main.py --help` and `python ex_main.py train --help`."""
+    return ex_cli.parse_args(argv)
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
-"""Scores for out-of-distribution (OOD) images, and how well they separate.
+"""Scores for the detection of out-of-distribution (OOD) images, and metrics for these scores.
 
-One orientation everywhere: a score is *larger for outliers*, and OOD is the positive class.
-A `model` here is anything with `model(x, y=None)` -> f = -E (B,) and `model.get_logits(x)` -> (B, K).
+All scores have the same orientation: a score is *larger for outliers*, and OOD is the positive class.
+`model` is a module with `model(x, y=None)` -> f = -E (B,) and `model.get_logits(x)` -> logits (B, K).
+
+Reference for the scores: Grathwohl et al., "Your classifier is secretly an energy based model and you should
+treat it like one", ICLR 2020, section 5.3.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,40 +20,39 @@ Scores = Sequence[float] | np.ndarray | Tensor  # (N,), one number per image
 
 
 def grad_norm(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
-    """‖∂ log p(x) / ∂x‖₂ of every image: x (B, C, H, W) -> (B,), detached, ≥ 0.
+    """Return ‖∂ log q(x) / ∂x‖₂ of each image: x (B, C, H, W) -> (B,), detached.
 
-    The partition function does not depend on x, so this is also ‖∂f(x)/∂x‖₂. Leaves no gradients in the
-    parameters, and works inside `torch.no_grad()`.
+    This equals ‖∂f(x)/∂x‖₂, because the partition function does not depend on x. With labels y (B,), f(x, y) is used.
+    The function works inside `torch.no_grad()` and does not change the gradients of the parameters.
     """
     ### BEGIN SOLUTION 3.6a
-    # TODO Return the Euclidean norm of the gradient of f at every image, shape (B,).
-    # Sum f over the batch, differentiate with respect to (a copy of) x, and take the norm over all pixels of
-    # one image.
+    # TODO Return the Euclidean norm of the gradient of f with respect to each image, shape (B,).
+    # Sum f over the batch, differentiate the sum with respect to a copy of x, and compute the norm over all pixels
+    # of each image.
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(model(x, y).sum(), x)
+        (gradient,) = torch.autograd.grad(model(x, y).sum(), x)  # (B, C, H, W)
     return gradient.flatten(1).norm(dim=1)
     ### END SOLUTION
 
 
 def score_fn(model: nn.Module, x: Tensor, y: Tensor | None = None, score: str = "px") -> Tensor:
-    """The OOD score of every image, larger = more outlying: x (B, C, H, W) -> (B,), detached.
+    """Return the OOD score of each image, larger for outliers: x (B, C, H, W) -> (B,), detached.
 
-    * `px`: the energy E(x) = -f(x), or E(x, y) where labels are given;
-    * `py`: -max_y p(y|x), the negative confidence of the classifier;
-    * `mass`: ‖∂ log p(x)/∂x‖₂, the approximate mass score of Grathwohl et al. (2020) with the sign turned
-    round: an image in a typical region has a flat neighbourhood. How well it separates differs from model to
-    model.
+    * `px`: the energy E(x) = -f(x), or E(x, y) = -f(x, y) if labels y (B,) are given.
+    * `py`: -max_y q(y|x), the negative confidence of the classifier.
+    * `mass`: ‖∂ log q(x)/∂x‖₂, the negative of the approximate mass score of Grathwohl et al. (2020). The density
+      should change little around typical images. How well this score works depends on the model.
 
-    Raises ValueError for another score, and for y = -1: unlabelled images have no class-conditional energy.
+    Raises ValueError for another name, and for a label -1: unlabelled images have no class-conditional energy.
     """
     if score not in SCORES:
-        raise ValueError(f"There is no score {score!r}: choose one of {', '.join(SCORES)}.")
+        raise ValueError(f"Unknown score {score!r}: use one of {', '.join(SCORES)}.")
     if y is not None and bool((y < 0).any()):
-        raise ValueError("y = -1 means unlabelled: leave y out to get the unconditional score.")
+        raise ValueError("y = -1 means unlabelled: omit y to compute the unconditional score.")
     ### BEGIN SOLUTION 3.6a
-    # TODO Return the score named by `score` for every image, shape (B,), detached; larger = more outlying.
-    # Mind the signs: the network returns f = -E.
+    # TODO Return the score with the name `score` for each image, shape (B,), detached.
+    # A score is larger for outliers. Note that the network returns f = -E.
     if score == "mass":
         return grad_norm(model, x, y)
     with torch.no_grad():
@@ -61,50 +63,51 @@ def score_fn(model: nn.Module, x: Tensor, y: Tensor | None = None, score: str = 
 
 
 def score_histogram(scores: Mapping[str, Scores], bins: int = 60) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Histograms of several groups of scores over common bins, to be drawn into one figure.
+    """Compute histograms of several groups of scores with common bins, for one figure.
 
-    scores: name of the group -> its scores. Returns the bin edges (bins + 1,), from the smallest to the
-    largest score of all groups, and for every group its density (bins,), which integrates to 1, so that
-    groups of different size compare.
+    scores: the scores (N,) of each group, by the name of the group.
+    Returns the bin edges (bins + 1,), from the smallest to the largest score of all groups, and the density (bins,)
+    of each group. A density integrates to 1, so groups of different sizes can be compared.
     """
     ### BEGIN SOLUTION 3.6b
-    # TODO Return common bin edges (bins + 1,) and the density (bins,) of every group over these bins.
-    # See numpy.histogram_bin_edges and numpy.histogram.
+    # TODO Return the common bin edges (bins + 1,) and the density (bins,) of each group in these bins.
+    # Use numpy.histogram_bin_edges and numpy.histogram.
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(group) for group in scores.values()]), bins)
     return edges, {name: np.histogram(group, edges, density=True)[0] for name, group in scores.items()}
     ### END SOLUTION
 
 
 def energy_threshold(scores_id: Scores, quantile: float = 0.95) -> float:
-    """The threshold that accepts the share `quantile` of the in-distribution scores: images above it are
-    taken for OOD.
+    """Return the threshold above which an image is classified as OOD: the `quantile` of in-distribution scores.
 
-    It is chosen without any OOD image, on held-out in-distribution (validation) scores.
+    scores_id: the scores (N,) of held-out in-distribution (validation) images. OOD images are not used, because they
+    are not known in advance.
     """
     ### BEGIN SOLUTION 3.6b
-    # TODO Return the `quantile` of the in-distribution scores, a float.
+    # TODO Return the `quantile` of the in-distribution scores as a float.
+    # The fraction `quantile` of the scores is below the threshold.
     return float(np.quantile(np.asarray(scores_id), quantile))
     ### END SOLUTION
 
 
 def ood_metrics(scores_id: Scores, scores_ood: Scores) -> dict[str, float]:
-    """How well a score tells OOD images (label 1, positive) from in-distribution ones (label 0), free of a
-    threshold.
+    """Measure how well a score separates OOD images (positive, label 1) from in-distribution images (label 0).
 
-    * `auroc`: the probability that an OOD image scores higher than an in-distribution image, ties counted
-    half;
-    * `aupr`: the average precision, with OOD as the positive class;
-    * `fpr95`: the smallest share of in-distribution images that score at or above a threshold which at least
-    95 % of the OOD images reach.
+    scores_id: (N,); scores_ood: (M,). No threshold has to be chosen for these metrics:
+
+    * `auroc`: the area under the ROC curve. It is the probability that an OOD image has a higher score than an
+      in-distribution image, where ties count one half.
+    * `aupr`: the average precision, with OOD as the positive class.
+    * `fpr95`: the false positive rate at the largest threshold that detects at least 95 % of the OOD images.
+      An image is detected if its score is at or above the threshold.
     """
     ### BEGIN SOLUTION 3.6c
     # TODO Return a dict with the keys "auroc", "aupr" and "fpr95", each a float in [0, 1].
-    # Give the in-distribution scores the label 0 and the OOD scores the label 1, and rank by the *score*: a
-    # prediction cut at a threshold has lost the ranking. sklearn.metrics and torchmetrics both have what is
-    # needed.
+    # The label is 0 for in-distribution and 1 for OOD. Use the scores themselves, not predictions obtained with a
+    # threshold. Both sklearn.metrics and torchmetrics provide the functions.
     scores_id, scores_ood = np.asarray(scores_id), np.asarray(scores_ood)
-    scores = np.concatenate([scores_id, scores_ood])
-    is_ood = np.arange(len(scores)) >= len(scores_id)
+    scores = np.concatenate([scores_id, scores_ood])  # (N + M,)
+    is_ood = np.arange(len(scores)) >= len(scores_id)  # (N + M,)
     false_positives, true_positives, _ = roc_curve(is_ood, scores, drop_intermediate=False)
     return {
         "auroc": float(roc_auc_score(is_ood, scores)),

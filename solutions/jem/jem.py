@@ -1,26 +1,26 @@
 # %% [markdown]
 # # Generative and predictive modelling of printed glyphs
 #
-# A classifier of letters answers one question: *which letter is this?* The same network, read as an energy, answers
-# two more: *what do letters look like?* and *is this a letter at all?* In this assignment you build and train such a
-# **joint energy-based model** (JEM) on images of early printed letters, let it draw letters, and let it find
-# outliers.
+# A classifier of letters answers one question: *which letter is this?* If we interpret the same network as an energy
+# function, it answers two more questions: *what do letters look like?* and *is this a letter at all?* In this
+# assignment, you build and train such a **joint energy-based model** (JEM) on images of early printed letters. You then
+# use it to generate letters and to detect outliers.
 #
-# **How to work.** The program is in the `.py` files beside this notebook: open them in an editor and write what the
-# `TODO`s ask for. The notebook notices changed files by itself. For each part there is
+# **How to work.** The program is in the `.py` files next to this notebook. Open them in an editor and follow the
+# `TODO` comments. The notebook reloads files when you save them. For each part, there is
 #
-# * a cell that shows your code at work, which you may change as you like, and
-# * a cell `check_part("…")` that runs the public checks of that part. More checks run when your work is graded, on
-#   other inputs, so a part can have more points than its public checks give.
+# * a cell that shows the results of your code, which you may change as you like, and
+# * a cell `check_part("…")` that runs the public checks of this part. When your work is graded, further checks run with
+#   other inputs. Therefore a part can be worth more points than its public checks.
 #
-# | part | what to write | file |
+# | part | task | file |
 # |---|---|---|
-# | 3.1 | look at the data; six written answers | this notebook |
-# | 3.2 | the network as classifier and as energy | `ex_model.py` |
+# | 3.1 | look at the data, and answer six questions | this notebook |
+# | 3.2 | the network as a classifier and as an energy function | `ex_model.py` |
 # | 3.3 | the sampler | `ex_main.py` |
 # | 3.4 | the losses and the training step | `ex_main.py` |
 # | 3.5 | generating letters | `ex_main.py` |
-# | 3.6 | finding outliers | `ex_ood.py` |
+# | 3.6 | detecting outliers | `ex_ood.py` |
 
 # %% nbgrader={"grade_id": "setup", "locked": true}
 # %load_ext autoreload
@@ -47,36 +47,36 @@ from ebmcourse.data import glyphs
 torch.set_printoptions(precision=3, sci_mode=False)
 
 # %% [markdown]
-# ## The theory in brief
+# ## Summary of the theory
 #
 # ### Energies and densities
 #
-# An energy-based model gives every image $x$ a number, its **energy** $E_\theta(x)$: low for images that are likely,
-# high for images that are not. The Gibbs distribution turns energies into a density,
+# An energy-based model assigns an **energy** $E_\theta(x)$ to each image $x$: a low energy to likely images, and a high
+# energy to unlikely images. The Gibbs distribution defines a density from the energies,
 #
 # $$q_\theta(x) = \frac{e^{-E_\theta(x)}}{Z_\theta}, \qquad Z_\theta = \int e^{-E_\theta(x)}\,\mathrm dx .$$
 #
-# Any network with one output may serve as energy; nothing has to be normalised or invertible. As networks usually
-# give *high* values to what they like, ours computes
+# Any network with one output can be used as an energy function; it need not be normalised or invertible. It is more
+# convenient if likely images have *high* values. Our network therefore computes
 #
 # $$f_\theta(x) = -E_\theta(x),$$
 #
-# and this convention holds in every file: **large $f$ = low energy = likely.**
+# and this convention is used in all files: **large $f$ = low energy = likely.**
 #
-# The price is the **partition function** $Z_\theta$. It makes $q_\theta$ integrate to one, and it cannot be computed:
-# a sum over all images of 56 × 56 pixels with 256 grey values has about $10^{7552}$ terms. Two things do not need it:
-# the ratio of two densities, $q(x)/q(x') = e^{f(x) - f(x')}$, and the gradient at the image, $\nabla_x \log
-# q_\theta(x) = \nabla_x f_\theta(x)$, because $Z_\theta$ does not depend on $x$.
+# The difficulty is the **partition function** $Z_\theta$, which makes $q_\theta$ integrate to one. We cannot compute
+# it: for images of 56 × 56 pixels with 256 grey values, it would be a sum of about $10^{7552}$ terms. Two quantities do
+# not depend on it: the ratio of two densities, $q(x)/q(x') = e^{f(x) - f(x')}$, and the gradient with respect to the
+# image, $\nabla_x \log q_\theta(x) = \nabla_x f_\theta(x)$.
 #
 # ### Learning without the partition function
 #
-# Maximum likelihood asks for the $\theta$ with the smallest
+# The maximum likelihood method minimises
 #
 # $$\mathcal L(\theta) = \mathbb E_{x\sim p}\left[-\log q_\theta(x)\right]
 #     = \mathbb E_{x\sim p}\left[E_\theta(x)\right] + \log Z_\theta ,$$
 #
-# where $p$ is the distribution of the data. The second term keeps the first one honest: without it, an energy of
-# minus infinity everywhere would be best. Its gradient is an expectation,
+# where $p$ is the distribution of the data. Without the second term, the minimum would be an energy of minus infinity
+# for all images. The gradient of this term is an expectation,
 #
 # $$\nabla_\theta \log Z_\theta = \frac{1}{Z_\theta}\int \nabla_\theta\, e^{-E_\theta(x)}\,\mathrm dx
 #     = -\int q_\theta(x)\,\nabla_\theta E_\theta(x)\,\mathrm dx
@@ -87,80 +87,81 @@ torch.set_printoptions(precision=3, sci_mode=False)
 # $$\nabla_\theta \mathcal L = \mathbb E_{x\sim p}\left[\nabla_\theta E_\theta(x)\right]
 #     - \mathbb E_{x\sim q_\theta}\left[\nabla_\theta E_\theta(x)\right].$$
 #
-# This is a contrast: *lower the energy where the data are, raise it where the model's own samples are.* When the two
-# cannot be told apart, the gradient is zero and learning is over. In code it is the gradient of
+# Gradient descent therefore *lowers the energy of the data and raises the energy of samples of the model.* If both have
+# the same distribution, the gradient is zero and training is complete. In the code, we use the gradient of
 #
 # $$\frac1{\tilde n}\sum_j f_\theta(\tilde x_j) - \frac1n\sum_i f_\theta(x_i), \qquad x_i \text{ data},\;
-#     \tilde x_j \text{ samples of the model.}$$
+#     \tilde x_j \text{ samples of the model,}$$
 #
-# The value of this difference measures noise against data, not the quality of the model.
+# which is called contrastive divergence. Note that its value does not measure how good the model is.
 #
-# ### Sampling: Langevin dynamics
+# ### Sampling with Langevin dynamics
 #
-# Samples of $q_\theta$ come from a Markov chain that climbs towards higher $f$, shaken by noise (stochastic gradient
-# Langevin dynamics, SGLD). With Gaussian noise $\varepsilon_k$, one step of our sampler is
+# Samples of $q_\theta$ are computed with a Markov chain, which follows the gradient towards higher $f$ and adds noise
+# in each step. This is called stochastic gradient Langevin dynamics (SGLD). One step of our sampler is
 #
 # $$x_{k+1} = \operatorname{clip}\left(x_k + \eta\,\operatorname{clamp}(\nabla_x f_\theta(x_k), \pm c)
-#     + \sigma\,\varepsilon_k\right),$$
+#     + \sigma\,\varepsilon_k\right)$$
 #
-# with step size $\eta = 10$, clamp $c = 0.03$, noise $\sigma = 0.005$, images clipped to $[-1, 1]$, and $K = 60$
-# steps. Exact sampling would need $\sigma^2 = 2\eta$ and endlessly many small steps. Ours has far less noise than
-# that, so what it does lies between sampling and optimisation. It is fast, and the training adapts the energy to the
-# chains that there really are.
+# with Gaussian noise $\varepsilon_k$, step size $\eta = 10$, clamp $c = 0.03$, and $\sigma = 0.005$. The images are
+# clipped to $[-1, 1]$, and a chain has 60 steps. Exact sampling would require $\sigma^2 = 2\eta$ and infinitely
+# many small steps. Our sampler uses much less noise and is therefore between sampling and optimisation. This is fast,
+# and during training the energy adapts to the chains that this sampler produces.
 #
-# Sixty steps from pure noise do not lead far. So most chains go on from where an earlier one stopped: a **replay
-# buffer** of bounded size keeps finished chains, and about 5 % of the starts are fresh Gaussian noise, with standard
-# deviation 0.01, so that the model goes on learning how the way from noise to letters begins.
+# Sixty steps from noise are not enough to reach letters. Therefore most chains continue an earlier chain: a **replay
+# buffer** of limited size contains the final images of earlier chains. About 5 % of the chains start from Gaussian
+# noise with standard deviation 0.01, so that the model also learns how to get from noise to letters.
 #
 # ### Keeping energies small
 #
-# The contrast sees differences of energies only: their common level may drift, and the landscape may get as steep as
-# it likes, until the sampler can no longer follow. A penalty on the values themselves holds both,
+# The contrastive divergence depends only on differences of energies. All energies may drift together, and the gradients
+# may become so large that the sampler can no longer follow. A penalty on the values prevents both,
 #
 # $$\mathcal L_{\text{reg}} = \alpha\left(\frac1n\sum_i f_\theta(x_i)^2
 #     + \frac1{\tilde n}\sum_j f_\theta(\tilde x_j)^2\right).$$
 #
 # ### The joint model
 #
-# A classifier with $K$ classes has $K$ outputs, its logits $f_\theta(x)[y]$. JEM (Grathwohl et al., 2020) reads them
-# as an energy of image *and* class,
+# A classifier with $K$ classes has $K$ outputs, its logits $f_\theta(x)[y]$. JEM (Grathwohl et al., 2020) interprets
+# them as negative energies of an image *and* a class,
 #
 # $$q_\theta(x, y) = \frac{e^{f_\theta(x)[y]}}{Z_\theta}, \qquad E_\theta(x, y) = -f_\theta(x)[y].$$
 #
-# So the class-conditional $f_\theta(x, y)$ is **the logit itself**. Its exponential is the density without
-# $Z_\theta$, which is something else. Summing over the classes, and dividing by the sum, gives everything that we
-# need:
+# Thus the class-conditional $f_\theta(x, y)$ is **the logit itself**, not its exponential. If we sum the density over
+# the classes, and divide by this sum, we obtain
 #
 # $$f_\theta(x) = \log\sum_y e^{f_\theta(x)[y]}, \qquad
 #     q_\theta(y\mid x) = \frac{e^{f_\theta(x)[y]}}{\sum_{y'} e^{f_\theta(x)[y']}} .$$
 #
-# The second is the usual softmax; the first is what a classifier leaves unused. The factorisation
+# The second equation is the softmax; the first one is a quantity that an ordinary classifier does not use. The
+# factorisation
 #
 # $$\log q_\theta(x, y) = \log q_\theta(x) + \log q_\theta(y\mid x)$$
 #
-# gives the training its two losses: the contrast of data and chains for $\log q_\theta(x)$, weighted by $\lambda$,
-# and the cross-entropy for $\log q_\theta(y\mid x)$.
+# leads to two losses: contrastive divergence for $\log q_\theta(x)$, with the weight $\lambda$, and the cross-entropy
+# for $\log q_\theta(y\mid x)$.
 #
 # ### Outliers
 #
-# A score orders images by how foreign they are. Here **a larger score always means more outlying**, and
-# out-of-distribution (OOD) is the positive class:
+# A score measures how unusual an image is. Here, **outliers have larger scores**, and out-of-distribution (OOD) is the
+# positive class:
 #
 # | score | definition | idea |
 # |---|---|---|
 # | `px` | $E_\theta(x) = -f_\theta(x)$ | outliers are unlikely |
-# | `py` | $-\max_y q_\theta(y\mid x)$ | the classifier hesitates on outliers |
-# | `mass` | $\lVert\nabla_x \log q_\theta(x)\rVert_2$ | typical images lie where the landscape is flat |
+# | `py` | $-\max_y q_\theta(y\mid x)$ | the classifier is less certain for outliers |
+# | `mass` | $\lVert\nabla_x \log q_\theta(x)\rVert_2$ | the density changes little around typical images |
 #
-# A threshold on the score turns it into a detector. It is chosen on held-out images of the known classes, never on
-# outliers: nobody knows those in advance. AUROC, AUPR and FPR95 judge a score without a threshold.
+# With a threshold, a score becomes a detector. The threshold is chosen on held-out images of the known classes, because
+# outliers are not known in advance. AUROC, AUPR and FPR95 measure the quality of a score without a fixed threshold.
 
 # %% [markdown]
 # ## 3.1 Data and understanding
 #
-# The data are 16,171 images of single printed letters in 42 classes; 70 % are for training, 15 % each for validation
-# and test. Every image comes as 1×56×56 in $[-1, 1]$, dark ink on light paper. `ebmcourse data glyphs --out
-# data/glyphs` draws the whole set. Where it is missing, this notebook draws a smaller one of the same kind.
+# The data are 16,171 images of single printed letters in 42 classes: 70 % for training, 15 % for validation, and 15 %
+# for testing. Each image is 1×56×56 in $[-1, 1]$, with dark ink on light paper. The command
+# `ebmcourse data glyphs --out data/glyphs` creates the data set. If it does not exist, this notebook creates a smaller
+# one of the same kind.
 
 # %%
 DATA = Path("data/glyphs")
@@ -180,8 +181,8 @@ for split, dataset in data.items():
     print(f"{split:7} {len(dataset):6} images of shape {tuple(dataset[0][0].shape)}")
 
 # %% [markdown]
-# One image of each class, then one class many times, and the outliers that your model should find: other letters (A),
-# and digits, punctuation and ornaments (B).
+# The first figure shows one image of each class, and the second one shows several images of one class. The other
+# figures show outliers that your model should detect: other letters (A), and digits, punctuation and ornaments (B).
 
 # %%
 first_of_class = [int((labels == number).nonzero()[0]) for number in range(K)]
@@ -207,110 +208,113 @@ display(figure)
 # %% [markdown]
 # ### Written questions
 #
-# A few sentences each. Replace the text in the cell below the question.
+# Answer each question in a few sentences. Replace the text in the cell below the question.
 #
-# **3.1a** (2 points) Somebody trains the network to give the training images a low energy, and leaves the second half
-# of the gradient away. What happens, and why does the partition function prevent it? Say in your own words what each
-# of the two expectations in $\nabla_\theta\mathcal L$ does to the energy landscape.
+# **3.1a** (2 points) Suppose that the network is trained to assign low energies to the training images, without the
+# second term of the gradient. What happens, and how does the partition function prevent it? Explain in your own words
+# how each of the two expectations in $\nabla_\theta\mathcal L$ changes the energies.
 
 # %% [markdown] nbgrader={"grade_id": "answer-3-1a", "grade": true, "solution": true, "points": 2}
-# Without the second half nothing stops the network from lowering the energy of *all* images: the loss falls without
-# end, and data are not preferred to anything else. Probability is a share of a fixed total. $\log Z$ grows when
-# energies fall anywhere, so that only lowering the data *relative to the rest* pays. The expectation over the data
-# pulls the landscape down at the training images. The expectation over the model's own samples pushes it up wherever
-# the model at present believes in images. Where data and samples agree, the two cancel.
+# Without the second term, the network can lower the energy of *all* images: the loss decreases without limit, and the
+# data are not more likely than other images. The partition function normalises the density, so the total probability is
+# fixed. $\log Z$ increases when energies decrease anywhere; therefore the loss only decreases if the energy of the data
+# decreases *relative to other images*. The expectation over the data lowers the energy of the training images. The
+# expectation over samples of the model raises the energy of images that the model currently considers likely. If data
+# and samples have the same distribution, both terms cancel.
 #
 # ### BEGIN MARK SCHEME
-# 1 point: collapse (energies fall everywhere, no preference), and that $Z$ normalises, so that only relative energies
-# count. 1 point: both directions right (down at the data, up at the model's samples).
+# 1 point: collapse (all energies decrease, the data are not preferred), and $Z$ normalises, so only relative energies
+# matter. 1 point: both directions are right (down for the data, up for samples of the model).
 # ### END MARK SCHEME
 
 # %% [markdown]
-# **3.1b** (1 point) An image $a$ has the energy $-2$, an image $b$ the energy $1$. How much more likely is $a$ under
-# the model? Why can you tell without $Z_\theta$? What changes if the model adds 7 to all energies?
+# **3.1b** (1 point) An image $a$ has the energy $-2$, and an image $b$ has the energy $1$. How much more likely is $a$
+# according to the model? Why is $Z_\theta$ not needed? What changes if 7 is added to all energies?
 
 # %% [markdown] nbgrader={"grade_id": "answer-3-1b", "grade": true, "solution": true, "points": 1}
 # $q(a)/q(b) = e^{-(-2) + 1} = e^3 \approx 20$. Both densities have the same denominator $Z$, which cancels in the
-# ratio. Adding a constant multiplies all numerators, and $Z$ with them, by $e^{-7}$: the distribution stays the same.
+# ratio. Adding 7 multiplies all numerators and $Z$ by $e^{-7}$, so the distribution does not change.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: the ratio $e^3$. ½ point: $Z$ cancels, and the constant changes nothing.
+# ½ point: the ratio $e^3$. ½ point: $Z$ cancels, and the constant has no effect.
 # ### END MARK SCHEME
 
 # %% [markdown]
-# **3.1c** (2 points) What would the samples look like, and what would the model fail to learn, (i) without the noise
-# in the step, (ii) with every chain started fresh, (iii) with no chain started fresh, once the buffer is full?
+# **3.1c** (2 points) What would the samples look like, and what would the model fail to learn, if (i) the steps
+# contained no noise, (ii) all chains started from noise, (iii) no chain started from noise once the buffer is full?
 
 # %% [markdown] nbgrader={"grade_id": "answer-3-1c", "grade": true, "solution": true, "points": 2}
-# (i) Each chain climbs straight to the nearest mode and stays: little variety, and what lies around the modes is
-# never visited, so that its energy is never corrected. (ii) A few dozen steps from noise do not reach the letters.
-# The samples stay half-finished, the model learns to tell letters from half-finished noise only, and has no reason to
-# shape the energy among letters. (iii) The chains of the buffer are improved for ever and become alike. Regions far
-# from them, noise above all, are not visited any more: false modes there stay undiscovered, and a chain from noise no
-# longer finds its way, so generation fails after training.
+# (i) Each chain moves to the nearest mode and stays there. The samples show little variety. The chains never visit the
+# regions around the modes, so the energies there are never corrected. (ii) Sixty steps from noise are not enough to
+# reach letters. The samples look unfinished. The model only learns to distinguish letters from such samples, but not
+# which letters are more likely than others. (iii) The chains of the buffer become longer and longer, and more and more
+# similar. They no longer visit regions far away from letters, such as noise. High values of f there are not corrected,
+# and chains from noise no longer reach letters, so generation fails after training.
 #
 # ### BEGIN MARK SCHEME
-# ½ point for each of (i), (ii) and (iii) with what is *seen*; ½ point if at least one says what the *energy* fails to
-# learn.
+# ½ point for the *samples* in each of (i), (ii) and (iii). ½ point if at least one answer says what the *energy* fails
+# to learn.
 # ### END MARK SCHEME
 
 # %% [markdown]
 # **3.1d** (2 points) Derive $f_\theta(x) = \log\sum_y e^{f_\theta(x)[y]}$ and the softmax from $q_\theta(x, y) =
-# e^{f_\theta(x)[y]}/Z_\theta$. Which of the two changes when a number $c(x)$ is added to all logits of an image? What
-# does that say about a classifier that was trained with cross-entropy alone?
+# e^{f_\theta(x)[y]}/Z_\theta$. Which of the two changes if a number $c(x)$ is added to all logits of an image? What
+# follows for a classifier that is trained with the cross-entropy alone?
 
 # %% [markdown] nbgrader={"grade_id": "answer-3-1d", "grade": true, "solution": true, "points": 2}
-# Summing the joint density over $y$ gives $q(x) = \sum_y e^{f(x)[y]}/Z$. Comparing with $q(x) = e^{f(x)}/Z$ gives
-# $f(x) = \log\sum_y e^{f(x)[y]}$. Dividing, $q(y\mid x) = q(x, y)/q(x)$, cancels $Z$ and leaves the softmax. Adding
-# $c(x)$ leaves the softmax as it is, since numerator and denominator get the same factor, but changes $f(x)$ by
-# $c(x)$. Cross-entropy sees the softmax only, so it leaves this one degree of freedom of every image, which is the
-# density, undetermined: such a classifier's $f(x)$ is a by-product. JEM trains exactly this freedom.
+# The sum of the joint density over $y$ is $q(x) = \sum_y e^{f(x)[y]}/Z$. Comparing it with $q(x) = e^{f(x)}/Z$ gives
+# $f(x) = \log\sum_y e^{f(x)[y]}$. In the quotient $q(y\mid x) = q(x, y)/q(x)$, $Z$ cancels, and the softmax remains.
+# Adding $c(x)$ does not change the softmax, because numerator and denominator are multiplied by the same factor, but
+# it increases $f(x)$ by $c(x)$. The cross-entropy depends only on the softmax. Therefore it does not determine this
+# degree of freedom of each image, which is its density. JEM trains exactly this degree of freedom.
 #
 # ### BEGIN MARK SCHEME
-# 1 point: both derivations. ½ point: softmax unchanged, $f(x)$ shifted by $c(x)$. ½ point: cross-entropy alone does
-# not determine the density.
+# 1 point: both derivations. ½ point: the softmax does not change, and $f(x)$ increases by $c(x)$. ½ point: the
+# cross-entropy alone does not determine the density.
 # ### END MARK SCHEME
 
 # %% [markdown]
-# **3.1e** (1 point) Look at the pictures and at the histogram above. Name two pairs of classes that you expect to be
-# confused, and two properties of the images that differ within a class. Why does the validation log the *macro*
-# average precision rather than the accuracy?
+# **3.1e** (1 point) Look at the images and the histogram above. Name two pairs of classes that you expect to be
+# confused, and two properties that differ between images of the same class. Why does the validation log the *macro*
+# average precision instead of the accuracy?
 
 # %% [markdown] nbgrader={"grade_id": "answer-3-1e", "grade": true, "solution": true, "points": 1}
-# For example ſ and f, i and l, u and n, or b and h in the blackletter faces. Within a class the typeface, the weight
-# of the ink (spread or broken strokes), slant and position, the tone of the paper and the resolution of the scan
-# differ. The classes have different sizes: accuracy weighs every image alike and so mostly counts the common letters.
-# The macro average weighs every class alike, so that a rare letter which is never recognised shows.
+# Examples of pairs are ſ and f, i and l, u and n, or b and h in blackletter typefaces. Images of a class differ in the
+# typeface, in the amount of ink (wide or broken strokes), in slant and position, in the colour of the paper, and in the
+# resolution of the scan. The classes have different sizes. Each image has the same weight in the accuracy, which is
+# therefore dominated by common letters. Each class has the same weight in the macro average, so it also shows if a rare
+# letter is never recognised.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: two plausible pairs and two properties. ½ point: unequal classes, each weighing alike in the macro average.
+# ½ point: two plausible pairs and two properties. ½ point: the classes have different sizes but equal weights in the
+# macro average.
 # ### END MARK SCHEME
 
 # %% [markdown]
-# **3.1f** (2 points) In a long training, the loss falls and the accuracy stays at 95 %, but the logged `gap`, the
-# mean of $f$ over the chains minus the mean over the data, slides from 0 to −8, and the sample pictures turn into
-# stripes. What is going on? Name two settings that you would change, and say why. Why is it no good idea to keep the
-# checkpoint with the lowest contrastive divergence?
+# **3.1f** (2 points) During a long training, the loss decreases and the accuracy stays at 95 %. But the logged `gap`,
+# the mean of $f$ over the chains minus the mean over the data, decreases from 0 to −8, and the sample images become
+# stripes. What is happening? Name two hyperparameters that you would change, and explain why. Why should you not keep
+# the checkpoint with the lowest contrastive divergence?
 
 # %% [markdown] nbgrader={"grade_id": "answer-3-1f", "grade": true, "solution": true, "points": 2}
-# The sampler has lost the model: within its steps the chains no longer reach what the model finds likely, so telling
-# them from data is easy, and the loss, which contains just this difference, looks better and better. Nothing forces
-# the energy to be right where letters are, and the classifier hardly notices. More steps $K$ give the chains time to
-# follow; a lower learning rate lets the landscape change more slowly than the chains move; a larger $\alpha$ keeps it
-# flat enough. The lowest divergence is reached when the samples are worst, or before anything is learnt: at the
-# optimum it is near zero.
+# The sampler can no longer follow the model: in their number of steps, the chains do not reach images that the model
+# considers likely. It is easy to distinguish such chains from data, so the loss, which contains this difference,
+# decreases. The energies near letters are no longer corrected, and the classifier is hardly affected. With more steps,
+# the chains get further. With a lower learning rate, the energies change more slowly than the chains move. With a
+# larger $\alpha$, the gradients stay small enough. The contrastive divergence is lowest when the samples are worst; for
+# a good model, it is near zero.
 #
 # ### BEGIN MARK SCHEME
-# 1 point: chains cannot follow, the falling loss is a symptom. ½ point: two of: more steps, lower learning rate,
-# larger $\alpha$, smaller $\lambda$, each with its reason. ½ point: a low divergence means bad samples; good ones are
-# near zero.
+# 1 point: the chains cannot follow, and the decreasing loss is a symptom. ½ point: two of more steps, lower learning
+# rate, larger $\alpha$, smaller $\lambda$, each with a reason. ½ point: a low divergence means bad samples; for good
+# samples, it is near zero.
 # ### END MARK SCHEME
 
 # %% [markdown]
 # ## 3.2 The network
 #
-# **3.2a** Write `ShallowCNN.get_logits`: the logits of all classes, shape $(B, K)$. The convolutions leave a small
-# map of features; adaptive average pooling makes one vector of it, whatever the size of the image.
+# **3.2a** Write `ShallowCNN.get_logits`, which returns the logits of all classes, shape $(B, K)$. The convolutions
+# compute a small map of features. Adaptive average pooling converts it to one vector, for images of any size.
 
 # %%
 x, y = images[:8], labels[:8]
@@ -319,14 +323,14 @@ with once_written(), torch.no_grad():
     torch.manual_seed(0)
     logits = ex_model.ShallowCNN(num_classes=K).get_logits(x)
     print(f"{len(x)} images, {K} classes: logits of shape {tuple(logits.shape)}")
-    print(f"from {logits.min():.3f} to {logits.max():.3f}: an untrained network prefers no class")
+    print(f"from {logits.min():.3f} to {logits.max():.3f}: an untrained network does not prefer any class")
 
 # %% nbgrader={"grade_id": "test-3-2a", "grade": true, "locked": true}
 check_part("3.2a")
 
 # %% [markdown]
-# **3.2b** Write `ShallowCNN.forward`: $f(x)$ without labels, $f(x, y)$ with labels, shape $(B,)$ in both cases.
-# Below, the last two lines must agree, because $\log q(y\mid x) = f(x, y) - f(x)$.
+# **3.2b** Write `ShallowCNN.forward`, which returns $f(x)$ without labels and $f(x, y)$ with labels, shape $(B,)$ in
+# both cases. The last two lines of the output should be equal, because $\log q(y\mid x) = f(x, y) - f(x)$.
 
 # %%
 with once_written(), torch.no_grad():
@@ -343,12 +347,12 @@ check_part("3.2b")
 # %% [markdown]
 # ## 3.3 The sampler
 #
-# **3.3a** Write `MCMCSampler.initial_chains` and `store`. Fresh chains are small Gaussian noise; the others continue
-# what the buffer holds, of their own class where labels are given. The buffer has a bounded size and lives as long as
-# the sampler.
+# **3.3a** Write `MCMCSampler.initial_chains` and `store`. New chains are Gaussian noise with a small standard
+# deviation. The others continue chains of the buffer; if labels are given, chains of their own class. The buffer has a
+# limited size and is kept between calls.
 #
-# The first sheet shows how chains start while the buffer is empty. Then training images are stored as if they were
-# finished chains, and asked for again.
+# The first figure shows the initial images of chains while the buffer is empty. Then the cell stores training images as
+# if they were chains. The second figure shows initial images that come from the buffer.
 
 # %%
 with once_written():
@@ -358,7 +362,7 @@ with once_written():
     for number in range(20):
         sampler.store(images[28 * number : 28 * (number + 1)], place)
         again, place = sampler.initial_chains(None)
-    for title, chains in {"first call: noise": start, "later: from the buffer, few fresh": again}.items():
+    for title, chains in {"first call: noise": start, "later calls: mostly from the buffer": again}.items():
         figure = plots.sample_sheet(chains, columns=14)
         figure.suptitle(title, fontsize=9, color=plots.GREY)
         display(figure)
@@ -367,17 +371,17 @@ with once_written():
 check_part("3.3a")
 
 # %% [markdown]
-# **3.3b** Write `MCMCSampler.sampling_mode`, which freezes the network and gives it back as it was, and `gradient`,
-# the clamped $\nabla_x f$.
+# **3.3b** Write `MCMCSampler.sampling_mode`, which freezes the network and then restores its state, and `gradient`,
+# which returns the clamped $\nabla_x f$.
 #
-# To see it at work, take an energy that has a single valley, $f(x) = -\lVert x - t\rVert^2/200$. Its gradient at $x$
-# points straight to the bottom $t$: brighter (red) where $t$ has paper and $x$ has ink, darker (blue) the other way
-# round.
+# The cell below uses an energy with a single minimum, $E(x) = -f(x) = \lVert x - t\rVert^2/200$. The gradient of $f$ at
+# $x$ points to the minimum $t$. It is positive (red) where $t$ has paper and $x$ has ink, and negative (blue) where $t$
+# has ink and $x$ has paper.
 
 
 # %%
-class Valley(torch.nn.Module):
-    """f(x) = -‖x - target‖² / 200, whatever the class."""
+class Quadratic(torch.nn.Module):
+    """f(x) = -‖x - target‖² / 200 for x (B, C, H, W), independent of the class; returns (B,)."""
 
     def __init__(self, target):
         super().__init__()
@@ -389,7 +393,7 @@ class Valley(torch.nn.Module):
 
 with once_written():
     here, there = images[first_of_class[0]][None], images[first_of_class[10]][None]
-    sampler = ex_main.MCMCSampler(Valley(there), (1, 56, 56), sample_size=1, num_classes=K)
+    sampler = ex_main.MCMCSampler(Quadratic(there), (1, 56, 56), sample_size=1, num_classes=K)
     with sampler.sampling_mode():
         gradient = sampler.gradient(here, None)
     figure = Figure(figsize=(5, 1.9), layout="constrained")
@@ -404,14 +408,14 @@ with once_written():
 check_part("3.3b")
 
 # %% [markdown]
-# **3.3c** Write `MCMCSampler.update`, one step of SGLD. In a landscape with one valley, chains that start from noise
-# must end at the bottom: here five chains, each with a valley of its own.
+# **3.3c** Write `MCMCSampler.update`, one step of SGLD. With the quadratic energy, chains that start from noise should
+# reach the minimum. The cell below shows five chains, each with its own minimum.
 
 # %%
 with once_written():
     torch.manual_seed(0)
     chosen = first_of_class[10:15]
-    sampler = ex_main.MCMCSampler(Valley(images[chosen]), (1, 56, 56), sample_size=len(chosen), num_classes=K)
+    sampler = ex_main.MCMCSampler(Quadratic(images[chosen]), (1, 56, 56), sample_size=len(chosen), num_classes=K)
     chains = sampler.synthesize_samples(steps=60, return_img_per_step=True)
     shown = torch.tensor([1, 2, 4, 8, 15, 30, 60])
     display(plots.generation_strip(chains[shown - 1], shown.tolist(), NAMES[10:15]))
@@ -422,16 +426,16 @@ check_part("3.3c")
 # %% [markdown]
 # ## 3.4 The losses and the training
 #
-# **3.4a** Write `JEM.px_step`, the loss of $\log q(x)$: draw chains, contrast them with the data, add the penalty. A
-# loss is *minimised*, so mind the signs.
+# **3.4a** Write `JEM.px_step`, the loss of $\log q(x)$: contrastive divergence plus the L2 penalty. Note the signs: a
+# loss is *minimised*.
 #
-# Below, a small model takes a few steps down this loss, on one image of each class. Data must become more likely than
-# chains: the logged `gap`, mean $f$ of the chains minus mean $f$ of the data, falls.
+# The cell below trains a small model with this loss, on one image of each class. Data should become more likely than
+# chains: the logged `gap`, the mean of $f$ over the chains minus the mean over the data, decreases.
 
 
 # %%
 def small_model(**settings):
-    """A JEM with few features and short chains; what it logs stands in its `logged`."""
+    """A JEM with few features and short chains. The dict `model.logged` contains what it logs."""
 
     def log(name, value, **_):
         value = value.compute() if hasattr(value, "compute") else value
@@ -460,19 +464,19 @@ with once_written():
 check_part("3.4a")
 
 # %% [markdown]
-# **3.4b** Write `JEM.pyx_step`, the loss of $\log q(y\mid x)$. A network that has learnt nothing yet should pay about
-# $\log K$, the price of guessing.
+# **3.4b** Write `JEM.pyx_step`, the loss of $\log q(y\mid x)$. For an untrained network, it should be about $\log K$,
+# the cross-entropy of guessing.
 
 # %%
 with once_written():
     loss = small_model().pyx_step(batch)
-    print(f"cross-entropy {loss.item():.3f}, guessing costs {math.log(K):.3f}")
+    print(f"cross-entropy {loss.item():.3f}, log K = {math.log(K):.3f}")
 
 # %% nbgrader={"grade_id": "test-3-4b", "grade": true, "locked": true}
 check_part("3.4b")
 
 # %% [markdown]
-# **3.4c** Write `JEM.training_step`, which puts the two losses together with the weight $\lambda$ (`lmbd`), and
+# **3.4c** Write `JEM.training_step`, which combines both losses with the weight $\lambda$ (`lmbd`), and
 # `validation_step`, which logs `val_contrastive_divergence` and `val_MulticlassAveragePrecision`.
 
 # %%
@@ -488,39 +492,40 @@ with once_written():
 check_part("3.4c")
 
 # %% [markdown]
-# ### A first training
+# ### Training
 #
-# The cell below uses the model in `runs/jem`, where the command line leaves it. If there is none, it trains the
-# smallest one, with the preset `smoke`. That takes a minute and shows that everything works together. It is **not**
-# enough for good letters. For those, train longer in a terminal, and run the notebook from here on once more:
+# The following cells use the model in `runs/jem`, the default directory of the command line. If it does not exist, the
+# next cell trains a model with the preset `smoke`. This takes about one minute and shows that all parts work together.
+# It is **not** long enough for good letters. To generate good letters, train longer in a terminal, and then run the
+# notebook again from here:
 #
 # ```
-# python ex_main.py train --preset cpu     # a laptop
-# python ex_main.py train --preset full    # a GPU
+# python ex_main.py train --preset cpu     # without a GPU
+# python ex_main.py train --preset full    # with a GPU
 # ```
 #
-# While it trains, watch `gap` and the pictures in `samples/` (question 3.1f says why), or
-# `tensorboard --logdir runs`.
+# During the training, watch `gap` and the images in `samples/` (see question 3.1f), or use `tensorboard --logdir runs`.
 
 # %%
 RUN = Path("runs/jem")
 if not (RUN / "last.ckpt").exists():
     RUN = Path("runs/smoke")
-    if "NBGRADER_EXECUTION" not in os.environ:  # nbgrader runs the notebook for its tested cells only
+    if "NBGRADER_EXECUTION" not in os.environ:  # nbgrader only needs the cells with checks
         with once_written():
-            where = ["--data_dir", str(DATA), "--out", str(RUN)]
-            ex_main.run_training(ex_main.parse_args(["train", "--preset", "smoke", *where]))
+            options = ["--preset", "smoke", "--data_dir", str(DATA), "--out", str(RUN)]
+            ex_main.run_training(ex_main.parse_args(["train", *options]))
 
 
 def trained_model():
-    """The model of the last training."""
+    """Load the model of the last training."""
     if not (RUN / "last.ckpt").exists():
-        raise NotImplementedError("this needs a trained model, so part 3.4 comes first.")
+        raise NotImplementedError("this cell needs a trained model, so finish part 3.4 first.")
     return ex_main.load_model(RUN / "last.ckpt")
 
 
 # %% [markdown]
-# The classifier on the test images, and the chains of the sampler after the last epoch, one per class:
+# The next cell shows the accuracy of the classifier on the test images, and the chains of the sampler after the last
+# epoch, one per class.
 
 # %%
 with once_written():
@@ -531,14 +536,14 @@ with once_written():
 # %% [markdown]
 # ## 3.5 Generation
 #
-# **3.5a** Write `generate_images`: new letters from Gaussian noise, with many more steps than in training, and every
-# step of the way. The chains climb. In a well-trained model they level off near the value of real letters; after a
-# minute of training they still climb past it.
+# **3.5a** Write `generate_images`, which generates letters from Gaussian noise with many more steps than in training,
+# and returns the images after each step. The figure shows the mean of $f$ over the chains. For a well-trained model, it
+# increases up to about the mean over real letters. After one minute of training, it still becomes larger than that.
 
 
 # %%
 def generated_letters(steps=120):
-    """One chain for each class and every step of it, (steps, K, 1, 56, 56), and the model that drew them."""
+    """Return one chain for each class, (steps, K, 1, 56, 56), and the model that generated them."""
     torch.manual_seed(0)
     model = trained_model()
     return ex_main.generate_images(model, torch.arange(K), K, steps), model
@@ -548,12 +553,12 @@ with once_written():
     chains, model = generated_letters()
     classes = torch.arange(K, device=model.device)
     with torch.no_grad():
-        climb = [model(step.to(model.device), classes).mean().item() for step in chains]
+        means = [model(step.to(model.device), classes).mean().item() for step in chains]
         x, y = (tensor[:256].to(model.device) for tensor in data["val"].tensors)
         real = model(x, y).mean().item()
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
-    axes.plot(range(1, len(climb) + 1), climb, color=plots.COLOURS[1], label="chains from noise")
+    axes.plot(range(1, len(means) + 1), means, color=plots.COLOURS[1], label="chains from noise")
     axes.axhline(real, color=plots.COLOURS[0], linestyle="--", label="validation images")
     plots.clean(axes, xlabel="SGLD step", ylabel="mean of f(x, y)")
     axes.legend(frameon=False)
@@ -563,8 +568,8 @@ with once_written():
 check_part("3.5a")
 
 # %% [markdown]
-# **3.5b** Write `draw_generation`: one figure that follows some chains from noise to the last step, and one with all
-# finished images.
+# **3.5b** Write `draw_generation`, which returns two figures: some chains from noise to the last step, and all
+# generated images.
 
 # %%
 with once_written():
@@ -578,13 +583,13 @@ check_part("3.5b")
 # %% [markdown]
 # ## 3.6 Outliers
 #
-# **3.6a** Write `grad_norm` and `score_fn` in `ex_ood.py`. Larger scores mean more outlying, for all three. The table
-# shows the median score of each set: where a score works, the last two columns are larger than the first two.
+# **3.6a** Write `grad_norm` and `score_fn` in `ex_ood.py`. All three scores are larger for outliers. The table shows
+# the median score of each set. If a score works, the last two columns are larger than the first two.
 
 
 # %%
 def scores_of(score, count=400):
-    """The score of up to `count` images of each set: name -> (count,)."""
+    """Return the scores of up to `count` images of each set: name -> (count,)."""
     model = trained_model()
     sets = {split: data[split].tensors[0][:count].to(model.device) for split in ("val", "test", *OOD_SPLITS)}
     return {split: ex_ood.score_fn(model, x, score=score).cpu().numpy() for split, x in sets.items()}
@@ -599,8 +604,8 @@ with once_written():
 check_part("3.6a")
 
 # %% [markdown]
-# **3.6b** Write `score_histogram` and `energy_threshold`. The threshold comes from validation images alone: 95 % of
-# them lie below it.
+# **3.6b** Write `score_histogram` and `energy_threshold`. The threshold is computed from validation images only: 95 %
+# of their scores are below it.
 
 # %%
 SETS = {"test": "test letters", "ood_ta": "A: other letters", "ood_tb": "B: signs, ornaments"}
@@ -617,8 +622,8 @@ with once_written():
 check_part("3.6b")
 
 # %% [markdown]
-# **3.6c** Write `ood_metrics`: AUROC, AUPR and FPR95, from the scores themselves. An AUROC of 0.5 is guessing; one
-# far below means that a sign is wrong.
+# **3.6c** Write `ood_metrics`, which returns AUROC, AUPR and FPR95 of the scores. Guessing has an AUROC of 0.5. A much
+# smaller value means that a sign is wrong.
 
 # %%
 with once_written():
@@ -638,9 +643,9 @@ check_part("3.6c")
 # %% [markdown]
 # ## Handing in
 #
-# Restart the kernel, run all cells once more, and save. `ebmcourse check` in a terminal repeats the public checks of
-# all parts. Hand in this notebook with `ex_model.py`, `ex_main.py` and `ex_ood.py`; data and trained models stay with
-# you.
+# Restart the kernel, run all cells again, and save the notebook. The command `ebmcourse check` in a terminal runs the
+# public checks of all parts. Hand in this notebook with `ex_model.py`, `ex_main.py` and `ex_ood.py`, without data and
+# trained models.
 #
 # ## References
 #

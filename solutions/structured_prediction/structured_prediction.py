@@ -1,29 +1,29 @@
 # %% [markdown]
 # # Reading words: structured prediction with energies
 #
-# A network that names single letters is quickly trained. A *word* is harder. There are $26^8$ words of eight letters,
-# too many for an output each, and nobody says where in the image each letter is. In this assignment you train a network
-# that looks at an image through small windows. It finds out by itself which windows belong to which letter, and then
-# reads words of any length.
+# It is easy to train a network that recognises single letters. Reading a *word* is harder. There are $26^8$ words of
+# eight letters, too many for one output each, and nobody tells us where in the image each letter is. In this assignment
+# you train a network that looks at an image through small windows. It learns by itself which windows belong to which
+# letter, and then reads words of any length.
 #
-# **How to work.** Everything is in this notebook. In each part you write what the `TODO`s ask for, look at your code at
-# work in the cell below, which you may change as you like, and run a cell `check_part("…")` with the public checks of
-# that exercise. They check the functions as they are defined at this moment. More checks run when your work is graded,
-# on other inputs, so an exercise can have more points than its public checks give.
+# **How to work.** Everything is in this notebook. In each part, write what the `TODO`s ask for. The cell below your
+# code shows it at work, and you may change it as you like. The cell `check_part("…")` runs the public checks of the
+# exercise on your functions as they are currently defined. Grading runs further, hidden checks with other inputs, so an
+# exercise can be worth more points than its public checks.
 #
 # | part | what to write |
 # |---|---|
 # | 1 | the network that sees an image through windows |
 # | 2 | training on single letters |
-# | 3 | energies of windows and targets as matrices |
+# | 3 | matrices of energies: windows × targets |
 # | 4 | the energy of a path, and the path of least energy |
-# | 5 | training on words, along the best path |
-# | 6 | connectionist temporal classification, with graphs |
-# | 7 | training from nothing (a question) |
+# | 5 | training on words along the best path |
+# | 6 | connectionist temporal classification with graphs |
+# | 7 | training from scratch (a question) |
 # | 8 | other fonts (a question) |
-# | 9 | from labels to text: reading |
+# | 9 | reading: from labels to text |
 #
-# The cells that train take two minutes together on a laptop. Grading does not run them: it calls your functions.
+# All training cells together take about two minutes on a laptop. Grading does not run them: it calls your functions.
 
 # %% nbgrader={"grade_id": "setup", "locked": true}
 # %matplotlib inline
@@ -55,45 +55,49 @@ from ebmcourse.data.words import (
 )
 
 # %% [markdown]
-# The next cell holds what is given: the loss of single windows, two ways of asking a network, and figures.
+# The next cell is given. It contains the loss of single windows, functions that apply a network, and figures.
 
 
 # %% nbgrader={"grade_id": "tools", "locked": true}
-SYMBOLS = ascii_lowercase + "_"  # the signs of the 27 classes; _ is BETWEEN
+SYMBOLS = ascii_lowercase + "_"  # one character for each of the 27 classes; _ is BETWEEN
 
 
-def cross_entropy(energies, *args, **kwargs):
-    """The cross-entropy of -energies: a low energy is a high probability. Arguments as for torch's."""
-    return nn.functional.cross_entropy(-energies, *args, **kwargs)
+def cross_entropy(energies, target, **options):
+    """The cross-entropy of -energies, since low energies are likely; arguments as for `nn.functional.cross_entropy`."""
+    return nn.functional.cross_entropy(-energies, target, **options)
 
 
 @torch.no_grad()
 def get_accuracy(model, dataset):
-    """The share of one-letter images whose own letter has the least energy in the first window."""
+    """The fraction of one-letter images whose letter has the least energy; puts the model into evaluation mode."""
     model.eval()
-    images, letters = simple_collate_fn(list(dataset))
-    return (model(images.unsqueeze(1))[:, 0].argmin(dim=1) == letters).float().mean().item()
+    images, letters = simple_collate_fn(list(dataset))  # (B, 32, W), (B,)
+    energies = model(images.unsqueeze(1))[:, 0]  # (B, 27), first window
+    return (energies.argmin(dim=1) == letters).float().mean().item()
 
 
 @torch.no_grad()
 def energies_of(model, image):
-    """The energies (L, 27) of one image (32, W)."""
+    """The energies (L, 27) of one image (32, W); puts the model into evaluation mode."""
     model.eval()
     return model(image[None, None])[0]
 
 
 @torch.no_grad()
 def window_labels(model, dataset):
-    """The classes of least energy in the windows of every word, a list of lists, and the texts of the words."""
+    """The class of least energy in each window, as one list per word, and the texts of the words.
+
+    Puts the model into evaluation mode.
+    """
     model.eval()
     batch = collate_fn(list(dataset))
-    labels = model(batch.images.unsqueeze(1)).argmin(dim=2).tolist()
+    labels = model(batch.images.unsqueeze(1)).argmin(dim=2).tolist()  # (B, L)
     counts = window_counts(batch.widths).tolist()
     return [row[:count] for row, count in zip(labels, counts, strict=True)], batch.texts
 
 
 def signs(labels):
-    """Classes as text, one sign per window: [7, 7, 26, 8] -> "hh_i"."""
+    """Classes as text, one character per window: [7, 7, 26, 8] -> "hh_i"."""
     return "".join(SYMBOLS[label] for label in labels)
 
 
@@ -108,10 +112,10 @@ def plot_images(images, titles):
 
 
 def plot_energies(energies, image, title="", label="energy (dark = low = likely)"):
-    """Energies (L, 27) of an image (32, W): one row per class, and one column per window, below the window's middle."""
+    """Energies (L, 27) below their image (32, W): one row per class, one column per window, at the window's centre."""
     figure = Figure(figsize=(8, 5.4), layout="constrained")
     above, axes = figure.subplots(2, 1, height_ratios=[1, 4], sharex=True)
-    left, right = ((column - 8.5) / 4 for column in (-0.5, image.shape[1] - 0.5))  # in numbers of windows
+    left, right = ((column - 8.5) / 4 for column in (-0.5, image.shape[1] - 0.5))  # borders of the image, in windows
     above.imshow(image, aspect="auto", cmap="gray", vmin=0, vmax=1, extent=(left, right, 32, 0))
     above.set_axis_off()
     above.set_title(title, fontsize=10, color=plots.GREY)
@@ -124,13 +128,13 @@ def plot_energies(energies, image, title="", label="energy (dark = low = likely)
 
 
 def plot_pm(pm, path=None, targets="", title=""):
-    """A matrix (L, T), one column per window and one row per target, and a path of points (i, j) on it."""
+    """A matrix (L, T) with one column per window and one row per target, and a path of points (i, j) on it."""
     figure = Figure(figsize=(8, min(6.5, 1.2 + 0.2 * pm.shape[1])), layout="constrained")
     axes = figure.subplots()
     drawn = axes.imshow(torch.as_tensor(pm).T, aspect="auto", cmap="viridis", interpolation="nearest")
     if path is not None:
         axes.plot(*zip(*path, strict=True), color=plots.COLOURS[1], marker=".", linewidth=1.5)
-    step = 1 if len(targets) < 30 else 2  # the letters alone
+    step = 1 if len(targets) < 30 else 2  # of long words, name the letters only
     axes.set_yticks(range(0, len(targets), step), targets[::step], fontsize=7)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="window", ylabel="target")
@@ -140,7 +144,7 @@ def plot_pm(pm, path=None, targets="", title=""):
 
 
 def plot_lines(lines, xlabel, ylabel):
-    """Numbers over 1, 2, 3, …: one line for every name in a dict of lists."""
+    """One line for each entry of a dict that maps names to lists of values, drawn over 1, 2, 3, …"""
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
     for (name, values), colour in zip(lines.items(), plots.COLOURS, strict=False):
@@ -152,38 +156,38 @@ def plot_lines(lines, xlabel, ylabel):
     return figure
 
 
-def show_graph(graph, **options):
-    """Draw a graph whose labels are classes; options as for `gtn.draw`."""
+def show_graph(graph, emphasis=None):
+    """Draw a graph whose labels are classes; emphasis: one number from 0 to 1 per arc, how strongly to draw it."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "graph.png"
-        gtn.draw(graph, file, dict(enumerate(SYMBOLS)), **options)
+        gtn.draw(graph, file, dict(enumerate(SYMBOLS)), emphasis=emphasis)
         display(Image(file.read_bytes(), width=800))
 
 
 # %% [markdown]
-# A few helpers for the cells that train. With `EBM_PRESET=small` in the environment the notebook trains on far less:
-# enough to see whether everything runs, and too little to read.
+# The next cell contains helpers for the training cells. If the environment variable `EBM_PRESET` is `small`, the
+# notebook trains much less: long enough to see that everything runs, too short to read well.
 
 # %%
-# nbgrader runs the notebook for its tested cells only.
+# nbgrader runs the notebook only for its tested cells.
 SMALL = os.environ.get("EBM_PRESET") == "small" or "NBGRADER_EXECUTION" in os.environ
-MODELS, LOSSES = {}, {}  # the networks that the cells below train, and the losses of their epochs, by name
+MODELS, LOSSES = {}, {}  # by name: the networks that the cells below train, and their losses, one per epoch
 
 
 def sized(full, small):
-    """A number for the whole notebook, or for a quick run of it."""
+    """`full` for the whole notebook, `small` for a quick run."""
     return small if SMALL else full
 
 
 def trained(name):
-    """A network that a cell above has trained."""
+    """The network of this name, trained in a cell above."""
     if name not in MODELS:
-        raise NotImplementedError(f"this needs the network “{name}”, which a cell further up trains.")
+        raise NotImplementedError(f"this cell uses the network {name!r}, which a cell above trains")
     return MODELS[name]
 
 
 def plot_losses(*names):
-    """The mean loss of every epoch of these trainings, as far as they have been run."""
+    """The mean loss of each epoch for the trainings of these names that have been run."""
     return plot_lines({name: LOSSES[name] for name in names if name in LOSSES}, "epoch", "mean loss")
 
 
@@ -192,9 +196,9 @@ def plot_losses(*names):
 #
 # ### The images
 #
-# The images are drawn: random letters a-z in a font in which every letter is 11 pixels wide, on 18 pixels of width per
-# letter, 32 pixels high, bright ink on black. *Jitter* begins the text 0 to 7 pixels further to the right; *noise* inks
-# every pixel with probability 0.1.
+# The images show random letters a-z in a font in which every letter is 11 pixels wide. They are 32 pixels high and 18
+# pixels wide per letter, with bright ink on black. *Jitter* moves the text 0 to 7 pixels to the right; *noise* sets
+# each pixel to ink with probability 0.1.
 
 # %%
 torch.manual_seed(0)
@@ -215,8 +219,8 @@ display(plot_images([drawing.draw_text("energies", **how) for how in conditions.
 #
 # $$L = \left\lfloor\frac{W - 18}{4}\right\rfloor + 1$$
 #
-# windows. A window is wide enough for one letter and narrow enough not to show two in full. Neighbouring windows
-# overlap: every column, those at the borders aside, is in four or five of them.
+# windows. A window is wide enough for one letter, but too narrow to show two in full. Neighbouring windows overlap:
+# except near the borders, each column is in four or five of them.
 
 # %%
 image = drawing.draw_text("hello")
@@ -232,37 +236,38 @@ display(figure)
 # %% [markdown]
 # ### Energies
 #
-# An energy-based model gives every configuration of its variables a number, low where they fit together, and predicts
-# by looking for the least energy. Our network gives window $i$ of an image 27 energies $E_i[k]$: how badly does the
-# window look like the letter $k$ (0 … 25 for a … z), or like the gap between two letters (`BETWEEN`, 26, written as
-# `_`)? The Gibbs distribution turns them into probabilities,
+# An energy-based model assigns a number to every configuration of its variables, low where they fit together. To
+# predict, it looks for the configuration of least energy. Our network gives window $i$ of an image 27 energies
+# $E_i[k]$. The energy $E_i[k]$ says how poorly class $k$ fits what the window shows: the letters a … z are the classes
+# 0 … 25, and class 26 (`BETWEEN`, written as `_`) is the gap between two letters. The Gibbs distribution turns energies
+# into probabilities,
 #
 # $$p_i(k) = \frac{e^{-E_i[k]}}{Z_i}, \qquad Z_i = \sum_{k=0}^{26} e^{-E_i[k]},
 #     \qquad -\log p_i(k) = E_i[k] + \log Z_i .$$
 #
-# So $-E$ plays the part that logits play in a classifier. **A low energy is likely**, everywhere in this notebook.
+# So $-E$ plays the role of the logits of a classifier. **A low energy means likely**, everywhere in this notebook.
 #
-# The same little network judges all windows. That is a convolution: a kernel of 32 × 18 pixels with stride 4 and no
-# padding does for a wide image in one call what it would do for its windows one by one. What was learnt from images of
-# one letter can then be used on words of any length.
+# The same small network is applied to all windows. This is a convolution: with a kernel of 32 × 18 pixels, stride 4 and
+# no padding, one call on a wide image gives the same energies as one call for each of its windows. What the network has
+# learned from images of single letters can then be used on words of any length.
 #
-# **1a** Write `SimpleNet`. Any network is fine whose output for window $i$ depends on these 18 columns alone. A
-# non-linearity between the convolution and the last layer is worth its price as soon as there is noise.
+# **1a** Write `SimpleNet`. Any network is fine if its output for window $i$ depends on the 18 columns of this window
+# only. With noisy images, a non-linearity between the convolution and the last layer makes a clear difference.
 
 
 # %% nbgrader={"grade_id": "simple-net", "solution": true}
 class SimpleNet(nn.Module):
     """Energies of the 27 classes for every window of 32 × 18 pixels, 4 pixels apart.
 
-    Window i is the columns 4i … 4i + 17, and its energies depend on these alone.
+    Window i consists of the columns 4i … 4i + 17, and its energies depend on these alone.
     """
 
     def __init__(self):
         super().__init__()
         ### BEGIN SOLUTION 1a
-        # TODO Make the layers: together they see a window of 32 × 18 pixels, and the next window 4 columns further on.
-        # A convolution of that size and stride, without padding, makes one vector of each window. Then a
-        # non-linearity, and a linear layer to ALPHABET_SIZE energies.
+        # TODO Create the layers for windows of 32 × 18 pixels, 4 columns apart.
+        # A convolution with that kernel size and stride, without padding, gives one vector per window. Add a
+        # non-linearity and a linear layer to ALPHABET_SIZE energies.
         self.look = nn.Conv2d(1, 256, kernel_size=(32, 18), stride=(1, 4))
         self.judge = nn.Linear(256, ALPHABET_SIZE)
         ### END SOLUTION
@@ -270,16 +275,16 @@ class SimpleNet(nn.Module):
     def forward(self, x):
         """x: (B, 1, 32, W) images, W ≥ 18 -> (B, L, 27) energies, with L = (W - 18) // 4 + 1 windows."""
         ### BEGIN SOLUTION 1a
-        # TODO Return the energies of all windows, shape (B, L, 27), low = likely.
-        # They are any real numbers: no softmax, no non-linearity after the last layer. The result has three axes also
-        # for a single window (W = 18) and a single image.
+        # TODO Return the energies of all windows, shape (B, L, 27).
+        # Energies are arbitrary real numbers, low = likely: use no softmax and no non-linearity after the last layer.
+        # The result has three axes even for a single window (W = 18) and for a single image.
         features = self.look(x).relu()  # (B, 256, 1, L)
-        return self.judge(features.squeeze(2).transpose(1, 2))
+        return self.judge(features.squeeze(2).transpose(1, 2))  # (B, L, 27)
         ### END SOLUTION
 
 
 # %% [markdown]
-# Before training the energies say nothing, but their shape is right:
+# Before training, the energies mean nothing yet, but their shape is right:
 
 # %%
 with once_written():
@@ -294,12 +299,12 @@ check_part("1a")
 # %% [markdown]
 # ## 2 Training on single letters
 #
-# An image of one letter is 18 pixels wide and so has a single window. There is nothing to align, and the network can be
-# trained as a classifier, with the cross-entropy $-\log p_0(k)$ of the right letter $k$. The training images have
-# jitter, since in a word a letter may stand anywhere in the window.
+# An image of one letter is 18 pixels wide and so has a single window. Nothing has to be aligned, and the network can be
+# trained as a classifier with the cross-entropy $-\log p_0(k)$ of the correct letter $k$. The training images have
+# jitter, because in a word a letter can be anywhere in a window.
 #
-# **2a** Write `train_model`. It returns the mean loss of every epoch; a mean over images, not over batches, because the
-# last batch may be smaller.
+# **2a** Write `train_model`. It returns the mean loss of each epoch. Take the mean over images, not over batches,
+# because the last batch may be smaller.
 
 
 # %% nbgrader={"grade_id": "train-model", "solution": true}
@@ -308,18 +313,19 @@ def train_model(model, epochs, dataloader, criterion, optimizer):
 
     dataloader: yields images (B, 32, W) and letters (B,); all images have one window
     criterion: the mean loss of energies (B, 27) and letters (B,), here `cross_entropy`
-    returns: the mean loss per image of every epoch, a list of `epochs` floats
+    returns: the mean loss per image of each epoch, a list of `epochs` floats
     """
     ### BEGIN SOLUTION 2a
-    # TODO Go through the loader `epochs` times, and make one step of the optimizer for every batch.
-    # Put the model into training mode first. The model takes images with a channel, (B, 1, 32, W). Batches may have
-    # different sizes: the mean loss of an epoch weighs every image alike.
+    # TODO Train for `epochs` epochs, with one optimizer step for each batch.
+    # Put the model into training mode first. The model expects images with a channel, (B, 1, 32, W). Batches may differ
+    # in size, but every image has the same weight in the mean loss of an epoch.
     model.train()
     losses = []
     for _ in range(epochs):
         total, count = 0.0, 0
         for images, letters in dataloader:
-            loss = criterion(model(images.unsqueeze(1))[:, 0], letters)
+            energies = model(images.unsqueeze(1))[:, 0]  # (B, 27), the only window
+            loss = criterion(energies, letters)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -347,27 +353,27 @@ with once_written():
 check_part("2a")
 
 # %% [markdown]
-# The same network on a word. Where a window shows one letter, the letter is found. What about the windows that show the
-# gap between two letters, or none at all?
+# Now we apply the same network to a word. Where a window shows one letter, the network recognises it. What does it say
+# about windows that show the gap between two letters, or nothing at all?
 
 # %%
 with once_written():
     image = drawing.draw_text("hello")
     energies = energies_of(trained("letters"), image)
-    print("the best class of every window:", signs(energies.argmin(dim=1)))
+    print("the class of least energy in each window:", signs(energies.argmin(dim=1)))
     display(plot_energies(energies, image, "hello, trained on single letters"))
 
 # %% [markdown]
-# **2b** (1 point) No training image shows the class `BETWEEN`. What happens to its energy in this training all the
-# same, through which term of the loss? What does the network therefore say of a window between two letters?
+# **2b** (1 point) No training image shows the class `BETWEEN`. What happens to its energy during this training anyway,
+# and which term of the loss causes it? What does the network therefore predict for a window between two letters?
 
 # %% [markdown] nbgrader={"grade_id": "answer-2b", "grade": true, "solution": true, "points": 1}
-# The energy of `BETWEEN` appears in $\log Z$ of every image. Its derivative is $-p_0(26)$, so that each step raises it:
-# `BETWEEN` is a wrong answer for every image, and becomes unlikely everywhere. In a gap, or where there is nothing, the
-# network has to choose a letter all the same, and takes the one that looks least different.
+# The energy of `BETWEEN` appears in $\log Z$ of every image. The derivative of the loss with respect to it is
+# $-p_0(26)$, so each step raises it: `BETWEEN` is a wrong answer for every image and becomes unlikely everywhere. In a
+# gap, or where there is nothing, the network still has to choose a class, and it chooses the letter that differs least.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: it is raised everywhere, through log Z. ½ point: a gap is called a letter, never `BETWEEN`.
+# ½ point: its energy is raised everywhere, through log Z. ½ point: a gap is classified as a letter, never as `BETWEEN`.
 # ### END MARK SCHEME
 
 # %% [markdown]
@@ -375,15 +381,15 @@ with once_written():
 #
 # ### Which window shows which letter?
 #
-# A word is turned into a sequence of **targets** $y_0, \dots, y_{T-1}$: its letters, with the class `BETWEEN` after
-# each, so that "cat" becomes c `_` a `_` t `_`. The windows come in the order of the letters, but how many windows
-# there are for each target is unknown. It is a *latent variable*, the **alignment** or **path** $z$: window $i$ belongs
-# to the target at position $z_i$. Given the alignment, the energy of image and word is a sum over the windows,
+# A word becomes a sequence of **targets** $y_0, \dots, y_{T-1}$: its letters, each followed by the class `BETWEEN`, so
+# "cat" becomes c `_` a `_` t `_`. The windows are in the same order as the letters, but we do not know how many windows
+# belong to each target. This is a *latent variable*, the **alignment** or **path** $z$: window $i$ belongs to the
+# target at position $z_i$. For a given alignment, the energy of image and word is a sum over the windows,
 #
 # $$E(x, y, z) = \sum_{i=0}^{L-1} E_i[y_{z_i}] .$$
 #
-# All that it needs are the numbers $E_i[y_j]$, the **path matrix** with a row for every window and a column for every
-# target:
+# It depends only on the numbers $E_i[y_j]$. They form the **path matrix**, with a row for each window and a column for
+# each target:
 #
 # $$\mathrm{pm}[i, j] = E_i[y_j] .$$
 #
@@ -398,8 +404,8 @@ def build_path_matrix(energies, targets):
     returns: (B, L, T), where pm[b, i, j] = energies[b, i, targets[b, j]]
     """
     ### BEGIN SOLUTION 3a
-    # TODO Return the matrix, without a loop: `gather` picks by indices.
-    # Every word has its own targets, and the targets may repeat a class.
+    # TODO Return the matrix without a loop: `gather` selects entries by their indices.
+    # Each word has its own targets, and a class may occur several times among them.
     windows = energies.shape[1]
     return energies.gather(2, targets.unsqueeze(1).expand(-1, windows, -1))
     ### END SOLUTION
@@ -411,15 +417,15 @@ check_part("3a")
 # %% [markdown]
 # ### Energies and cross-entropies
 #
-# For a loss we need log-probabilities. With $-\log p_i(k) = E_i[k] + \log Z_i$, the matrix of cross-entropies is
+# For a loss we need log-probabilities. Since $-\log p_i(k) = E_i[k] + \log Z_i$, the matrix of cross-entropies is
 #
 # $$\mathrm{CE}[i, j] = -\log p_i(y_j) = \mathrm{pm}[i, j] + \log Z_i, \qquad
 #     \log Z_i = \log\sum_{k=0}^{26} e^{-E_i[k]} .$$
 #
-# A path takes exactly one entry of each row. So along *every* path the two sums differ by the same number, $\sum_i \log
-# Z_i$: **the best path is the same on both matrices, and its energies differ by $\sum_i\log Z_i$.**
+# A path takes exactly one entry from each row. So along *every* path the two sums differ by the same number, $\sum_i
+# \log Z_i$: **the best path is the same on both matrices, and its energies differ by $\sum_i\log Z_i$.**
 #
-# **3b** Write `build_ce_matrix`, for a whole batch, without loops, and for energies of any size.
+# **3b** Write `build_ce_matrix`, for a whole batch, without loops, and for energies of any magnitude.
 
 
 # %% nbgrader={"grade_id": "ce-matrix", "solution": true}
@@ -430,8 +436,8 @@ def build_ce_matrix(energies, targets):
     returns: (B, L, T)
     """
     ### BEGIN SOLUTION 3b
-    # TODO Return the matrix, without a loop, and finite for energies of any size.
-    # log Z of a window runs over all 27 classes, not over the targets only.
+    # TODO Return the matrix without a loop, finite for energies of any magnitude.
+    # The sum in log Z runs over all 27 classes, not only over the targets.
     return build_path_matrix(energies, targets) + torch.logsumexp(-energies, dim=2, keepdim=True)
     ### END SOLUTION
 
@@ -453,15 +459,16 @@ check_part("3b")
 
 # %% nbgrader={"grade_id": "transform-word", "solution": true}
 def transform_word(word):
-    """The targets of a word, a blank after every letter: "cat" -> tensor([2, 26, 0, 26, 19, 26]), int64.
+    """The targets of a word, with a blank after each letter: "cat" -> tensor([2, 26, 0, 26, 19, 26]), int64.
 
-    raises ValueError: an empty word, or anything but the letters a-z
+    raises ValueError: the word is empty or contains anything but the letters a-z
     """
     ### BEGIN SOLUTION 3c
     # TODO Return the classes of the letters, each followed by BETWEEN.
-    # Refuse what is not made of a-z, also capitals, accents and the empty word, with a ValueError that says so.
+    # Raise a ValueError with a clear message for any other character, such as a capital or an accented letter, and for
+    # the empty word.
     if not word or not set(word) <= set(ascii_lowercase):
-        raise ValueError(f"a word is made of the letters a-z, and {word!r} is not")
+        raise ValueError(f"a word consists of the letters a-z, but this is {word!r}")
     return torch.tensor([target for letter in word for target in (ord(letter) - ord("a"), BETWEEN)])
     ### END SOLUTION
 
@@ -474,19 +481,18 @@ with once_written():
 check_part("3c")
 
 # %% [markdown]
-# **3d** (1 point) The best path is the same on both matrices. Does it also make no difference which of the two one
-# takes as the *loss*? Somebody trains the network to make the sum of pm along the best path small. What comes out?
+# **3d** (1 point) The best path is the same on both matrices. Does this mean that either of them can be used for the
+# *loss*? Suppose that somebody trains the network to minimise the sum of pm along the best path. What is the result?
 
 # %% [markdown] nbgrader={"grade_id": "answer-3d", "grade": true, "solution": true, "points": 1}
-# It does make a difference. The sum of pm is smallest if the network lowers *all* energies of all windows without end,
-# which a constant added to the last layer does: the loss falls, and no class is preferred to another. In CE this
-# constant cancels, because $\log Z_i$ falls by as much as the energies rise. $\log Z_i$ does not depend on the target,
-# so it says nothing about the path, but it depends on the weights of the network: it is what raises the energies of
-# wrong answers.
+# No. The sum of pm can be made as small as one likes by lowering *all* energies of all windows, for example with a
+# constant added in the last layer. The loss falls, but no class is preferred to another. In CE this constant cancels,
+# because $\log Z_i$ rises by as much as the energies fall. $\log Z_i$ does not depend on the target, so it has no
+# influence on the path. But it depends on the weights of the network: this term raises the energies of wrong answers.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: all energies fall together, nothing is learnt (collapse). ½ point: log Z is the same for all paths, but not
-# for all weights; it pushes the others up.
+# ½ point: all energies fall together, nothing is learned (collapse). ½ point: log Z is the same for all paths, but
+# depends on the weights; it raises the other energies.
 # ### END MARK SCHEME
 
 # %% [markdown]
@@ -497,14 +503,14 @@ check_part("3c")
 # A path gives each of the $L$ windows a position among the $T$ targets. It is **valid** if
 #
 # * it starts at the first target, $z_0 = 0$, and ends at the last, $z_{L-1} = T - 1$,
-# * and from one window to the next it stays or advances by exactly one, $z_{i+1} - z_i \in \{0, 1\}$.
+# * from one window to the next it stays or advances by exactly one, $z_{i+1} - z_i \in \{0, 1\}$.
 #
-# So no target is skipped, none comes twice, and the word is read to its end. A path that may stop anywhere would read a
-# beginning of the word only, the one that is cheapest. A valid path makes $T - 1$ of its $L - 1$ steps forward, so
-# there are $\binom{L-1}{T-1}$ of them. With fewer windows than targets, $L < T$, there is none at all.
+# So no target is skipped, the path never goes back, and the word is read to its end. If a path could stop anywhere, it
+# would stop early and read only the cheapest beginning of the word. A valid path advances in $T - 1$ of its $L - 1$
+# steps, so there are $\binom{L-1}{T-1}$ valid paths. With fewer windows than targets, $L < T$, there is none.
 #
-# **4a** Write `path_energy`. What is not a valid path has infinite energy: `float("inf")`, which stays infinite
-# whatever is added to it, and not some large number.
+# **4a** Write `path_energy`. A path that is not valid has infinite energy. Use `float("inf")`, not some large number:
+# infinity stays infinite whatever is added to it.
 
 
 # %% nbgrader={"grade_id": "path-energy", "solution": true}
@@ -512,13 +518,13 @@ def path_energy(pm, path):
     """The energy of a path: the sum of pm[i, path[i]] over all windows i.
 
     pm: (L, T); path: a sequence of target positions (ints)
-    returns: a tensor without axes; infinite where the path is not valid
+    returns: a tensor without axes; infinite if the path is not valid
     """
     ### BEGIN SOLUTION 4a
-    # TODO Return the energy of the path, or float("inf") as a tensor where it is not valid.
-    # A valid path has one position for each of the L windows, starts at 0, ends at T - 1, and from one window to the
-    # next stays or advances by exactly one. Any sequence may come: too short, too long, empty, with positions that do
-    # not exist.
+    # TODO Return the energy of the path: float("inf"), as a tensor, if it is not valid.
+    # A valid path has one position for each of the L windows, starts at 0, ends at T - 1, and stays or advances by
+    # exactly one from each window to the next. Expect any sequence: too short, too long, empty, or with positions that
+    # do not exist.
     windows, targets = pm.shape
     path = [int(position) for position in path]
     steps = (after - before for before, after in pairwise(path))
@@ -541,60 +547,62 @@ check_part("4a")
 # %% [markdown]
 # ### The free energy
 #
-# We never see the alignment, only image and word. What is their energy? The **free energy** is that of the best
-# alignment,
+# The alignment is never observed, only image and word. What is their energy? The **free energy** is the energy of the
+# best alignment,
 #
-# $$F(x, y) = \min_z E(x, y, z) ,$$
+# $$F(x, y) = \min_z E(x, y, z) .$$
 #
-# the *minimum itself*, not the path at which it is taken. It is the limit for $\beta\to\infty$ of
+# This is the *minimum itself*, not the path at which it is attained. It is the limit for $\beta\to\infty$ of
 #
 # $$F_\beta(x, y) = -\frac1\beta\log\sum_z e^{-\beta E(x, y, z)} ,$$
 #
-# which counts all alignments, the good ones more. We return to it in part 6. As the largest of $n$ terms is at least
-# their mean and at most their sum, $F_\beta \le F \le F_\beta + \frac1\beta\log n$.
+# which takes all alignments into account, with more weight on better ones. We return to it in part 6. The largest of
+# $n$ positive terms is at least their mean and at most their sum, so $F_\beta \le F \le F_\beta + \frac1\beta\log n$.
 #
 # ### Viterbi's algorithm
 #
-# "hello" has 19 windows and, with its blanks, 10 targets: 48,620 paths. The alphabet in a row has more than $10^{14}$.
-# But all paths that come to $(i, j)$ go on in the same way, so only the best way to $(i, j)$ matters. Its energy is
+# "hello" has 19 windows and, with its blanks, 10 targets: 48,620 paths. The whole alphabet has more than $10^{14}$. But
+# all paths that pass through $(i, j)$ continue in the same ways, so only the best way to reach $(i, j)$ matters. Its
+# energy is
 #
 # $$\mathrm{dp}[i, j] = \mathrm{pm}[i, j] + \min\bigl(\mathrm{dp}[i-1, j],\; \mathrm{dp}[i-1, j-1]\bigr),$$
 #
-# where the path either has stayed at target $j$ or has come from the target before. The first row says that paths start
-# at 0, $\mathrm{dp}[0, 0] = \mathrm{pm}[0, 0]$ and $\mathrm{dp}[0, j] = \infty$ for $j > 0$; what lies left of the
-# first column is infinite as well. That they end at $T - 1$ is said by where we look: the free energy is
-# $\mathrm{dp}[L-1, T-1]$, even where another entry of the last row is smaller. From there the path is followed back,
-# each time to the entry that gave the minimum. The work is $L\cdot T$ instead of $\binom{L-1}{T-1}$.
+# because the path has either stayed at target $j$ or come from the target before it. The first row says that paths
+# start at 0: $\mathrm{dp}[0, 0] = \mathrm{pm}[0, 0]$ and $\mathrm{dp}[0, j] = \infty$ for $j > 0$. Entries to the left
+# of the first column count as infinite as well. Paths end at $T - 1$, so the free energy is $\mathrm{dp}[L-1, T-1]$,
+# even if another entry of the last row is smaller. To find the path, start from there and go back from row to row, each
+# time to the entry that gave the minimum. This takes $L\cdot T$ steps, while there are $\binom{L-1}{T-1}$ paths.
 #
-# **4b** Write `find_path`. Training calls it for every word, so it should not take longer than a millisecond.
+# **4b** Write `find_path`. Training calls it for every word, so it should take less than a millisecond.
 
 
 # %% nbgrader={"grade_id": "find-path", "solution": true}
 def find_path(pm):
     """The valid path of least energy (Viterbi).
 
-    pm: (L, T) energies of windows and targets; it is not changed
-    returns: the free energy, i.e. the least energy of all valid paths, a tensor without axes; the points (i, j) of such
-        a path, one for each window, from (0, 0) to (L - 1, T - 1); and the table dp (L, T), where dp[i, j] is the least
-        energy of the ways from (0, 0) to (i, j), infinite where no way leads
-    raises ValueError: fewer windows than targets; the message names both numbers
+    pm: (L, T) energies of windows and targets; it is not modified
+    returns: three values,
+        the free energy, which is the least energy of all valid paths, a tensor without axes;
+        the points (i, j) of such a path, one per window, from (0, 0) to (L - 1, T - 1);
+        the table dp (L, T), where dp[i, j] is the least energy of all ways from (0, 0) to (i, j), or infinity
+    raises ValueError: there are fewer windows than targets; the message names both numbers
     """
     ### BEGIN SOLUTION 4b
-    # TODO Fill the table row by row, then follow the moves that gave the minima back from (L - 1, T - 1).
-    # A way starts at (0, 0), so nothing else in the first row can be reached. Infinity is float("inf"). Where both
-    # moves are equally good, take either, but one of the two: the path must be valid. A loop over the windows is fine;
-    # with rows as tensors, none over the targets is needed.
+    # TODO Fill the table row by row, then follow the best path back.
+    # Go back from (L - 1, T - 1) along the moves that gave the minima. A path starts at (0, 0), so the rest of the
+    # first row cannot be reached and is float("inf"). If both moves are equally good, take either of them, but the path
+    # must remain valid. A loop over the windows is fine; if rows are tensors, no loop over the targets is needed.
     windows, targets = pm.shape
     if windows < targets:
         raise ValueError(f"no path leads through {targets} targets in only {windows} windows")
     infinity = pm.new_tensor([float("inf")])
-    row = torch.cat([pm[0, :1], infinity.expand(targets - 1)])
+    row = torch.cat([pm[0, :1], infinity.expand(targets - 1)])  # (T,)
     rows = [row]
     for energies in pm[1:]:
-        advanced = torch.cat([infinity, row[:-1]])
+        advanced = torch.cat([infinity, row[:-1]])  # entry j - 1 of the row above
         row = torch.minimum(row, advanced) + energies
         rows.append(row)
-    dp = torch.stack(rows)
+    dp = torch.stack(rows)  # (L, T)
 
     table, j = dp.tolist(), targets - 1
     points = [(windows - 1, j)]
@@ -610,16 +618,16 @@ def find_path(pm):
 check_part("4b")
 
 # %% [markdown]
-# The best path of the whole alphabet, by the network that knows single letters and by one that knows nothing. As the
-# letters are equally wide, it should be a diagonal.
+# The best path of the whole alphabet, found with an untrained network and with the network that was trained on single
+# letters. All letters have the same width, so the path should be a diagonal.
 
 
 # %%
 def best_path_figure(model, text, title, length=None):
-    """The path matrix of a text, drawn in an image of that length, and the best path on it."""
-    energies = energies_of(model, SimpleWordsDataset(1).draw_text(text, length))
-    targets = transform_word(text)
-    pm = build_path_matrix(energies[None], targets[None])[0]
+    """The path matrix of a text, drawn in an image `length` pixels wide, and the best path on it."""
+    energies = energies_of(model, SimpleWordsDataset(1).draw_text(text, length))  # (L, 27)
+    targets = transform_word(text)  # (T,)
+    pm = build_path_matrix(energies[None], targets[None])[0]  # (L, T)
     free_energy, path, _ = find_path(pm)
     return plot_pm(pm, path, signs(targets), f"{title}: free energy {free_energy.item():.1f}")
 
@@ -630,37 +638,38 @@ with once_written():
     display(best_path_figure(trained("letters"), ascii_lowercase, "trained on single letters", 288))
 
 # %% [markdown]
-# **4c** (1 point) Somebody follows the path back from the smallest entry of the last row instead of from $(L-1, T-1)$.
-# With pm of a word whose first letter has the least energy in all windows, which path do they find? What would training
-# on such paths teach the network?
+# **4c** (1 point) Suppose that somebody follows the path back from the smallest entry of the last row instead of from
+# $(L-1, T-1)$. In the path matrix of some word, the first letter has the least energy in every window. Which path do
+# they find? What would training on such paths teach the network?
 
 # %% [markdown] nbgrader={"grade_id": "answer-4c", "grade": true, "solution": true, "points": 1}
-# The path that stays at target 0 in all windows: it is the cheapest of all ways into the last row. Training would then
-# lower the energy of the first letter in windows that show the other letters, which makes the same path still cheaper
-# the next time. The loss falls, and the word is read as its first letter. The end condition forces the other letters to
-# be somewhere, and that is all that tells the network about them.
+# They find the path that stays at target 0 in all windows, because it is the cheapest way to the last row. Training
+# would then lower the energy of the first letter in windows that show the other letters, which makes the same path even
+# cheaper the next time. The loss falls, but the word is read as its first letter. The end condition forces the other
+# letters to appear somewhere, and only this tells the network about them.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: the path stays at the first target. ½ point: training confirms it, the other letters are never learnt.
+# ½ point: the path stays at the first target. ½ point: training reinforces it, the other letters are never learned.
 # ### END MARK SCHEME
 
 # %% [markdown]
 # ### The borders of a word
 #
-# With the targets c `_` a `_` t `_`, a path begins with a letter and must end with a gap. But with jitter a word begins
-# with empty columns, which would be charged to its first letter, and an image of one letter has a single window, with
-# no room for a gap. So the blank *before the first letter* and the one *after the last letter* are both optional: the
-# targets are `_` c `_` a `_` t `_`, and a path may leave out the first, the last, or both. The next cell does this with
-# your `find_path`: it tries each choice for which there are enough windows, and takes the best.
+# With the targets c `_` a `_` t `_`, a path has to begin with a letter and end with a gap. But with jitter a word
+# begins with empty columns, which would have to be assigned to its first letter. And an image of one letter has a
+# single window, with no room for a gap. So the blank *before the first letter* and the blank *after the last letter*
+# are both optional: the targets are `_` c `_` a `_` t `_`, and a path may leave out the first blank, the last, or both.
+# The next cell implements this with your `find_path`. It tries every choice for which there are enough windows, and
+# takes the best.
 
 
 # %% nbgrader={"grade_id": "best-labels", "locked": true}
 def best_labels(pm, targets):
-    """The class of every window on the best path through _c_a_t_, whose first and last blank may be left out.
+    """The class of every window on the best path through _c_a_t_, where the first and the last blank are optional.
 
     pm: (L, 2N + 1) energies for these targets; targets: (2N + 1,) classes, BETWEEN first and last
     returns: (L,) int64
-    raises ValueError: fewer windows than letters and the blanks between them
+    raises ValueError: there are fewer windows than letters and blanks between them
     """
     windows, last = pm.shape[0], len(targets)
     borders = [(1, last - 1), (0, last - 1), (1, last), (0, last)]
@@ -673,7 +682,7 @@ def best_labels(pm, targets):
 # %%
 with once_written():
     targets = torch.cat([torch.tensor([BETWEEN]), transform_word("ab")])
-    pm = torch.ones(6, 5) - torch.eye(6, 5)  # cheap: the blank, a, the blank, b, the blank, nothing
+    pm = torch.ones(6, 5) - torch.eye(6, 5)  # windows 0 to 4 fit the targets _ a _ b _, window 5 fits none
     for title, rows in {"room on both sides": pm, "none on the left": pm[1:], "none at all": pm[1:4]}.items():
         print(f"{title:20} {signs(best_labels(rows, targets))}")
 
@@ -682,23 +691,23 @@ with once_written():
 #
 # ### The loss
 #
-# Given the alignment, a word is a set of windows with known labels, and the cross-entropy does the rest. So training
-# goes to and fro. *First*, with the energies as they are, find the best path $z^*$ of each word. *Then* make one step
-# that lowers the mean cross-entropy along these paths,
+# Once the alignment is known, a word is a set of windows with known labels, and we can use the cross-entropy. So
+# training alternates between two steps. *First*, with the current energies, find the best path $z^*$ of each word.
+# *Then* take one optimizer step that lowers the mean cross-entropy along these paths,
 #
 # $$\mathcal L = \frac1{\sum_w L_w}\sum_w\sum_{i=0}^{L_w-1} \bigl(E_i[y_{z^*_i}] + \log Z_i\bigr),$$
 #
-# where word $w$ of the batch has $L_w$ windows. This is how $k$-means and hard expectation maximisation work: better
-# energies give better paths, and better paths give better energies. Two remarks.
+# where word $w$ of the batch has $L_w$ windows. $k$-means and hard expectation maximisation work in the same way:
+# better energies give better paths, and better paths give better energies. Two remarks:
 #
-# * The path is found on *detached* energies. That is no approximation: where the minimum is taken at $z^*$, the
-#   gradient of $\min_z E(x, y, z)$ is that of $E(x, y, z^*)$ with the path held fixed.
-# * Words of a batch differ in length, and their images are padded to one width. The windows of the padding are no
-#   windows of the word: they are neither aligned nor in the loss. Otherwise a short word's alignment would depend on
-#   which words happen to be in the same batch.
+# * The path is computed from *detached* energies. This is not an approximation: if the minimum is attained at $z^*$,
+#   the gradient of $\min_z E(x, y, z)$ is the gradient of $E(x, y, z^*)$ with the path held fixed.
+# * The words of a batch differ in length, and their images are padded to a common width. Windows in the padding do not
+#   belong to the word: they are not aligned and do not enter the loss. Otherwise the alignment of a short word would
+#   depend on the other words in its batch.
 #
 # **5a** Write `train_ebm_model`. A batch has the fields `images` (B, 32, W), `widths` (B,), `letters` (B, N), `lengths`
-# (B,) and `texts`; `window_counts(widths)` gives the $L_w$.
+# (B,) and `texts`; `window_counts(widths)` returns the numbers $L_w$.
 
 
 # %% nbgrader={"grade_id": "train-ebm", "solution": true}
@@ -707,27 +716,27 @@ def train_ebm_model(model, num_epochs, train_loader, criterion, optimizer):
 
     train_loader: yields `Batch`es (images, widths, letters, lengths, texts), padded to common sizes
     criterion: the mean loss of energies (N, 27) and classes (N,), here `cross_entropy`
-    returns: the mean loss per window of every epoch, a list of `num_epochs` floats
+    returns: the mean loss per window of each epoch, a list of `num_epochs` floats
     """
     ### BEGIN SOLUTION 5a
-    # TODO Make one step for every batch, down the mean loss over all windows of its words.
-    # Training mode first. A word has window_counts(width) windows of its own; the others are padding and count nowhere.
-    # Its targets are BETWEEN and then transform_word(text). Find its labels with `best_labels`, on the path matrix of
-    # detached energies: the path is looked for, not differentiated. Then one criterion over the windows of all words
-    # together, so that every window weighs alike.
+    # TODO Take one optimizer step per batch, on the mean loss over all windows of its words.
+    # Put the model into training mode first. Each word has window_counts(width) windows; the rest is padding and does
+    # not count. The targets of a word are BETWEEN followed by transform_word(text). Get its labels from `best_labels`,
+    # with the path matrix of detached energies, because gradients do not flow through the path. Then call the criterion
+    # once on the windows of all words, so that every window has the same weight.
     model.train()
     losses = []
     for _ in range(num_epochs):
         total, count = 0.0, 0
         for images, widths, _, _, texts in train_loader:
-            padded = model(images.unsqueeze(1))
+            padded = model(images.unsqueeze(1))  # (B, L, 27)
             energies = [row[:windows] for row, windows in zip(padded, window_counts(widths), strict=True)]
-            labels = []
-            for own, text in zip(energies, texts, strict=True):
-                targets = torch.cat([torch.tensor([BETWEEN]), transform_word(text)])
-                pm = build_path_matrix(own.detach()[None], targets[None])[0]
-                labels.append(best_labels(pm, targets))
-            labels = torch.cat(labels)
+            aligned = []  # the classes of each word's windows
+            for own, text in zip(energies, texts, strict=True):  # own: (L_w, 27)
+                targets = torch.cat([torch.tensor([BETWEEN]), transform_word(text)])  # (2N + 1,)
+                pm = build_path_matrix(own.detach()[None], targets[None])[0]  # (L_w, 2N + 1)
+                aligned.append(best_labels(pm, targets))
+            labels = torch.cat(aligned)  # (all windows of the batch,)
             loss = criterion(torch.cat(energies), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -740,7 +749,7 @@ def train_ebm_model(model, num_epochs, train_loader, criterion, optimizer):
 
 
 # %% [markdown]
-# The network starts from single letters and sees words of one to three letters with jitter.
+# The training starts from the network that knows single letters, and uses words of one to three letters with jitter.
 
 
 # %%
@@ -763,37 +772,39 @@ with once_written():
 check_part("5a")
 
 # %% [markdown]
-# What has changed? Before, the path had to go through gaps that the network took for letters. Now windows with a gap
-# have found their class, although no image was ever labelled with it.
+# What has changed? Before, the path had to pass through gaps that the network classified as letters. Now windows that
+# show a gap are classified as `BETWEEN`, although no image was ever labelled with this class.
 
 # %%
 with once_written():
+    image, viterbi_model = drawing.draw_text("hello"), trained("Viterbi")
     for name, title in {"letters": "before", "Viterbi": "after"}.items():
-        model, image = trained(name), drawing.draw_text("hello")
-        print(f"the best class of every window {title:6}: {signs(energies_of(model, image).argmin(dim=1))}")
-        display(best_path_figure(model, "hello", f"{title} training on words"))
-    display(plot_energies(energies_of(model, image), image, "hello, trained on words"))
-    display(best_path_figure(model, ascii_lowercase, "after training on words", 288))
+        labels = energies_of(trained(name), image).argmin(dim=1)
+        print(f"the class of least energy in each window {title:6}: {signs(labels)}")
+        display(best_path_figure(trained(name), "hello", f"{title} training on words"))
+    display(plot_energies(energies_of(viterbi_model, image), image, "hello, trained on words"))
+    display(best_path_figure(viterbi_model, ascii_lowercase, "after training on words", 288))
 
 # %% [markdown]
-# **5b** (2 points) Somebody trains on words of exactly two letters, without jitter. The network reads new words of two
-# letters without a mistake, one in three words of three letters, and next to no word of eight. With the training set
-# above, words of eight letters are read as well as short ones. Explain both. (Letters are 11 pixels wide, windows 4
-# pixels apart. What can be in a window?)
+# **5b** (2 points) Suppose that somebody trains on words of exactly two letters, without jitter. The network then reads
+# all new words of two letters correctly, one in three words of three letters, and almost no word of eight letters. With
+# the training set above, words of eight letters are read as well as short ones. Explain both results. (Letters are 11
+# pixels wide and windows are 4 pixels apart. What can a window show?)
 
 # %% [markdown] nbgrader={"grade_id": "answer-5b", "grade": true, "solution": true, "points": 2}
-# Without jitter, letters of two-letter words begin at columns 0 and 11, so that the windows cut them at few and always
-# the same positions. The third letter begins at column 22, the fourth at 33, at other offsets to the grid of windows
-# (11, 22 and 33 leave the remainders 3, 2 and 1 when divided by 4), and such views of letters and gaps were never
-# trained. Besides, a letter in the middle of a word has a neighbour on both sides; in words of two letters there never
-# is one on both. With jitter all offsets occur, and with three letters so does every neighbourhood that fits into a
-# window: a window of 18 pixels never shows more than parts of three letters of 11 pixels. A network that sees windows
-# only cannot notice that a word is longer, since all windows of a long word look like windows of short ones.
+# Without jitter, the letters of two-letter words begin at columns 0 and 11, so the windows always cut them at the same
+# few positions. The third letter begins at column 22 and the fourth at column 33. Their offsets from the grid of
+# windows are different (11, 22 and 33 leave the remainders 3, 2 and 1 when divided by 4), and the network was never
+# trained on such views of letters and gaps. Besides, a letter in the middle of a word has neighbours on both sides,
+# which never occurs in words of two letters. With jitter, all offsets occur. With words of three letters, every
+# neighbourhood that fits into a window occurs, because a window of 18 pixels shows parts of at most three letters of 11
+# pixels. A network that sees one window at a time cannot notice that a word is longer: all windows of a long word look
+# like windows of short words.
 #
 # ### BEGIN MARK SCHEME
-# 1 point: offsets of letters to windows that were never seen, and jitter brings all of them. ½ point: a letter with
-# neighbours on both sides. ½ point: windows are judged one by one, so that once all views are known the length of the
-# word does not matter.
+# 1 point: some offsets between letters and windows were never seen, and jitter produces all of them. ½ point: letters
+# with neighbours on both sides. ½ point: windows are classified one by one, so once all views are known, the length of
+# the word does not matter.
 # ### END MARK SCHEME
 
 # %% [markdown]
@@ -801,31 +812,33 @@ with once_written():
 #
 # ### All alignments instead of the best one
 #
-# Early in training, the best path is often wrong, and yet the Viterbi loss believes in it alone. **Connectionist
-# temporal classification** (CTC) counts all of them. Every window emits a label, a letter or the blank, with
-# probability $p_i(k)$, independently of the others. A string of labels *reads as* a word if merging equal neighbours
-# and then dropping blanks gives the word: `_cc_aat` and `c_a_ttt` both read as "cat". The probability of a word is the
+# Early in training the best path is often wrong, but the Viterbi loss uses nothing else. **Connectionist temporal
+# classification** (CTC) uses all alignments. Every window emits a label, a letter or the blank, with probability
+# $p_i(k)$, independently of the other windows. A string of labels *reads as* a word if merging equal neighbours and
+# then dropping the blanks gives the word: `_cc_aat` and `c_a_ttt` both read as "cat". The probability of a word is the
 # sum over all strings that read as it,
 #
 # $$p(y\mid x) = \sum_{\pi\,:\,\pi\text{ reads as }y}\;\prod_{i=0}^{L-1} p_i(\pi_i), \qquad
 #     \mathcal L_{\mathrm{CTC}} = -\log p(y\mid x) .$$
 #
-# With $-\log p_i = E_i + \log Z_i$ this is $F_1(x, y) + \sum_i\log Z_i$: the free energy at $\beta = 1$, with all its
-# alignments, instead of the minimum. As $p(y\mid x)$ is a probability, **the loss is never negative**. A negative loss
-# is a sure sign of a bug, such as strings that are counted twice.
+# Since $-\log p_i = E_i + \log Z_i$, this is $F_1(x, y) + \sum_i\log Z_i$: instead of the minimum, it contains the free
+# energy at $\beta = 1$, a sum over all alignments. As $p(y\mid x)$ is a probability, **the loss is never negative**. A
+# negative loss is a sure sign of a bug, for example of strings that are counted twice.
 #
 # ### Words as graphs
 #
-# The strings that read as a word are those that an automaton accepts. For "cat" its states are `_ c _ a _ t _`. An arc
-# leads from a state to itself (the label is repeated), to the next one, and from a letter over the blank to the next
-# letter, *unless both letters are the same*: `ll` reads as one l, so that "hello" needs a blank between its two l.
-# Blanks between *different* letters may be left out here; in part 4 they could not. The label of an arc is that of the
-# state it leads to. Each string that reads as the word has exactly one path.
+# The strings that read as a word are those that a finite automaton accepts. For "cat" its states are `_ c _ a _ t _`.
+# Each state has an arc to itself (the label is repeated) and an arc to the next state. Each letter also has an arc that
+# skips the blank and leads to the next letter, *unless both letters are the same*: `ll` reads as a single l, so "hello"
+# needs a blank between its two l. Blanks between *different* letters are therefore optional here, while in part 4 they
+# were not. The label of an arc is that of the state to which it leads. There is exactly one path for each string that
+# reads as the word.
 #
-# The graph puts the blanks in, so a CTC target is **plain letters**, c a t. A target that holds blanks already would
-# get blanks around blanks, and strings that are counted many times.
+# The graph inserts the blanks, so a CTC target consists of **plain letters**, c a t. If the target already contained
+# blanks, the graph would put blanks around blanks, and strings would be counted many times.
 #
-# **6a** Write `create_ctc_graph`, with `gtn.Graph`: `add_node(start=…, accept=…)` and `add_arc(from, to, label)`.
+# **6a** Write `create_ctc_graph` with `gtn.Graph` and its methods `add_node(start=…, accept=…)` and `add_arc(from, to,
+# label)`.
 
 
 # %% nbgrader={"grade_id": "ctc-graph", "solution": true}
@@ -833,17 +846,17 @@ def create_ctc_graph(target, blank_idx=BETWEEN):
     """The acceptor of all strings of window labels that read as `target`.
 
     target: plain letters, a list of N ints without blanks
-    returns: a `gtn.Graph` with 2N + 1 nodes and weights 0; node 2k + 1 is "in letter k", node 2k "in the blank before"
-    raises ValueError: the blank is in the target
+    returns: a `gtn.Graph` with 2N + 1 nodes and weights 0; node 2k + 1 is letter k, node 2k is the blank before it
+    raises ValueError: the target contains the blank
     """
     ### BEGIN SOLUTION 6a
     # TODO Build the graph: nodes for _ c _ a _ t _, each with an arc to itself.
-    # The label of an arc is that of the node that it leads to. Arcs lead to the next node, and from letter to letter
-    # over the blank between them, but not where both are the same letter. The first node is the start, the last two
-    # accept (with an empty target, the only one). A blank among the letters is a ValueError that says so: the blanks
-    # are put in here.
+    # The label of an arc is that of the node to which it leads. There are arcs to the next node, and from each letter
+    # to the next letter unless both are the same. The first node is the start; the last two nodes accept (only one if
+    # the target is empty). If the target contains the blank, raise a ValueError that says so, because the graph inserts
+    # the blanks itself.
     if blank_idx in target:
-        raise ValueError(f"the target {list(target)} holds the blank, {blank_idx}: give its letters only")
+        raise ValueError(f"the target {list(target)} contains the blank, {blank_idx}: give only its letters")
     graph = gtn.Graph(False)
     last = 2 * len(target)
     for node in range(last + 1):
@@ -860,7 +873,7 @@ def create_ctc_graph(target, blank_idx=BETWEEN):
 
 
 # %% [markdown]
-# The graphs of "cat" and of "oo". A thick rim is the start, double rims accept.
+# The graphs of "cat" and "oo". The start node has a thick border, accepting nodes have a double border.
 
 # %%
 with once_written():
@@ -873,69 +886,72 @@ check_part("6a")
 # %% [markdown]
 # ### The loss is a forward score
 #
-# The windows are a graph too: $L + 1$ nodes in a row, 27 arcs from each to the next with the weights $\log p_i(k)$,
-# `gtn.linear_graph(L, 27)`. Its **intersection** with the graph of the word has a path for every string that both
-# accept, with the weight $\sum_i\log p_i(\pi_i)$. The **forward score** of a graph is $\log\sum_{\text{paths}}
-# e^{\text{weight}}$, and is computed like the best path, with $\log\sum\exp$ in the place of the minimum:
+# The windows form a graph, too: $L + 1$ nodes in a row and 27 arcs from each node to the next, with the weights $\log
+# p_i(k)$. This is `gtn.linear_graph(L, 27)`. Its **intersection** with the graph of the word has one path for each
+# string that both accept, with the weight $\sum_i\log p_i(\pi_i)$. The **forward score** of a graph is
+# $\log\sum_{\text{paths}} e^{\text{weight}}$. It is computed like the best path, with $\log\sum\exp$ in place of the
+# minimum:
 #
 # $$\alpha(v) = \log\sum_{u\to v} e^{\alpha(u) + w_{uv}} .$$
 #
 # So $\log p(y\mid x)$ is the forward score of the intersection, and a loss takes four calls. Weights in `gtn` are
-# *scores*, high = likely.
+# *scores*: high means likely.
 #
-# **6b** Write `CTCLossFunction.forward`. What `reduction` means is what torch means by it: "none" gives a loss for
-# every word, "mean" divides the loss of each word by its number of letters and then takes the mean over the batch.
+# **6b** Write `CTCLossFunction.forward`. The argument `reduction` means the same as in torch: "none" returns one loss
+# per word, and "mean" divides the loss of each word by its number of letters and then takes the mean over the batch.
 #
 # ### The gradient is a posterior
 #
-# Which share of $p(y\mid x)$ comes from strings with the label $k$ in window $i$? Call it $\gamma_i(k)$; for each
-# window these shares add up to 1. Differentiating the sum over strings gives just that,
+# Which share of $p(y\mid x)$ comes from strings with label $k$ in window $i$? We call it $\gamma_i(k)$; for each window
+# these shares sum to 1. Differentiating the sum over strings gives
 #
 # $$\frac{\partial\,\log p(y\mid x)}{\partial\log p_i(k)} = \gamma_i(k), \qquad
 #     \frac{\partial\mathcal L_{\mathrm{CTC}}}{\partial E_i[k]} = \gamma_i(k) - p_i(k) .$$
 #
-# The second follows with the softmax. It is the contrast of all energy-based learning: energies fall where the right
-# word needs them ($\gamma$), and rise where the model believes in them ($p$). Viterbi training has the same gradient
-# with $\gamma$ replaced by 1 on the best path and 0 elsewhere.
+# The second formula follows from the first with the derivative of the softmax. It shows the contrast found in all
+# energy-based learning: energies fall where the correct word needs them to ($\gamma$), and rise where the model assigns
+# probability ($p$). The gradient of Viterbi training has the same form, with $\gamma$ replaced by 1 on the best path
+# and by 0 elsewhere.
 #
-# **6c** Write `CTCLossFunction.backward`, in the same cell. `gtn.backward(score)` leaves in `graph.grad()` the gradient
-# of a score with respect to a graph's weights.
+# **6c** Write `CTCLossFunction.backward` in the same cell. After `gtn.backward(score)`, `graph.grad()` is the gradient
+# of the score with respect to the weights of the graph.
 
 
 # %% nbgrader={"grade_id": "ctc-loss", "solution": true}
 class CTCLossFunction(torch.autograd.Function):
-    """-log p(target | image) for every word of a batch, with graphs; used through `CTCLossFunction.apply`."""
+    """-log p(target | image) for every word of a batch, computed with graphs; call it as `CTCLossFunction.apply`."""
 
     @staticmethod
     def forward(ctx, log_probs, targets, input_lengths=None, blank_idx=BETWEEN, reduction="none"):
         """
         log_probs: (B, L, C) log-probabilities of the labels of every window
         targets: B lists of plain letters
-        input_lengths: (B,) true numbers of windows, or None where all L count
-        reduction: "none" gives the losses (B,); "mean" divides the loss of every word by its number of letters, and
-            gives the mean of these over the batch, a tensor without axes, as `torch.nn.functional.ctc_loss` does
-        raises ValueError: another reduction; fewer windows than a target needs, with both numbers in the message
+        input_lengths: (B,) true numbers of windows, or None if all L count
+        reduction: "none" returns the losses (B,); "mean" divides the loss of each word by its number of letters and
+            returns the mean over the batch, a tensor without axes, like `torch.nn.functional.ctc_loss`
+        raises ValueError: the reduction is unknown, or a word has fewer windows than its target needs; the message
+            then names both numbers
         """
         ### BEGIN SOLUTION 6b
-        # TODO Compute the losses, and leave in `ctx` what `backward` needs.
-        # For each word, intersect a linear graph of its own windows (weights: its rows of log_probs) with the graph of
-        # its target; the forward score is log p(target | image). A target needs a window for each letter, and one more
-        # for the blank between two equal letters.
+        # TODO Compute the losses, and save in `ctx` what `backward` needs.
+        # For each word, intersect the graph of its target with a linear graph of its own windows, whose weights are its
+        # rows of log_probs. The forward score of the intersection is log p(target | image). A target needs one window
+        # for each letter, and one more for the blank between two equal letters.
         if reduction not in ("none", "mean"):
-            raise ValueError(f"the reduction is 'none' or 'mean', not {reduction!r}")
+            raise ValueError(f"the reduction must be 'none' or 'mean', not {reduction!r}")
         batch, windows, classes = log_probs.shape
         counts = [windows] * batch if input_lengths is None else [int(length) for length in input_lengths]
         ctx.words, ctx.shape = [], log_probs.shape
-        for row, target, count in zip(log_probs.detach(), targets, counts, strict=True):
+        for row, target, count in zip(log_probs.detach(), targets, counts, strict=True):  # row: (L, C)
             needed = len(target) + sum(before == after for before, after in pairwise(target))
             if count < needed:
-                raise ValueError(f"the target {list(target)} needs {needed} windows, and there are {count}")
+                raise ValueError(f"the target {list(target)} needs {needed} windows, but there are only {count}")
             emissions = gtn.linear_graph(count, classes, True)
             emissions.set_weights(row[:count])
             loss = gtn.negate(gtn.forward_score(gtn.intersect(emissions, create_ctc_graph(target, blank_idx))))
             scale = 1 / (max(len(target), 1) * batch) if reduction == "mean" else 1.0
             ctx.words.append((emissions, loss, scale))
-        losses = log_probs.new_tensor([loss.item() * scale for _, loss, scale in ctx.words])
+        losses = log_probs.new_tensor([loss.item() * scale for _, loss, scale in ctx.words])  # (B,)
         return losses.sum() if reduction == "mean" else losses
         ### END SOLUTION
 
@@ -943,33 +959,33 @@ class CTCLossFunction(torch.autograd.Function):
     def backward(ctx, grad_output):
         """The gradient with respect to log_probs, (B, L, C), and None for every other argument of `forward`.
 
-        grad_output: what comes from above: (B,) for the reduction "none", without axes for "mean"
+        grad_output: the gradient with respect to the result of `forward`; (B,) for "none", no axes for "mean"
         """
         ### BEGIN SOLUTION 6c
-        # TODO Return the gradient: `gtn.backward` finds it for the weights of the linear graphs.
-        # Multiply by grad_output, which has a number of its own for each word under "none", and by what the reduction
-        # divides by. Windows beyond the true length get 0.
-        gradient = grad_output.new_zeros(ctx.shape)
-        factors = grad_output.expand(len(gradient))  # one for each word
-        for row, factor, (emissions, loss, scale) in zip(gradient, factors, ctx.words, strict=True):
-            emissions.zero_grad()
+        # TODO Return the gradient: `gtn.backward` computes it for the weights of the linear graphs.
+        # Multiply it by grad_output, which has one entry per word for "none", and by the factor of the reduction. The
+        # gradient of windows beyond the true length is 0.
+        gradient = grad_output.new_zeros(ctx.shape)  # (B, L, C)
+        factors = grad_output.expand(len(gradient))  # (B,)
+        for b, (emissions, loss, scale) in enumerate(ctx.words):
+            emissions.zero_grad()  # gtn adds to the gradients of an earlier call
             gtn.backward(loss, retain_graph=True)
-            slopes = torch.from_numpy(emissions.grad().weights_to_numpy(float)).view(-1, row.shape[1])
-            row[: len(slopes)] = factor * scale * slopes
+            slopes = torch.from_numpy(emissions.grad().weights_to_numpy(float)).view(-1, ctx.shape[2])  # (L_b, C)
+            gradient[b, : len(slopes)] = factors[b] * scale * slopes
         return gradient, None, None, None, None
         ### END SOLUTION
 
 
 # %% nbgrader={"grade_id": "ctc-criterion", "locked": true}
 def ctc_loss(log_probs, targets, input_lengths=None, blank_idx=BETWEEN, reduction="mean"):
-    """`CTCLossFunction` as a function with names for its arguments."""
+    """`CTCLossFunction` as a function with named arguments."""
     return CTCLossFunction.apply(log_probs, targets, input_lengths, blank_idx, reduction)
 
 
 # %% [markdown]
-# Three checks with pencil and paper. Eight windows that say `cc_aa_tt` beyond doubt: no loss. Eight windows that know
-# nothing: each string has the probability $27^{-8}$, and the number of strings that read as "cat" in eight windows
-# comes out. And torch's own loss must be the same.
+# Three tests whose results are known. If eight windows say `cc_aa_tt` with certainty, the loss is 0. If eight windows
+# say nothing, each string has the probability $27^{-8}$, and we get the number of strings that read as "cat" in eight
+# windows. And the loss must be equal to that of torch.
 
 # %%
 with once_written():
@@ -993,8 +1009,8 @@ check_part("6b")
 check_part("6c")
 
 # %% [markdown]
-# The intersection for "at" in four windows, with random energies: each arc is drawn as strong as its share of all
-# paths, which is the gradient of the forward score.
+# The intersection for "at" in four windows, with random energies. Each arc is drawn as strongly as its share of all
+# paths. These shares are the gradient of the forward score.
 
 # %%
 with once_written():
@@ -1008,10 +1024,10 @@ with once_written():
 # %% [markdown]
 # ### The best path again
 #
-# The same graphs give the best path, if the maximum takes the place of the sum: `gtn.viterbi_path`. It returns the
-# labels along the path. To lay them over the word, we need *positions*: 0 is the blank before the first letter, 1 the
-# first letter, 2 the blank behind it, and so on. A label alone does not tell them, as a letter may occur in a word
-# several times, and in any order.
+# The same graphs give the best path if we replace the sum by the maximum: `gtn.viterbi_path` returns a graph with the
+# labels along this path. To align the path with the word we need *positions*: 0 is the blank before the first letter, 1
+# the first letter, 2 the blank after it, and so on. A label alone does not determine its position, because a letter can
+# occur several times in a word.
 #
 # **6d** Write `viterbi`.
 
@@ -1021,22 +1037,22 @@ def viterbi(energies, targets, input_lengths=None, blank_idx=BETWEEN):
     """The best path of every word through its CTC graph.
 
     energies: (B, L, C), low = likely; targets: B lists of plain letters
-    input_lengths: (B,) true numbers of windows, or None where all L count
-    returns: the energies of the best paths, (B,), and B lists with the position of every window of the word in the
+    input_lengths: (B,) true numbers of windows, or None if all L count
+    returns: the energies of the best paths, (B,), and B lists with the position of each of the word's windows in the
         blanked target _c_a_t_: 0 is the first blank, 2k + 1 is letter k
     """
     ### BEGIN SOLUTION 6d
-    # TODO Return energies and positions of the best paths: gtn looks for the *largest* weight of a path.
-    # The same letter may be in a word twice, so a label does not tell its position. But along a path it can be told
-    # from the label before: a blank leads to the next position, a new letter to the next position of a letter.
+    # TODO Return energies and positions of the best paths: gtn finds the path of *largest* weight.
+    # A label does not determine its position, because a letter may occur twice. But along a path, the position follows
+    # from the previous label: a new blank is at the next position, a new letter at the next position of a letter.
     batch, windows, classes = energies.shape
     counts = [windows] * batch if input_lengths is None else [int(length) for length in input_lengths]
-    scores, paths = [], []
-    for row, target, count in zip(energies.detach(), targets, counts, strict=True):
+    least, paths = [], []
+    for row, target, count in zip(energies.detach(), targets, counts, strict=True):  # row: (L, C)
         emissions = gtn.linear_graph(count, classes, False)
         emissions.set_weights(-row[:count])
         best = gtn.viterbi_path(gtn.intersect(emissions, create_ctc_graph(target, blank_idx)))
-        scores.append(-sum(best.weights_to_list()))
+        least.append(-sum(best.weights_to_list()))
         position, before, path = 0, blank_idx, []
         for label in best.labels_to_list():
             if label != before:
@@ -1044,7 +1060,7 @@ def viterbi(energies, targets, input_lengths=None, blank_idx=BETWEEN):
             path.append(position)
             before = label
         paths.append(path)
-    return energies.new_tensor(scores), paths
+    return energies.new_tensor(least), paths
     ### END SOLUTION
 
 
@@ -1052,17 +1068,17 @@ def viterbi(energies, targets, input_lengths=None, blank_idx=BETWEEN):
 check_part("6d")
 
 # %% [markdown]
-# All paths and the best one: the shares $\gamma_i(k)$ for "hello" are minus the gradient of the loss, and the dots are
-# the best path. The network that knows single letters gives the blank a share where the word demands one, between the
-# two l, and little elsewhere.
+# All paths and the best one: the shares $\gamma_i(k)$ for "hello" are the negative gradient of the loss, and the dots
+# mark the best path. With the network that knows single letters, the blank has a large share where the word requires
+# one, between the two l, and little elsewhere.
 
 
 # %%
 def shares_figure(model, text, title):
-    """The shares of all CTC paths that have label k in window i, and the best path as dots."""
+    """The share of the CTC paths that have label k in window i, and the best path as dots."""
     image, target = drawing.draw_text(text), [SYMBOLS.index(letter) for letter in text]
-    energies = energies_of(model, image)
-    log_probs = (-energies).log_softmax(1)[None].requires_grad_()
+    energies = energies_of(model, image)  # (L, 27)
+    log_probs = (-energies).log_softmax(1)[None].requires_grad_()  # (1, L, 27)
     ctc_loss(log_probs, [target], reduction="none").sum().backward()
     _, [path] = viterbi(energies[None], [target])
     figure = plot_energies(-log_probs.grad[0], image, title, "share of all paths")
@@ -1077,8 +1093,8 @@ with once_written():
 # %% [markdown]
 # ### Training
 #
-# **6e** Write `train_gtn_model`. It gets batches like those of part 5 and the given `ctc_loss`, whose reduction is
-# "mean".
+# **6e** Write `train_gtn_model`. It gets batches like those of part 5, and the given function `ctc_loss` with its
+# default reduction "mean".
 
 
 # %% nbgrader={"grade_id": "train-gtn", "solution": true}
@@ -1086,19 +1102,20 @@ def train_gtn_model(model, num_epochs, train_loader, criterion, optimizer):
     """Train on words with the CTC loss.
 
     train_loader: yields `Batch`es (images, widths, letters, lengths, texts), padded to common sizes
-    criterion: called as criterion(log_probs, targets, input_lengths), gives the mean loss of the words; here `ctc_loss`
-    returns: the mean loss per word of every epoch, a list of `num_epochs` floats
+    criterion: criterion(log_probs, targets, input_lengths) is the mean loss of the words; here `ctc_loss`
+    returns: the mean loss per word of each epoch, a list of `num_epochs` floats
     """
     ### BEGIN SOLUTION 6e
-    # TODO Make one step for every batch, down the loss of the criterion.
-    # Training mode first. The log-probabilities of a window are the log_softmax of its -energies. Targets are lists of
-    # the plain letters of each word, cut at its true length; the true numbers of windows come from the widths.
+    # TODO Take one optimizer step per batch, on the loss of the criterion.
+    # Put the model into training mode first. The log-probabilities of a window are the log_softmax of its -energies.
+    # The targets are lists with the plain letters of each word, without padding. Compute the true numbers of windows
+    # from the widths.
     model.train()
     losses = []
     for _ in range(num_epochs):
         total, count = 0.0, 0
         for images, widths, letters, lengths, _ in train_loader:
-            log_probs = (-model(images.unsqueeze(1))).log_softmax(dim=2)
+            log_probs = (-model(images.unsqueeze(1))).log_softmax(dim=2)  # (B, L, 27)
             targets = [row[:length].tolist() for row, length in zip(letters, lengths, strict=True)]
             loss = criterion(log_probs, targets, window_counts(widths))
             optimizer.zero_grad()
@@ -1126,29 +1143,29 @@ with once_written():
 check_part("6e")
 
 # %% [markdown]
-# **6f** (2 points) Compare training along the best path (part 5) with CTC. (i) Write down the gradient at $E_i[k]$ of
-# both losses. When do they agree? (ii) What does either do early in training, when two alignments have nearly the same
-# energy? (iii) Show that the CTC loss of a word is at most the sum of cross-entropies along any alignment that reads as
-# it.
+# **6f** (2 points) Compare training along the best path (part 5) with CTC. (i) Write down the gradients of both losses
+# with respect to $E_i[k]$. When do they agree? (ii) What does each method do early in training, when two alignments
+# have nearly the same energy? (iii) Show that the CTC loss of a word is at most the sum of the cross-entropies along
+# any alignment that reads as the word.
 
 # %% [markdown] nbgrader={"grade_id": "answer-6f", "grade": true, "solution": true, "points": 2}
-# (i) Viterbi: $[k = y_{z^*_i}] - p_i(k)$, for the sum over the windows. CTC: $\gamma_i(k) - p_i(k)$. They agree where
-# one alignment has nearly all of the probability of the word, so that $\gamma$ is 0 or 1: late in training. (ii)
-# Viterbi takes one of the two, by chance, with its whole weight, and the step makes it more likely to be taken again; a
-# wrong choice may be confirmed for long. CTC divides its gradient between both by their probabilities, and lets the
-# many other words decide. (iii) $p(y\mid x)$ is a sum of non-negative terms, one of which is the probability $\prod_i
-# p_i(\pi_i)$ of the labels of this alignment. So it is at least as large as this term, and $-\log p(y\mid x)$ at most
-# $-\sum_i\log p_i(\pi_i)$.
+# (i) Viterbi: $[k = y_{z^*_i}] - p_i(k)$, for the sum over the windows. CTC: $\gamma_i(k) - p_i(k)$. They agree if one
+# alignment has nearly all of the probability of the word, so that $\gamma$ is 0 or 1. This is the case late in
+# training. (ii) Viterbi chooses one of the two, by chance, and gives it the full weight. The step makes it more likely
+# that the same one is chosen again, so a wrong choice may be reinforced for a long time. CTC divides its gradient
+# between both according to their probabilities, and the many other words decide. (iii) $p(y\mid x)$ is a sum of
+# non-negative terms, one of which is the probability $\prod_i p_i(\pi_i)$ of the labels of this alignment. So it is at
+# least as large as this term, and $-\log p(y\mid x)$ is at most $-\sum_i\log p_i(\pi_i)$.
 #
 # ### BEGIN MARK SCHEME
 # 1 point: (i), both gradients (½) and when they agree (½). ½ point: (ii). ½ point: (iii).
 # ### END MARK SCHEME
 
 # %% [markdown]
-# ## 7 Training from nothing
+# ## 7 Training from scratch
 #
-# Is the training on single letters needed? Here both methods start from random weights, with the same words and a few
-# epochs more.
+# Is the training on single letters needed? Here both methods start from random weights. They use the same words as
+# before, for a few more epochs.
 
 # %%
 with once_written():
@@ -1156,35 +1173,35 @@ with once_written():
         torch.manual_seed(0)
         model, words = SimpleNet(), word_loader(SimpleWordsDataset, 4)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-        LOSSES[f"{name} from nothing"] = train(model, sized(12, 2), words, criterion, optimizer)
-        MODELS[f"{name} from nothing"] = model
-        display(plot_losses(name, f"{name} from nothing"))
+        LOSSES[f"{name} from scratch"] = train(model, sized(12, 2), words, criterion, optimizer)
+        MODELS[f"{name} from scratch"] = model
+        display(plot_losses(name, f"{name} from scratch"))
         print("hello:", signs(energies_of(model, drawing.draw_text("hello")).argmin(dim=1)))
 
 # %% [markdown]
-# **7a** (1 point) Why does it work at all, without a single image whose letters are labelled one by one? If *all* words
-# have six letters, the network soon answers `BETWEEN` for every window, and the loss stays at a plateau for many
-# epochs, with CTC even longer than with Viterbi. Why there? What do words of one letter change?
+# **7a** (1 point) Why does this work at all, without a single image whose letters are labelled one by one? If *all*
+# words have six letters, the network soon predicts `BETWEEN` for every window, and the loss stays on a plateau for many
+# epochs, even longer with CTC than with Viterbi. Why does this happen? What changes if there are words of one letter?
 
 # %% [markdown] nbgrader={"grade_id": "answer-7a", "grade": true, "solution": true, "points": 1}
-# The words constrain one another: a letter occurs in many words, at different places and beside different neighbours,
-# and only the right labelling of the windows suits all of them. But at first all alignments of a long word are about
-# equally good. The blank is in every word and takes about half of the targets, a letter only few. So, averaged over
-# words, the blank is the best answer for every window, and the first steps teach just that. From then on those
-# alignments are the best that have blanks nearly everywhere, whatever the windows show, and the share of each letter is
-# small and arbitrary. An image of one letter has one window and thus one alignment: it is a labelled letter. From a few
-# known letters the alignments of short words follow, and from these the others.
+# The words constrain one another: a letter occurs in many words, at different places and next to different neighbours,
+# and only the correct labels of the windows suit all of them. But at first, all alignments of a long word are about
+# equally good. The blank occurs in every word and makes up about half of the targets, while each letter makes up few of
+# them. Averaged over the words, the blank is therefore the best answer for every window, and this is what the first
+# steps teach. From then on the best alignments are those with blanks nearly everywhere, whatever the windows show, and
+# the share of each letter is small and arbitrary. An image of one letter has one window and thus one alignment: it is a
+# labelled letter. Once a few letters are known, the alignments of short words follow, and from these the others.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: the same letters in many words, only consistent labellings last. ½ point: the blank is the most frequent
-# target of all words, and short words have few alignments (one letter: a single one).
+# ½ point: the same letters occur in many words, and only consistent labels survive. ½ point: the blank is the most
+# frequent target of all words, and short words have few alignments (one letter: a single one).
 # ### END MARK SCHEME
 
 # %% [markdown]
 # ## 8 Other fonts
 #
-# `CustomWordsDataset` draws every word with one of several fonts, here with two that look like handwriting; one of them
-# writes capitals. The network was trained on one font. What does it see?
+# `CustomWordsDataset` draws each word in one of several fonts. Here it uses two that look like handwriting; one of them
+# consists of capitals. The network was trained on another font. What does it read?
 
 # %%
 with once_written():
@@ -1198,7 +1215,7 @@ with once_written():
     display(plot_energies(energies_of(trained("CTC"), images[-1]), images[-1], "trained on the printed font"))
 
 # %% [markdown]
-# The same network after more training, on handwriting only:
+# The same network after further training, on handwriting only:
 
 # %%
 with once_written():
@@ -1214,17 +1231,17 @@ with once_written():
     display(plot_energies(energies_of(model, images[-1]), images[-1], "trained on handwriting"))
 
 # %% [markdown]
-# **8a** (1 point) Look at the energies of the handwritten word before and after. What is different, and is the network
-# that fails unsure of itself? What do you expect of the printed words now, and what would you train on if both should
-# be read? (Part 9 has the numbers.)
+# **8a** (1 point) Look at the energies of the handwritten word before and after this training. What is different? Is
+# the network uncertain when it is wrong? What do you expect for printed words now, and what would you train on if the
+# network had to read both? (The numbers are in part 9.)
 
 # %% [markdown] nbgrader={"grade_id": "answer-8a", "grade": true, "solution": true, "points": 1}
-# The network has learnt the shapes of one font and judges new shapes by these, a *domain shift*. Its energies in
-# windows of handwriting are as far apart as in print, often with a clear minimum at a wrong class: it is wrong and sure
-# of it, since nothing in training told it how windows look that are no letters of this font. After training on
-# handwriting the minimum follows the letters. Then print is read worse than before, because no word of the training
-# asked for it any more. Who wants both trains on a mixture of both; with many fonts in it, fonts that were not in it
-# are read better too.
+# The network has learned the shapes of one font and judges new shapes by these. This is a *domain shift*. Its energies
+# in windows of handwriting are as far apart as in print, often with a clear minimum at a wrong class: it is wrong but
+# certain, because nothing in its training showed it shapes other than letters of this font. After training on
+# handwriting, the minimum follows the letters. Print is now read worse than before, because no training word was
+# printed any more. To read both, train on a mixture of both; with many fonts in the mixture, unseen fonts are read
+# better, too.
 #
 # ### BEGIN MARK SCHEME
 # ½ point: domain shift, confident mistakes. ½ point: print gets worse (forgetting), train on a mixture.
@@ -1233,10 +1250,10 @@ with once_written():
 # %% [markdown]
 # ## 9 Reading
 #
-# To read a word that is not known, take the class of least energy in every window, merge equal neighbours, then drop
-# the blanks. The order matters: h e l `_` l o must keep both l, so the blank has to be there until the neighbours have
-# been merged. A letter that is seen in several windows is one letter, and *two* different letters may stand side by
-# side without a blank.
+# To read an unknown word, take the class of least energy in each window, merge equal neighbours, and then drop the
+# blanks. The order matters: from h e l `_` l o we have to get both l, so the blank must still be there when neighbours
+# are merged. A letter that appears in several neighbouring windows is one letter, and *two* different letters may be
+# next to each other without a blank.
 #
 # **9a** Write `indices_to_str`.
 
@@ -1245,11 +1262,11 @@ with once_written():
 def indices_to_str(indices):
     """The text of a sequence of window labels (a list or a tensor of ints): "hh_eel_l_oo_" is read as "hello".
 
-    Equal neighbours are one letter, then blanks are dropped. Without letters the text is empty.
+    Equal neighbours are one letter, then blanks are dropped. The text of labels without letters is empty.
     """
     ### BEGIN SOLUTION 9a
-    # TODO Merge equal neighbours, then drop BETWEEN, and join the letters with nothing between them.
-    # In this order: h e l _ l o keeps both l.
+    # TODO Merge equal neighbours, then drop BETWEEN, and join the letters without a separator.
+    # Keep this order, so that h e l _ l o keeps both l.
     merged = [label for label, _ in groupby(int(index) for index in indices)]
     return "".join(ascii_lowercase[label] for label in merged if label != BETWEEN)
     ### END SOLUTION
@@ -1270,18 +1287,18 @@ with once_written():
             print(f"    {name:8} {signs(labels):24} {indices_to_str(labels)}")
 
 # %% [markdown]
-# How many new words of one to eight letters are read without a mistake? All networks have seen words of at most three
+# How many new words of one to eight letters are read correctly? No network was trained on words of more than three
 # letters.
 
 
 # %%
 def word_accuracy(model, dataset):
-    """The share of words that are read without a mistake."""
+    """The fraction of words that are read correctly."""
     found, texts = window_labels(model, dataset)
     return sum(indices_to_str(labels) == text for labels, text in zip(found, texts, strict=True)) / len(texts)
 
 
-NAMES = ("letters", "Viterbi", "CTC", "Viterbi from nothing", "CTC from nothing", "handwriting")
+NAMES = ("letters", "Viterbi", "CTC", "Viterbi from scratch", "CTC from scratch", "handwriting")
 COUNT = sized(300, 40)
 
 with once_written():
@@ -1296,8 +1313,8 @@ with once_written():
     display(plot_lines(accuracies, "letters in the word", "words read"))
 
 # %% [markdown]
-# And other images, with words of three letters: without jitter, with noise, which was in no training, and in
-# handwriting. What would you change so that words with noise are read too?
+# Now words of three letters under other conditions: without jitter, with noise (which occurred in no training), and in
+# handwriting. What would you change so that words with noise are read, too?
 
 # %%
 with once_written():
@@ -1313,8 +1330,8 @@ with once_written():
 # %% [markdown]
 # ## Handing in
 #
-# Restart the kernel, run all cells once more, and save. `ebmcourse check` in a terminal repeats the public checks of
-# all exercises on the saved notebook. Hand in this notebook.
+# Restart the kernel, run all cells once more, and save the notebook. Then run `ebmcourse check` in a terminal: it
+# repeats the public checks of all exercises on the saved notebook. Hand in this notebook.
 #
 # ## References
 #

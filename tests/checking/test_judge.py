@@ -1,6 +1,9 @@
 """The judge runs all checks of a folder on one submission after the other, whatever a judgement does."""
 
+import time
+
 import pytest
+import torch
 
 from ebmcourse.checking.judge import BrokenChecks, Judge
 from ebmcourse.checking.observation import decode, encode
@@ -182,3 +185,82 @@ def test_ctrl_c_while_the_checks_are_loaded_is_no_complaint_about_them(folder, w
     (folder / "checks" / "test_work.py").write_text(pressed)
     with pytest.raises(KeyboardInterrupt):
         judge(folder)
+
+
+def test_a_judgement_that_accepts_anything_accepts_no_undefined_value(folder):
+    made = judge(folder)
+    undefined, _ = judged(made, lambda x: float("nan") * x)
+    assert undefined[2] == ("1c/that-gives-up", "failed", 0.0, "There are infinite or undefined (NaN) values.")
+    assert not made.internal_errors
+
+
+def test_a_judgement_that_stumbles_over_another_shape_is_no_internal_error(folder):
+    made = judge(folder)
+    for value, word in ((torch.zeros(0), "axis 0"), (torch.zeros(()), "a scalar instead of 1 axis")):
+        outcomes, _ = judged(made, lambda x, value=value: value)
+        assert outcomes[2][:2] == ("1c/that-gives-up", "failed") and word in outcomes[2][3]
+    assert not made.internal_errors
+
+
+def test_an_observation_that_is_far_too_large_is_flagged_and_not_judged(folder):
+    made = judge(folder)
+    calls = list(made.requests[0].calls)
+    observer = Observer(Process(lambda x: torch.zeros(7000)), {}, {}, messages=False, budget=100.0)
+    outcomes = [made.outcome("1c/that-gives-up", observer), made.outcome("1b/double-again", observer)]
+    assert [outcome.diagnosis for outcome in outcomes] == ["The value is much larger than expected."] * 2
+    assert [flag.partition(":")[0] for flag in observer.flags] == ["1c/that-gives-up", "1b/double-again"]
+    assert all(call.largest.total < 100_000 for call in calls)
+
+
+NUMBERS = """
+@probe
+def listed(student, numbers):
+    return {"numbers": [student.work.double(number) for number in numbers.tolist()], "text": "done"}
+
+
+@exercise("2a", points=1, hint="Twice.")
+def test_listed(run, numbers):
+    \"""Doubles each.\"""
+    got, want = run(listed, numbers)
+    for right in want["numbers"]:
+        assert any(abs(number - right) < 1e-6 for number in got["numbers"])
+"""
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"numbers": [1.0] * 2_000_000, "text": "done"},
+        {"numbers": [[[1.0] * 99] * 99] * 3, "text": "done"},
+        {"numbers": [1.0, 2.0, 3.0], "text": "x" * 3_000_000},
+        {"numbers": torch.zeros(7_000_000), "text": "done"},
+        {"numbers": [torch.zeros(0)] * 50_000, "text": "done"},
+        {f"{number}": number for number in range(200_000)},
+    ],
+)
+def test_judging_takes_a_bounded_time_whatever_is_sent(folder, forged):
+    """Encoding is the submission's work; reading and judging, all calls together, may take a second of the judge's."""
+    (folder / "checks" / "test_work.py").write_text(CHECKS + NUMBERS)
+    made = judge(folder)
+    requests, encoded = made.requests, {}
+
+    class Forger(Process):
+        def ask(self, frame, seconds):
+            request = decode(frame)
+            count, ticket = len(request["questions"]), b"0" * 16
+            if count not in encoded:
+                answers = [{"value": forged, "seconds": 0.0}] * count
+                encoded[count] = encode({"answers": answers, "ticket": ticket.decode()})
+            return encoded[count].replace(ticket, request["ticket"].encode(), 1)
+
+    def judged_in():
+        observer = Observer(Forger(None), {}, {}, messages=False, budget=1000.0)
+        begin = time.process_time()
+        observer.ask_ahead(requests)
+        outcomes = made.outcomes(observer)
+        return time.process_time() - begin, outcomes, observer
+
+    judged_in()  # makes the forged replies
+    used, outcomes, observer = judged_in()
+    assert used < 1
+    assert not any(outcome.passed for outcome in outcomes) and observer.flags and not made.internal_errors

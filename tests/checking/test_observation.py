@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load
 
-from ebmcourse.checking.observation import MAX_BYTES, MAX_TREE_BYTES, Opaque, decode, encode
+from ebmcourse.checking.observation import (
+    MAX_BYTES,
+    MAX_TREE_BYTES,
+    Opaque,
+    Size,
+    Ways,
+    copied,
+    decode,
+    encode,
+    encoded_size,
+    fits,
+)
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool]
 DTYPES += [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
@@ -99,6 +110,7 @@ class Torch(torch.Tensor):
         {1: "a key that is no text"},
         {"$tensor": "0"},
         {"$opaque": False},
+        {"$ways": {}},
         print,
         Anything,
     ],
@@ -120,6 +132,20 @@ def test_arrays_and_subclasses_become_plain_tensors():
         out = decode(encode(value))
         assert type(out) is torch.Tensor and not out.requires_grad
         assert np.array_equal(out.numpy(), np.asarray(value.detach() if isinstance(value, torch.Tensor) else value))
+
+
+def test_several_ways_come_out_as_such():
+    out = decode(encode({"seen": Ways(whole=None, isolated=torch.ones(2))}))
+    assert type(out) is dict and type(out["seen"]) is Ways and out["seen"]["whole"] is None
+    other = copied(out)
+    assert type(other["seen"]) is Ways and other["seen"]["isolated"] is not out["seen"]["isolated"]
+
+
+@given(trees)
+def test_an_observation_fits_its_own_size_and_no_smaller_one(tree):
+    size, data = encoded_size(tree), encode(tree)
+    assert fits(data, size)
+    assert not fits(data, Size(size.tree - 1, size.total)) and not fits(data, Size(size.tree, size.total - 1))
 
 
 def test_a_view_that_only_claims_to_be_negated_comes_out_negated():
@@ -169,7 +195,7 @@ entries = st.fixed_dictionaries(
     },
 )
 documents = st.recursive(
-    plain | st.integers() | st.sampled_from([{"$tensor": "0"}, {"$tensor": []}, {"$opaque": 1}]),
+    plain | st.integers() | st.sampled_from([{"$tensor": "0"}, {"$tensor": []}, {"$opaque": 1}, {"$ways": {"x": 1}}]),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
@@ -196,6 +222,8 @@ def test_forged_headers_raise_value_error_or_are_observations(text, entry, body)
         tree(str(2**63)),
         tree('{"$tensor": "missing"}'),
         tree('{"$tensor": ["0"]}'),
+        tree('{"$ways": [1]}'),
+        tree('{"$ways": null}'),
         tree("0", bytes(4), x={"dtype": "F8_E5M2", "shape": [4], "data_offsets": [0, 4]}),
         bytes(MAX_BYTES + 1),
         tree("[" + ",".join(["[]"] * (MAX_TREE_BYTES // 3)) + "]"),

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ebmcourse.checking import probe
-from ebmcourse.checking.observation import decode, encode
+from ebmcourse.checking import probe, require
+from ebmcourse.checking.observation import LARGEST, Size, decode, encode
 from ebmcourse.checking.observer import (
     LEAST_PATIENCE,
+    MAX_LINES,
+    NAMED_EXCEPTIONS,
     Call,
     Died,
     NoObservation,
@@ -25,10 +27,15 @@ def anything(student):
     return 1
 
 
+@probe
+def demanding(student):
+    require(student, "`path` returns three values: energy, points, table.")
+
+
 CALL = Call("1a/check", Path(__file__), "anything", (), 0, 8.0)
 
 
-class Room:
+class Process:
     """Says what it is told to say; `reply` may be bytes, an exception, or a function of the request."""
 
     def __init__(self, reply):
@@ -47,7 +54,7 @@ class Room:
 
 def observer(reply, **more):
     settings = {"files": {"work.py": "a\rb\x0cc\r\nraise ValueError(secret)\n"}, "problems": {}, "messages": False}
-    return Observer(Room(reply), **(settings | {"budget": 100.0} | more))
+    return Observer(Process(reply), **(settings | {"budget": 100.0} | more))
 
 
 def answer(**said):
@@ -258,6 +265,105 @@ def test_an_error_is_told_in_words_of_ours(change):
     reason = lost(observer(answer(error=ERROR | change))).reason
     assert "hidden" not in reason.lower() and "0.123" not in reason
     assert reason.startswith("Your program stopped with ")
+
+
+def test_only_usual_exceptions_are_named():
+    for name in ("UnicodeEncodeError", "KeyboardInterrupt", "Exception", "ValueErrors"):
+        assert "with an exception in work.py" in lost(observer(answer(error=ERROR | {"type": name}))).reason
+    for name in NAMED_EXCEPTIONS:
+        assert f"with {name} in work.py" in lost(observer(answer(error=ERROR | {"type": name}))).reason
+
+
+def test_a_program_of_too_many_lines_has_none_quoted():
+    """Otherwise the line in which a program stops could tell any amount about hidden inputs."""
+    for extra, quoted in ((0, True), (1, False)):
+        files = {"work.py": "x\n" * (MAX_LINES - 10), "more.py": "y\n" * (8 + extra)}
+        reason = lost(observer(answer(error=ERROR), files=files)).reason
+        assert ("`x`" in reason) is quoted
+
+
+def test_a_file_that_is_not_a_regular_file_of_the_submission_is_never_quoted():
+    error = ERROR | {"places": [["/etc/passwd", 1], ["../work.py", 3], ["passwd", 1]]}
+    assert lost(observer(answer(error=error))).reason == "Your program stopped with ValueError."
+
+
+def test_of_an_exercise_only_the_first_exception_is_described():
+    calls = [Call(f"{check}", Path(__file__), "anything", (), 0, 8.0) for check in ("1a/x", "1a/y", "1a/z", "1b/x")]
+    lines = iter([3, 1, 3, 1])
+    watching = observer(lambda request: answer(error=ERROR | {"places": [["work.py", next(lines)]]})(request))
+    reasons = []
+    for one in calls:
+        with pytest.raises(NoObservation) as found:
+            watching.observe(one)
+        reasons.append(found.value.reason)
+    assert "line 3" in reasons[0] and "line" not in reasons[1] and "another one" in reasons[1]
+    assert reasons[2] == reasons[0], "the same again tells nothing more"
+    assert "line 1" in reasons[3]
+
+
+def test_thousands_of_places_and_a_file_of_newlines_take_no_time():
+    error = ERROR | {"places": [["work.py", 4000]] * 900}
+    watching = observer(answer(error=error), files={"work.py": "\n" * 4000, "large.py": "\n" * 1_000_000})
+    begin = time.process_time()
+    for _ in range(100):
+        assert lost(watching).reason == "Your program stopped with ValueError."
+    assert time.process_time() - begin < 2
+
+
+@pytest.mark.parametrize("largest", [Size(tree=10**6, total=4096), Size(tree=4096, total=10**6)])
+def test_a_reply_that_is_far_too_large_is_refused_unread_and_costs_one_check(largest):
+    calls = [Call(f"1a/{number}", Path(__file__), "anything", (number,), 0, 8.0, largest) for number in range(3)]
+
+    def second_is_large(request):
+        return reply(
+            request, [{"value": "x" * (5000 if number == 1 else 1), "seconds": 0.0} for number in numbers(request)]
+        )
+
+    watching = observer(second_is_large)
+    watching.ask_ahead([Request(tuple(calls))])
+    assert watching.observe(calls[0]) == watching.observe(calls[2]) == "x"
+    watching = observer(lambda request: second_is_large(request) + bytes(8192))
+    watching.ask_ahead([Request((calls[1],))])
+    with pytest.raises(NoObservation):
+        watching.observe(calls[1])
+    assert "1a/1: the submission's process sent a reply that is far too large" in watching.flags
+
+
+def test_the_largest_reply_is_the_sum_over_the_calls_but_never_too_large_to_read():
+    one = Call("1a/x", Path(__file__), "anything", (), 0, 8.0, Size(10, 100))
+    assert Request((one, one)).largest_reply == Size(20, 200)
+    assert Request((one, CALL)).largest_reply == LARGEST
+
+
+def test_a_sentence_of_the_probe_is_passed_on_and_no_other():
+    demand = Call("1a/check", Path(__file__), "demanding", (), 0, 8.0)
+    right = "`path` returns three values: energy, points, table."
+    for message, passed_on in ((right, True), ("hidden", False), (right + " ", False), ([right], False), (None, False)):
+        watching = observer(answer(error=ERROR | {"kind": "refused", "message": message}))
+        with pytest.raises(NoObservation) as found:
+            watching.observe(demand)
+        assert (found.value.reason == right) is passed_on and "hidden" not in found.value.reason
+        assert found.value.status == ("failed" if passed_on else "error")
+
+
+def test_advice_belongs_to_the_error_and_not_to_the_text_of_the_line():
+    files = {"work.py": "x = y.detach().cpu().numpy()  # cuda\n"}
+    for kind, advice in (
+        ("error", None),
+        ("numpy", "carry gradients"),
+        ("gpu", "A GPU is not always there"),
+        ([], None),
+    ):
+        reason = lost(observer(answer(error=ERROR | {"kind": kind, "places": [["work.py", 1]]}), files=files)).reason
+        assert reason.endswith(".") and (advice in reason if advice else reason.endswith("`."))
+
+
+def test_an_exception_of_the_check_itself_is_not_called_the_program_s():
+    error = ERROR | {"places": [], "from_check": True}
+    told = lost(observer(answer(error=error))).reason
+    assert told.startswith("The check cannot use your code") and "what is returned" in told
+    told = lost(observer(answer(error=error | {"places": [["work.py", 3]]}))).reason
+    assert "line 3" in told and "look at the arguments" in told
 
 
 def test_lines_are_counted_as_python_counts_them():

@@ -1,3 +1,5 @@
+"""MNIST read from its archives, and damaged archives refused."""
+
 import gzip
 from pathlib import Path
 
@@ -52,7 +54,7 @@ def test_unknown_split_is_refused(root):
 
 def test_labels_of_another_length_are_refused(root):
     write_idx(root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz", np.zeros(4, np.uint8))
-    with pytest.raises(ValueError, match="do not go with"):
+    with pytest.raises(ValueError, match="do not match"):
         mnist(root, "test")
 
 

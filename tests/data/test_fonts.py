@@ -1,3 +1,5 @@
+"""The fonts: their origin and licence, and where they are found."""
+
 import hashlib
 import re
 
@@ -35,12 +37,12 @@ def test_fonts_stay_small_enough_for_a_wheel():
 
 def test_installed_wheel_uses_the_fonts_inside_the_package(tmp_path, monkeypatch):
     (tmp_path / "README.md").touch()
-    monkeypatch.setattr(fonts, "_BESIDE_THIS_FILE", tmp_path)
+    monkeypatch.setattr(fonts, "_IN_THE_WHEEL", tmp_path)
     assert fonts.fonts_dir() == tmp_path
 
 
 def test_missing_fonts_say_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(fonts, "_BESIDE_THIS_FILE", tmp_path / "nowhere")
+    monkeypatch.setattr(fonts, "_IN_THE_WHEEL", tmp_path / "nowhere")
     monkeypatch.setattr(fonts, "_IN_THE_CHECKOUT", tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="install the package"):
         fonts.fonts_dir()

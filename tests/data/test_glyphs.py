@@ -1,3 +1,5 @@
+"""The glyph set: its classes and outliers, its pictures, and its files."""
+
 import json
 from itertools import combinations
 from pathlib import Path
@@ -39,9 +41,6 @@ def tiny(tmp_path_factory, tiny_size):
     folder = tmp_path_factory.mktemp("glyphs")
     glyphs.generate(folder, "tiny", seed=3)
     return folder
-
-
-# ---- what is drawn
 
 
 def test_there_are_42_classes_apart_from_the_outliers():
@@ -97,7 +96,7 @@ def test_every_label_has_a_sort_that_is_not_the_missing_glyph_box():
 
 @pytest.mark.parametrize("face", fonts.EARLY_PRINT)
 def test_no_face_draws_two_labels_alike(face):
-    """The oracle is the rendered shape: what looks the same may not have two labels, nor be an outlier."""
+    """The oracle is the rendered shape: shapes that look the same must not have two labels."""
     labels = [
         label
         for label in glyphs.CLASSES + glyphs.OTHER_LETTERS + glyphs.OTHER_SIGNS
@@ -107,11 +106,8 @@ def test_no_face_draws_two_labels_alike(face):
     shapes = {label: press._place(press.sort(face, label), in_the_box, np.zeros(2)) for label in labels}
     for a, b in combinations(labels, 2):
         difference = np.abs(shapes[a] - shapes[b]).sum() / max(shapes[a].sum(), shapes[b].sum())
-        # 0 for the long s that one face draws as its s; 0.11 for the nearest true pair († and ‡, f and ſ)
+        # 0 for the long s that one face draws as its s; 0.11 for the most similar true pair († and ‡, f and ſ)
         assert difference > 0.05, f"{a} and {b} look alike"
-
-
-# ---- how it is printed
 
 
 def test_impression_is_dark_ink_on_light_paper(tiny):
@@ -122,13 +118,13 @@ def test_impression_is_dark_ink_on_light_paper(tiny):
         assert np.quantile(x.reshape(len(x), -1), 0.01, axis=1).max() < 150, "no picture is blank"
 
 
-def test_letter_fills_the_box_that_was_meant_for_it():
+def test_a_letter_fills_its_box():
     rng = np.random.default_rng(0)
     for face, letter in glyphs._sorts("m") + glyphs._sorts("l"):
         picture = press.impression(press.sort(face, letter), press.sort(face, "o"), rng)
         dark = np.argwhere(picture < 128)
         extent = np.ptp(dark, axis=0).max() + 1
-        # 48 pixels, scaled by 0.93 to 1.03, less what a thin impression loses or more by a speck or sliver
+        # 48 pixels, scaled by 0.93 to 1.03; thin impressions are smaller, specks and slivers add to it
         assert 36 <= extent <= press.SIDE
 
 
@@ -142,9 +138,6 @@ def test_same_stream_gives_the_same_impression_and_another_stream_another():
 def test_sort_without_ink_is_refused():
     with pytest.raises(ValueError, match="draws nothing"):
         press.sort(fonts.EARLY_PRINT[0], " ")
-
-
-# ---- the files
 
 
 def test_files_have_the_format_of_the_assignment(tiny):
@@ -199,7 +192,7 @@ def test_progress_counts_every_image(tmp_path):
     assert seen == [(i, sum(TINY)) for i in range(1, sum(TINY) + 1)]
 
 
-def test_interrupted_run_leaves_the_older_set_as_it_was(tmp_path):
+def test_an_interrupted_run_does_not_change_an_older_set(tmp_path):
     glyphs.generate(tmp_path, "tiny")
     before = content(tmp_path)
 
@@ -219,7 +212,7 @@ def test_unknown_size_names_the_known_ones(tmp_path):
 
 
 def test_negative_seed_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="must be 0 or more, not -1"):
         glyphs.generate(tmp_path / "out", "tiny", seed=-1)
 
 
@@ -232,7 +225,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_small_set_is_learnable_but_not_by_class_means(tmp_path):
-    """A label that did not go with its picture would bring class means down to chance, 1 in 42."""
+    """With labels that did not match their pictures, class means would be right by chance: 1 in 42."""
     glyphs.generate(tmp_path, "small")
     (x, y), (x_test, y_test) = (read(tmp_path, name) for name in ("train", "test"))
     means = np.stack([x[y == k].mean(axis=0).ravel() for k in range(42)])
@@ -240,9 +233,6 @@ def test_small_set_is_learnable_but_not_by_class_means(tmp_path):
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     accuracy = np.mean((x_test.reshape(len(x_test), -1) @ means.T).argmax(axis=1) == y_test)
     assert 0.6 < accuracy < 0.9  # 0.77 measured
-
-
-# ---- the contact sheet
 
 
 def test_contact_sheet_shows_every_class(tiny, tmp_path):

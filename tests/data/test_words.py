@@ -1,4 +1,4 @@
-"""The word images: drawn as Pillow draws, repeatable where asked, new at every pass, with true lengths."""
+"""The word images: drawn as by Pillow, repeatable with a seed, new at every pass, with true lengths."""
 
 import random
 import re
@@ -77,7 +77,7 @@ def test_jitter_moves_the_text_by_0_to_7_pixels_and_never_out_of_the_image():
     assert {next(x for x, place in enumerate(fits) if torch.equal(image, place)) for image in tight} == {0, 1, 2}
 
 
-def test_noise_inks_a_tenth_of_the_pixels_and_takes_no_ink_away():
+def test_noise_fills_a_tenth_of_the_pixels_and_removes_no_ink():
     words = SimpleWordsDataset(1, seed=0)
     clean = words.draw_text("a" * 50)
     noisy = words.draw_text("a" * 50, noise=True)
@@ -97,7 +97,7 @@ def test_a_seed_repeats_words_and_images_and_every_pass_is_new(kind):
     assert [text for _, text in other] != [text for _, text in passes[0]]
 
 
-def test_without_a_seed_torchs_generator_decides():
+def test_without_a_seed_words_depend_on_torchs_generator():
     def words():
         torch.manual_seed(3)
         return [text for _, text in SimpleWordsDataset(8, 5)]
@@ -106,7 +106,7 @@ def test_without_a_seed_torchs_generator_decides():
     assert [text for _, text in SimpleWordsDataset(8, 5)] != [text for _, text in SimpleWordsDataset(8, 5)]
 
 
-def test_workers_share_a_pass_without_giving_a_word_twice():
+def test_workers_divide_a_pass_without_repeating_a_word():
     words = SimpleWordsDataset(8, 101, seed=0)
     generator = torch.Generator().manual_seed(0)
     loader = DataLoader(words, 16, num_workers=2, collate_fn=collate_fn, generator=generator)
@@ -165,7 +165,7 @@ def test_one_letter_batches():
     images, letters = simple_collate_fn(list(SimpleWordsDataset(1, 6, jitter=True, seed=0)))
     assert images.shape == (6, 32, 18) and letters.shape == (6,)
     assert letters.tolist() == [ascii_lowercase.index(text) for _, text in SimpleWordsDataset(1, 6, seed=0)]
-    with pytest.raises(ValueError, match="one letter, and 'by' has more: use collate_fn"):
+    with pytest.raises(ValueError, match="one letter, but 'by' has more: use collate_fn"):
         simple_collate_fn(list(zip([torch.zeros(32, 36)] * 2, ["by", "a"], strict=True)))
 
 
@@ -182,19 +182,19 @@ def test_window_counts_are_those_of_a_convolution(width):
         (lambda folder: SimpleWordsDataset(0), "at least one letter and at most max_length, got 0..0"),
         (lambda folder: SimpleWordsDataset(2, min_length=3), "at most max_length, got 3..2"),
         (lambda folder: SimpleWordsDataset(2, len=-1), "give a len of 0 or more"),
-        (lambda folder: SimpleWordsDataset(2, seed=-1), "the seed must not be negative, and -1 is"),
-        (lambda folder: SimpleWordsDataset(2, font=folder / "none.ttf"), "there is no font"),
-        (lambda folder: SimpleWordsDataset(2, font=folder / "words.txt"), "is no font that can be read"),
+        (lambda folder: SimpleWordsDataset(2, seed=-1), "the seed must be 0 or more, not -1"),
+        (lambda folder: SimpleWordsDataset(2, font=folder / "none.ttf"), "there is no font file"),
+        (lambda folder: SimpleWordsDataset(2, font=folder / "words.txt"), "is not a readable font"),
         (lambda folder: SimpleWordsDataset(2).draw_text(""), "there is no text to draw"),
-        (lambda folder: SimpleWordsDataset(2).draw_text("caT"), "only the letters a-z can be drawn, and 'caT' holds"),
+        (lambda folder: SimpleWordsDataset(2).draw_text("caT"), "only the letters a-z can be drawn, but 'caT' has 'T'"),
         (lambda folder: CustomWordsDataset(2, custom_fonts_path=folder / "none"), "there is no font folder"),
-        (lambda folder: CustomWordsDataset(2, custom_fonts_path=folder), "holds no .ttf, .otf or .woff file"),
+        (lambda folder: CustomWordsDataset(2, custom_fonts_path=folder), "has no .ttf, .otf or .woff file"),
         (lambda folder: CustomWordsDataset(2, custom_fonts_path=[]), "the list of fonts is empty"),
         (lambda folder: collate_fn([(torch.zeros(32, 36), "é!")]), "only the letters a-z have a class"),
         (lambda folder: collate_fn([]), "the batch is empty"),
     ],
 )
-def test_mistakes_end_in_a_sentence(mistake, sentence, tmp_path):
-    (tmp_path / "words.txt").write_text("no font")
+def test_mistakes_raise_a_clear_error(mistake, sentence, tmp_path):
+    (tmp_path / "words.txt").write_text("not a font")
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(sentence)):
         mistake(tmp_path)

@@ -53,6 +53,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths}
 
 
+def test_a_folder_that_cannot_be_a_student_stops_nobody_else(tiny_course, submitted, tmp_path):
+    for student in ("s002", "s003", "s005"):
+        (submitted / student).rename(tmp_path / student)
+    (tmp_path / "s002").rename(submitted / "s002.timings")
+    graded = grade(tiny_course, "tiny", submitted, "--out", tmp_path / "out", "--seed", 3)
+    assert graded.exit_code == 1 and "cannot be ids: s002.timings." in graded.output
+    assert sorted(results(tmp_path / "out")) == ["s001", "s004"]
+
+
 def test_a_class_is_graded_alike_by_any_number_of_workers(tiny_course, submitted, tmp_path):
     one = grade(tiny_course, "tiny", submitted, "--out", tmp_path / "one", "--seed", 3)
     two = grade(tiny_course, "tiny", submitted, "--out", tmp_path / "two", "--seed", 3, "--workers", 2)

@@ -7,7 +7,7 @@ from ebmcourse import gtn
 
 
 def pairs(g1, g2):
-    """What composition must give: each pair of paths that agree on the string between, once."""
+    """The result of composition: each pair of paths that agree on the string between them, once."""
     return sorted(
         (a, d, round(w + x, 9)) for a, b, w in strings(g1) for c, d, x in strings(g2) if b == c
     )  # fmt: skip

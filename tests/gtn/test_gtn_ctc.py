@@ -1,4 +1,4 @@
-"""The loss of the course on this engine, against torch; and wrong answers, against a list of all strings."""
+"""The loss of the course on this engine, compared with torch; and wrong answers, with a list of all strings."""
 
 import itertools
 
@@ -16,7 +16,7 @@ BLANK = 0
 class AutomatonLoss(torch.autograd.Function):
     """Mean over the batch of -log P(word): the loss as the course writes it, call by call.
 
-    Emissions enter by their address, graphs are built in `parallel_for`, gradients leave as numpy arrays.
+    Emissions are given by their address, graphs are built in `parallel_for`, gradients are numpy arrays.
     """
 
     @staticmethod
@@ -81,7 +81,7 @@ def test_the_loss_of_the_course_is_torchs(frames, letters, as_tensor):
         reduction="none",
     ).mean()
     (their_grad,) = torch.autograd.grad(theirs, logits)
-    # Gradients and log-probabilities travel in float32: a few of its roundings.
+    # Gradients and log-probabilities are rounded to float32.
     torch.testing.assert_close(ours.double(), theirs, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(ours_grad, their_grad, rtol=1e-5, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""What a user gets wrong is answered by one sentence that says what to do."""
+"""Mistakes raise one sentence that says what to do."""
 
 import math
 
@@ -87,6 +87,10 @@ def two_nodes():
         (lambda g: gtn.Log(math.inf), r"Tropical\(\) and MinPlus\(\)"),
         (lambda g: gtn.scalar_graph(math.nan), "cannot hold NaN"),
         (lambda g: gtn.linear_graph(-1, 3), "M ≥ 0"),
+        (lambda g: gtn.linear_graph(1, 1, gtn.Device(gtn.CUDA)), r"always on the CPU: give gtn\.Device\(gtn\.CPU\)"),
+        (lambda g: gtn.scalar_graph(1.0, gtn.Device(gtn.CUDA, 1)), "always on the CPU"),
+        (lambda g: gtn.linear_graph(1, 1, g), "must be a gtn.Device .*, not a Graph"),
+        (lambda g: gtn.Device("cpu"), "gtn.CPU or gtn.CUDA, not 'cpu'"),
         (lambda g: gtn.backward(g, gtn.scalar_graph(1.0)), "grad has 1 arcs and the graph 2"),
         (lambda g: gtn.ctc_graph([1, 0], blank=0), r"contains the blank \(0\)"),
         (lambda g: gtn.most_offending_path(gtn.ctc_graph([]), []), "there is no wrong answer"),
@@ -98,10 +102,10 @@ def test_wrong_arguments(call, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         call(two_nodes())
-    assert not list(tmp_path.iterdir()), "nothing is written, and nothing that was there is lost"
+    assert not list(tmp_path.iterdir()), "nothing is written"
 
 
-def test_gradients_that_are_not_there():
+def test_gradients_that_do_not_exist():
     g = two_nodes()
     with pytest.raises(RuntimeError, match=r"no gradient yet: call gtn\.backward"):
         g.grad()
@@ -132,3 +136,15 @@ def test_freed_records():
         gtn.backward(g)
     with pytest.raises(ValueError, match="retain_graph=True"):
         g.weights_to_torch()
+
+
+def test_a_nan_at_an_address_forbids_its_arc():
+    """gtn's own STC criterion gives log(exp(-inf) - exp(-inf)), a NaN, for a class of probability 0."""
+    g = two_nodes()
+    weights = np.array([math.nan, 2.0], np.float32)
+    with pytest.warns(RuntimeWarning, match="weight for arc 0 is NaN: .* taken as -inf"):
+        g.set_weights(weights.ctypes.data)
+    assert g.weights_to_list() == [-math.inf, 2.0]
+    weights[1] = math.nan
+    with pytest.raises(ValueError, match="weight for arc 0 is NaN"):
+        g.set_weights(weights.ctypes.data)

@@ -68,6 +68,16 @@ def test_functions_take_lists_of_graphs():
         gtn.add(a, [b[0]] * 3)
 
 
+def test_graphs_are_made_on_the_device_of_gtns_applications():
+    cpu = gtn.Device(gtn.CPU)
+    assert gtn.equal(gtn.linear_graph(2, 3, cpu, False), gtn.linear_graph(2, 3))
+    for calc_grad in (True, False):
+        made = gtn.linear_graph(2, 3, cpu, calc_grad), gtn.scalar_graph(2.0, cpu, calc_grad)
+        made += gtn.linear_graph(2, 3, calc_grad), gtn.scalar_graph(2.0, calc_grad=calc_grad)
+        assert [g.calc_grad for g in made] == [calc_grad] * 4
+    assert gtn.Device(gtn.CUDA, 1) == gtn.Device(gtn.CUDA, 1) != gtn.Device(gtn.CUDA)
+
+
 def test_parallel_for_calls_in_order_and_lets_errors_through():
     seen = []
     gtn.parallel_for(seen.append, range(4))

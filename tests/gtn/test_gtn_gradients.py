@@ -33,7 +33,7 @@ def check(function, *inputs):
 
 
 def spread(g):
-    """`g` with weights among which no two paths tie, so that the best path has a gradient."""
+    """`g` with weights such that no two paths have the same weight, so that the best path has a gradient."""
     g.set_weights([math.sqrt(p) - 4 for p in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)[: g.num_arcs()]])
     return g
 
@@ -114,7 +114,7 @@ def test_gradients_add_up_until_zeroed():
     assert not g.is_grad_available()
 
 
-def test_a_graph_changed_after_its_use_keeps_the_gradient_of_then():
+def test_changing_weights_after_a_score_does_not_change_its_gradient():
     g = gtn.linear_graph(1, 2)
     score = gtn.forward_score(g)
     g.set_weights([5.0, -5.0])
@@ -142,9 +142,6 @@ def test_an_empty_composition_can_be_filled():
     g = gtn.compose(gtn.linear_graph(1, 2), gtn.linear_graph(2, 2))
     g.add_node(True, True)
     assert gtn.forward_score(g).item() == 0.0
-
-
-# ---- torch
 
 
 def test_torch_gradients_flow_through_composition_and_score():
@@ -178,7 +175,7 @@ def test_torch_sees_every_weight_of_a_graph():
     assert not g.is_grad_available()
 
 
-def test_torch_gets_nothing_from_graphs_without_gradients():
+def test_graphs_without_gradients_give_torch_none():
     g = gtn.linear_graph(2, 2, calc_grad=False)
     g.set_weights(torch.ones(2, 2, requires_grad=True))
     assert not gtn.forward_score(g).weights_to_torch().requires_grad

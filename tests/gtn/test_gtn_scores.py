@@ -73,7 +73,7 @@ def test_arcs_of_weight_minus_infinity_are_forbidden():
 
 
 @for_all(graphs())
-def test_a_cycle_that_no_accept_node_waits_for_does_not_matter(g):
+def test_a_cycle_that_leads_to_no_accept_node_does_not_matter(g):
     before = gtn.forward_score(g).item()
     start = rows(g)[0][0]
     dead = [g.add_node(), g.add_node()]

@@ -4,7 +4,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """The tensors here are tiny: a second thread only waits for the first."""
+    """The tensors are tiny: a second thread would only cost time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

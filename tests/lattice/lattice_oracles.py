@@ -1,4 +1,4 @@
-"""Slow, obvious answers: every path written out."""
+"""Slow and simple answers: a list of all paths."""
 
 from collections.abc import Callable
 from itertools import groupby, pairwise, product
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def for_all(*strategies: SearchStrategy) -> Callable:
-    """hypothesis.given with the same examples on every run, and without a clock: the first one compiles."""
+    """Run a test on the same examples in each run, without a deadline, because first calls compile."""
     return lambda test: settings(derandomize=True, deadline=None)(given(*strategies)(test))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ebmcourse.lattice import Trie, backend, ctc_align, ctc_loss, forward_score, lexicon_decode, viterbi
+from ebmcourse.lattice import Trie, backend, ctc_align, ctc_loss, free_energy, lexicon_decode, viterbi
 
 TARGETS = torch.tensor([[0, 1, 1, 2], [2, 0, 9, 9], [1, 1, 0, 9]])
 FRAMES, LETTERS = torch.tensor([9, 4, 6]), [4, 2, 3]
@@ -11,8 +11,11 @@ TRIE = Trie(["ab", "abba", "b", "cab", "cc"], "abc")
 
 CASES = {
     "viterbi": lambda e: viterbi(e, TARGETS, FRAMES, LETTERS, optional_last=True),
-    "forward_score": lambda e: forward_score(e, TARGETS, FRAMES, LETTERS, beta=2.0),
+    "free_energy": lambda e: free_energy(e, TARGETS, FRAMES, LETTERS, beta=2.0),
     "ctc_loss": lambda e: ctc_loss((-e).log_softmax(-1), TARGETS, FRAMES, LETTERS),
+    "zeroed ctc_loss": lambda e: ctc_loss(
+        (-e).log_softmax(-1), TARGETS, torch.tensor([9, 0, 3]), LETTERS, zero_infinity=True
+    ),
     "ctc_align": lambda e: ctc_align((-e).log_softmax(-1), TARGETS, FRAMES, LETTERS),
     "lexicon_decode": lambda e: lexicon_decode(e, TRIE, FRAMES),
 }
@@ -40,7 +43,7 @@ def test_results_and_gradients_are_the_same(name, dtype, monkeypatch):
     assert plain[0].dtype == compiled[0].dtype == dtype
 
 
-@pytest.mark.parametrize("name", ["viterbi", "forward_score", "ctc_loss", "ctc_align"])
+@pytest.mark.parametrize("name", ["viterbi", "free_energy", "ctc_loss", "ctc_align"])
 def test_errors_are_the_same(name, monkeypatch):
     monkeypatch.setattr(backend, "COMPILED_DEVICES", ())
     energies = torch.zeros(3, 9, 4)

@@ -48,6 +48,43 @@ def test_it_equals_torch_in_value_and_gradient(problem, reduction):
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
 
 
+@st.composite
+def problems_without_answer(draw):
+    """Items of which many have too few frames, or none, or a letter of probability 0 in the target."""
+    logits, targets, frames, counts, blank = draw(problems())
+    frames = torch.tensor([draw(st.integers(0, length)) for length in frames.tolist()])
+    for item, count in enumerate(counts.tolist()):
+        if count and draw(st.booleans()):  # elsewhere, torch's gradient is NaN with a class of probability 0
+            logits[item, :, targets[item, draw(st.integers(0, count - 1))]] = -torch.inf
+    return logits, targets, frames, counts, blank
+
+
+@for_all(problems_without_answer(), REDUCTIONS)
+def test_infinite_losses_are_zeroed_as_in_torch(problem, reduction):
+    logits, targets, frames, counts, blank = problem
+    logits.requires_grad_()
+    log_probs = logits.log_softmax(dim=-1)
+    ours = ctc_loss(log_probs, targets, frames, counts, blank, reduction, allow_empty=True, zero_infinity=True)
+    theirs = torch_ctc_loss(log_probs.transpose(0, 1), targets, frames, counts, blank, reduction, zero_infinity=True)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    gradients = [torch.autograd.grad(loss.sum(), logits, retain_graph=True)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
+
+
+def test_infinite_losses_have_no_second_derivative_either():
+    torch.manual_seed(3)
+    log_probs = torch.randn(3, 4, 3, dtype=torch.float64).log_softmax(-1).requires_grad_()
+    targets, frames = torch.tensor([[0, 1, 0], [1, 1, 1], [1, 0, 0]]), [4, 4, 0]
+
+    def loss(x):
+        return ctc_loss(x, targets, frames, reduction="sum", zero_infinity=True)
+
+    assert gradcheck(loss, log_probs)
+    assert gradgradcheck(loss, log_probs)
+    (gradient,) = torch.autograd.grad(loss(log_probs), log_probs)
+    assert gradient[0].any() and not gradient[1:].any()
+
+
 @pytest.mark.parametrize(("frames", "letters"), [(16, 3), (55, 5), (320, 40)])
 def test_it_equals_torch_at_the_sizes_of_the_course(frames, letters):
     torch.manual_seed(frames)
@@ -62,8 +99,8 @@ def test_it_equals_torch_at_the_sizes_of_the_course(frames, letters):
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
 
 
-def test_torch_leaves_the_probabilities_in_the_gradient_of_log_probs():
-    """What the docstring says of the difference when log_softmax is not part of the graph."""
+def test_torchs_gradient_of_log_probs_has_the_probabilities_added():
+    """The difference that the docstring of `ctc_loss` describes."""
     torch.manual_seed(0)
     log_probs = torch.randn(2, 9, 4, dtype=torch.float64).log_softmax(-1).requires_grad_()
     targets, lengths = torch.tensor([[0, 0, 1], [2, 1, 0]]), ([9, 9], [3, 3])

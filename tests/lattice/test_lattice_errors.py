@@ -1,4 +1,4 @@
-"""Mistakes are refused with a sentence that names the item and says what to do."""
+"""Mistakes raise a sentence that names the item and says what to do."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import numba
 import pytest
 import torch
 
-from ebmcourse.lattice import Trie, compiled, ctc_align, ctc_loss, forward_score, lexicon_decode, viterbi
+from ebmcourse.lattice import Trie, compiled, ctc_align, ctc_loss, free_energy, lexicon_decode, viterbi
 
 B, L, C = 2, 5, 4
 LOG_PROBS = torch.zeros(B, L, C).log_softmax(-1)
@@ -55,7 +55,7 @@ BAD_FRAMES = [
     ("floats", torch.tensor([5.0, 5.0]), "input_lengths must hold integers"),
     ("too few for the target", [5, 2], "item 1 has 2 frames, but its target needs at least 3"),
 ]
-ALIGNERS = pytest.mark.parametrize("function", [viterbi, forward_score])
+ALIGNERS = pytest.mark.parametrize("function", [viterbi, free_energy])
 CTC = pytest.mark.parametrize("function", [ctc_loss, ctc_align])
 
 
@@ -83,14 +83,14 @@ def test_energies_of_a_lexicon(bad, message):
         lexicon_decode(bad, Trie(["ab"], "abc"))
 
 
-@pytest.mark.parametrize("function", [viterbi, forward_score, ctc_loss, ctc_align])
+@pytest.mark.parametrize("function", [viterbi, free_energy, ctc_loss, ctc_align])
 @pytest.mark.parametrize(("targets", "lengths", "message"), [pytest.param(*row[1:], id=row[0]) for row in BAD_TARGETS])
 def test_targets(function, targets, lengths, message):
     with pytest.raises(ValueError, match=message):
         function(LOG_PROBS, targets, None, lengths)
 
 
-@pytest.mark.parametrize("function", [viterbi, forward_score, ctc_loss, ctc_align])
+@pytest.mark.parametrize("function", [viterbi, free_energy, ctc_loss, ctc_align])
 @cases(BAD_FRAMES)
 def test_input_lengths(function, bad, message):
     with pytest.raises(ValueError, match=message):
@@ -125,6 +125,20 @@ def test_energies_are_not_log_probabilities(function):
         function(changed(LOG_PROBS, (1, 0, 0), 2.0), TARGETS)
 
 
+@pytest.mark.parametrize(
+    ("log_probs", "lengths", "message"),
+    [
+        (changed(LOG_PROBS, (1, 0, 0), torch.nan), [5, 5], "item 1, frame 0: an energy is NaN"),
+        (changed(LOG_PROBS, (1, 0, 0), 2.0), [0, 5], "item 1: log_probs holds 2"),
+        (LOG_PROBS, [5, -1], "item 1: input_lengths is -1, but must lie within 0..5"),
+        (LOG_PROBS, [5, 6], "item 1: input_lengths is 6"),
+    ],
+)
+def test_zeroing_infinity_hides_nothing_else(log_probs, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        ctc_loss(log_probs, TARGETS, lengths, zero_infinity=True)
+
+
 def test_an_unknown_reduction_is_refused():
     with pytest.raises(ValueError, match='reduction must be "mean", "sum" or "none"'):
         ctc_loss(LOG_PROBS, TARGETS, reduction="average")
@@ -133,10 +147,10 @@ def test_an_unknown_reduction_is_refused():
 @pytest.mark.parametrize("beta", [0.0, -1.0, float("inf"), float("nan"), "cold"])
 def test_beta_must_be_positive_and_finite(beta):
     with pytest.raises(ValueError, match="beta must be a positive, finite number"):
-        forward_score(ENERGIES, TARGETS, beta=beta)
+        free_energy(ENERGIES, TARGETS, beta=beta)
 
 
-@pytest.mark.parametrize("function", [viterbi, forward_score, ctc_loss, ctc_align])
+@pytest.mark.parametrize("function", [viterbi, free_energy, ctc_loss, ctc_align])
 @pytest.mark.parametrize("classes", [[1], [0, 1, 2, 3]])
 def test_no_finite_path_is_an_error_and_not_infinity(function, classes):
     forbidding = changed(LOG_PROBS, (1, slice(None), classes), -torch.inf)
@@ -179,8 +193,8 @@ def test_importing_the_package_does_not_import_numba():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_without_a_place_for_its_cache_it_compiles_all_the_same(monkeypatch):
-    """A sandbox has no writable folder; numba refuses to cache there."""
+def test_the_loops_compile_without_a_cache_folder(monkeypatch):
+    """A sandbox has no writable folder, and numba then refuses to cache."""
     real = numba.njit
 
     def without_cache(cache=False, **options):

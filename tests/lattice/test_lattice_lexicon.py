@@ -20,7 +20,7 @@ def problems(draw):
     frames = [draw(st.integers(2 * shortest - 1, 10)) for _ in range(draw(st.integers(1, 3)))]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     energies = torch.randn(len(frames), 10, 4, generator=generator, dtype=torch.float64)
-    energies[..., 3] += draw(st.sampled_from([-1.0, 0.0, 3.0]))  # blanks may be cheap or dear
+    energies[..., 3] += draw(st.sampled_from([-1.0, 0.0, 3.0]))  # blanks of low or high energy
     if draw(st.booleans()):
         energies = energies.round()  # ties
     for item, length in enumerate(frames):

@@ -131,7 +131,7 @@ def test_padding_labels_are_those_that_cross_entropy_ignores():
     torch.testing.assert_close(mean, expected)
 
 
-def test_a_forbidden_class_is_walked_around():
+def test_a_path_avoids_a_forbidden_class():
     energies = torch.zeros(1, 4, 2)
     energies[0, 1, 0] = torch.inf
     assert viterbi(energies, torch.tensor([[0, 1]])).path.tolist() == [[0, 1, 1, 1]]

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from autograder.sandbox import Sandbox, Unavailable
-from autograder.sandbox.sandbox import SandboxProcess
+from autograder.sandbox.outside import Sandbox, SandboxProcess, Unavailable
 from autograder.sandbox.selftest import SMALL
 from ebmcourse.checking.observer import Call, Observer
 
@@ -24,12 +23,12 @@ def sandbox(needs_sandbox: None) -> Iterator[Sandbox]:
         pytest.skip(str(reason))
 
 
-class Inmate:
-    """A submission in the sandbox; `ask` runs a probe beside it, and raises `NoObservation` without one."""
+class Submission:
+    """A submission in the sandbox; `ask` runs a probe in its process, and raises `NoObservation` without one."""
 
     def __init__(self, sandbox: Sandbox, files: dict[str, str], budget: float) -> None:
-        self.room = SandboxProcess(sandbox, files)
-        self.observer = Observer(self.room, files, {}, messages=False, budget=budget)
+        self.process = SandboxProcess(sandbox, files)
+        self.observer = Observer(self.process, files, {}, messages=False, budget=budget)
 
     def ask(self, probe: Callable[..., Any], *inputs: Any, seconds: float = 30.0) -> Any:
         file = Path(inspect.getfile(probe))
@@ -41,15 +40,15 @@ class Inmate:
 
 
 @pytest.fixture
-def inmate(sandbox: Sandbox) -> Iterator[Callable[..., Inmate]]:
-    """``inmate(**texts)``: a submission of the files ``<name>.py`` with these texts."""
-    rooms: list[SandboxProcess] = []
+def submission(sandbox: Sandbox) -> Iterator[Callable[..., Submission]]:
+    """``submission(**texts)``: a submission of the files ``<name>.py`` with these texts."""
+    processes: list[SandboxProcess] = []
 
-    def move_in(*, budget: float = 300.0, **texts: str) -> Inmate:
-        made = Inmate(sandbox, {f"{name}.py": text for name, text in texts.items()}, budget)
-        rooms.append(made.room)
+    def submit(*, budget: float = 300.0, **texts: str) -> Submission:
+        made = Submission(sandbox, {f"{name}.py": text for name, text in texts.items()}, budget)
+        processes.append(made.process)
         return made
 
-    yield move_in
-    for room in rooms:
-        room.close()
+    yield submit
+    for process in processes:
+        process.close()

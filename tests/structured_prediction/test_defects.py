@@ -1,6 +1,7 @@
-"""What was wrong in the homework that the assignment comes from, one test for each defect: it must not come back.
+"""Defects of the public homework from which the assignment comes, with tests that they do not return.
 
-The program is that of the reference notebook. The oracles list all paths or all label strings, or are torch's own.
+The tests run on the program of the reference notebook. The oracles list all paths or all strings of labels, or are
+torch's own functions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ INFINITY = float("inf")
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[ModuleType]:
-    """The given cells and the solutions of the reference notebook, as one module."""
+    """The given cells and solutions of the reference notebook, as one module."""
     with laid_out(reference_program(load("structured_prediction"))) as folder:
         spec = importlib.util.spec_from_file_location("structured_prediction", folder / "structured_prediction.py")
         assert spec and spec.loader
@@ -46,7 +47,7 @@ def classes(word: str) -> list[int]:
 
 
 def valid_paths(windows: int, targets: int) -> list[list[int]]:
-    """All paths from the first to the last target that stay or advance by one, by choosing the steps that advance."""
+    """All paths from the first to the last target that stay or advance by one, from all choices of advancing steps."""
     steps = itertools.combinations(range(1, windows), targets - 1)
     return [[sum(step <= window for step in chosen) for window in range(windows)] for chosen in steps]
 
@@ -60,19 +61,19 @@ def read(labels: tuple[int, ...], blank: int) -> list[int]:
 
 
 class Recorder:
-    """The given cross-entropy, which writes down what it is asked."""
+    """The given cross-entropy, which records its arguments."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Tensor, Tensor]] = []
+        self.calls: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, energies: Tensor, labels: Tensor) -> Tensor:
-        self.asked.append((energies.detach(), labels))
+        self.calls.append((energies.detach(), labels))
         return nn.functional.cross_entropy(-energies, labels)
 
-    def means(self, calls: int) -> list[float]:
-        """The mean loss over the items of every `calls` calls."""
-        each = [nn.functional.cross_entropy(-energies, labels, reduction="none") for energies, labels in self.asked]
-        return [torch.cat(each[n : n + calls]).mean().item() for n in range(0, len(each), calls)]
+    def means(self, batches: int) -> list[float]:
+        """The mean loss over the items of each epoch, that is, of each `batches` calls."""
+        each = [nn.functional.cross_entropy(-energies, labels, reduction="none") for energies, labels in self.calls]
+        return [torch.cat(each[n : n + batches]).mean().item() for n in range(0, len(each), batches)]
 
 
 def loader_of(batches: list[list[str]]) -> list[Batch]:
@@ -83,18 +84,18 @@ def loader_of(batches: list[list[str]]) -> list[Batch]:
 def ebm_training(
     program: ModuleType, batches: list[list[str]], epochs: int = 1, rate: float = 0.0
 ) -> tuple[list[float], Recorder]:
-    """Train along the best paths: the losses, and what the criterion was asked."""
+    """Train along the best paths: the losses, and the calls of the criterion."""
     torch.manual_seed(0)
     model, criterion = program.SimpleNet(), Recorder()
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     return program.train_ebm_model(model, epochs, loader_of(batches), criterion, optimizer), criterion
 
 
-# 1: blanks around blanks make more than one of a probability
+# 1: with blanks around blanks, probabilities sum to more than 1
 
 
 def test_no_loss_is_negative(program, rng):
-    """p(target) sums over each label string once: for all targets together it is 1, and for each the oracle's."""
+    """Each string of labels counts once: p of each target is that of the oracle, and all p together are 1."""
     blank, frames = 2, 4
     log_probs = torch.randn(1, frames, 3, generator=rng).log_softmax(2)
     strings: dict[tuple[int, ...], list[Tensor]] = {}
@@ -109,8 +110,8 @@ def test_no_loss_is_negative(program, rng):
     assert total == pytest.approx(1, abs=1e-5)
 
 
-def test_eight_certain_windows_cost_nothing(program):
-    """Of the blanked target this was -log 6."""
+def test_the_loss_of_eight_certain_windows_is_zero(program):
+    """In the homework it was -log 6, because the target was blanked twice."""
     labels = [BETWEEN if sign == "_" else classes(sign)[0] for sign in "ccc_aa_t"]
     log_probs = torch.full((1, 8, 27), -1e4)
     log_probs[0, range(8), labels] = 0.0
@@ -118,19 +119,19 @@ def test_eight_certain_windows_cost_nothing(program):
 
 
 def test_training_with_ctc_gives_plain_letters(program):
-    asked = []
+    calls = []
 
     def criterion(log_probs: Tensor, targets: list[list[int]], lengths: Tensor) -> Tensor:
-        asked.append((targets, lengths.tolist()))
+        calls.append((targets, lengths.tolist()))
         return program.ctc_loss(log_probs, targets, lengths)
 
     model = program.SimpleNet()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     program.train_gtn_model(model, 1, loader_of([["cat", "a"]]), criterion, optimizer)
-    assert asked == [([classes("cat"), classes("a")], [10, 1])]
+    assert calls == [([classes("cat"), classes("a")], [10, 1])]
 
 
-# 2: the blank is no letter
+# 2: the blank is not a letter
 
 
 def test_the_blank_is_26_and_not_the_letter_a(program, rng):
@@ -149,12 +150,12 @@ def test_a_blank_in_a_target_is_refused(program):
         program.create_ctc_graph([0, 1], blank_idx=0)
 
 
-# 3: positions of labels
+# 3: the positions of labels
 
 
 @pytest.mark.parametrize("word", ["abc", "cab", "zaz", "aab", "aba"])
 def test_positions_are_right_for_letters_in_any_order(program, word, rng):
-    """Against all sequences of labels that read as the word."""
+    """Compare with all strings of labels that read as the word."""
     energies, target = torch.randn(1, 6, 27, generator=rng), classes(word)
     labels = sorted({*target, BETWEEN})
     reading = [chosen for chosen in itertools.product(labels, repeat=6) if read(chosen, BETWEEN) == target]
@@ -177,7 +178,7 @@ def test_the_free_energy_is_the_least_energy_and_not_its_place(program, rng):
     costs = energies_along(pm, valid_paths(6, 3))
     torch.testing.assert_close(energy, costs.min())
     torch.testing.assert_close(program.path_energy(pm, [j for _, j in points]), energy)
-    for beta in (1.0, 10.0, 100.0):  # it is the limit of the soft minima, from above
+    for beta in (1.0, 10.0, 100.0):  # it is the limit of the soft minima, which are at most as large
         soft = -(-beta * costs).logsumexp(0) / beta
         assert soft <= energy + 1e-4 and energy <= soft + math.log(len(costs)) / beta + 1e-4
 
@@ -193,7 +194,7 @@ def test_the_best_path_is_the_same_on_energies_and_on_cross_entropies(program, r
         torch.testing.assert_close(on_ce, on_pm + log_z[row].sum())
 
 
-# 5: tests that a transposed or a wrong answer passes
+# 5: tests that transposed or wrong answers pass
 
 
 @pytest.mark.parametrize(("windows", "targets"), [(L, T) for L in range(1, 8) for T in range(1, min(L, 5) + 1)])
@@ -235,10 +236,10 @@ def test_a_word_is_aligned_as_if_it_were_alone(program):
     words = ["cat", "i", "to", "banana"]
     _, together = ebm_training(program, [words])
     _, alone = ebm_training(program, [[word] for word in words])
-    [(energies, labels)] = together.asked
+    [(energies, labels)] = together.calls
     assert len(labels) == sum(window_counts(18 * len(word)) for word in words)
-    torch.testing.assert_close(energies, torch.cat([energies for energies, _ in alone.asked]))
-    assert labels.tolist() == torch.cat([labels for _, labels in alone.asked]).tolist()
+    torch.testing.assert_close(energies, torch.cat([energies for energies, _ in alone.calls]))
+    assert labels.tolist() == torch.cat([labels for _, labels in alone.calls]).tolist()
 
 
 def test_windows_of_the_padding_have_neither_loss_nor_gradient(program, rng):
@@ -261,8 +262,8 @@ def test_windows_of_the_padding_have_neither_loss_nor_gradient(program, rng):
 # 7: infinity, and too few windows
 
 
-def test_what_cannot_be_reached_is_infinite(program, rng):
-    pm = 1e12 * torch.randn(6, 4, generator=rng)  # larger than any number that somebody calls infinite
+def test_entries_that_cannot_be_reached_are_infinite(program, rng):
+    pm = 1e12 * torch.randn(6, 4, generator=rng)  # larger than any number that might be used as infinity
     energy, _, dp = program.find_path(pm)
     torch.testing.assert_close(energy, energies_along(pm, valid_paths(6, 4)).min())
     assert (dp[torch.arange(6)[:, None] < torch.arange(4)] == INFINITY).all()
@@ -278,7 +279,7 @@ def test_too_few_windows_are_refused_with_both_numbers(program):
         program.best_labels(torch.zeros(4, 11), torch.zeros(11, dtype=torch.long))
 
 
-# 8: blanks before the first letter and after the last one
+# 8: the blanks before the first letter and after the last letter
 
 
 @pytest.mark.parametrize("border", ["_ab_", "_ab", "ab_", "ab"])
@@ -293,7 +294,7 @@ def test_a_word_may_begin_and_end_with_or_without_a_blank(program, border):
 
 def test_one_letter_in_one_window_is_aligned(program):
     _, criterion = ebm_training(program, [["q"]])
-    [(energies, labels)] = criterion.asked
+    [(energies, labels)] = criterion.calls
     assert energies.shape == (1, 27) and labels.tolist() == classes("q")
 
 
@@ -316,9 +317,9 @@ def test_the_alphabet_is_not_clipped(program):
 # 10: where paths end
 
 
-def test_a_path_ends_at_the_last_target_however_dear(program):
+def test_a_path_ends_at_the_last_target_whatever_it_costs(program):
     pm = torch.ones(6, 3)
-    pm[:, 0], pm[:, 2] = 0.0, 50.0  # the least entry of the last row is the first
+    pm[:, 0], pm[:, 2] = 0.0, 50.0  # the smallest entry of the last row is the first
     energy, points, dp = program.find_path(pm)
     assert dp[-1].argmin() == 0
     assert points == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 1), (5, 2)] and energy == 51
@@ -327,7 +328,7 @@ def test_a_path_ends_at_the_last_target_however_dear(program):
 # 11: sums and means
 
 
-def test_losses_are_means_over_items_and_start_anew_in_every_epoch(program):
+def test_losses_are_means_over_items_and_reset_in_every_epoch(program):
     losses, criterion = ebm_training(program, [["cat", "to"], ["i"]], epochs=3, rate=0.1)
     assert losses == pytest.approx(criterion.means(2), rel=1e-5) and len(set(losses)) == 3
 
@@ -368,7 +369,7 @@ def test_reductions_are_those_of_torch(program, rng):
                 loss = ctc_loss(frames, letters, lengths, sizes, blank=BETWEEN, reduction=reduction)
             (loss * (upstream if reduction == "none" else 2.0)).sum().backward()
             assert x.grad is not None
-            # torch gives the gradient as if a log_softmax had come before: subtract what that one adds.
+            # torch's gradient assumes that log_probs come from a log_softmax: subtract the term that this adds.
             results.append((loss.detach(), x.grad - log_probs.exp() * x.grad.sum(2, keepdim=True)))
         torch.testing.assert_close(results[0][0], results[1][0])
         torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-4)

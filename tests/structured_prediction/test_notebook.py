@@ -1,4 +1,4 @@
-"""The reference notebook from top to bottom, with little training: that it runs, and what it shows."""
+"""The reference notebook, run from top to bottom with little training: that it works, and what it shows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from autograder.release.build import build
 from autograder.release.programs import solved
 from ebmcourse.checking.public import run_public_checks
 
-FIGURES = {  # by the text that stands above the cell which draws them
+FIGURES = {  # the number of figures, by the text above the cell that draws them
     "### Windows": 1,
-    "Before training the energies say nothing": 1,
+    "Before training, the energies mean nothing": 1,
     "The best path of the whole alphabet": 2,
     "What has changed?": 4,
     'The graphs of "cat"': 2,
@@ -31,7 +31,7 @@ FIGURES = {  # by the text that stands above the cell which draws them
 
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    """The solved notebook after it has run in the folder of its release; an error in a cell is an error here."""
+    """The solved notebook after it has run in the folder of its release; an error in a cell fails the test."""
     assignment = load("structured_prediction")
     folder = tmp_path_factory.mktemp("work") / assignment.name
     build(assignment, folder)
@@ -48,7 +48,7 @@ def streams(notebook: nbformat.NotebookNode, name: str) -> str:
 
 
 def drawn_below(notebook: nbformat.NotebookNode, words: str) -> int:
-    """How many pictures the cells show between the text with these words and the next text."""
+    """The number of pictures between the text cell with these words and the next text cell."""
     [start] = [n for n, cell in enumerate(notebook.cells) if cell.cell_type == "markdown" and words in cell.source]
     count = 0
     for cell in notebook.cells[start + 1 :]:
@@ -59,13 +59,13 @@ def drawn_below(notebook: nbformat.NotebookNode, words: str) -> int:
 
 
 @pytest.mark.slow
-def test_nothing_is_left_open_and_nothing_warns(notebook):
+def test_every_exercise_is_solved_and_there_are_no_warnings(notebook):
     assert "Not yet" not in streams(notebook, "stdout")
     assert streams(notebook, "stderr") == ""
 
 
 @pytest.mark.slow
-def test_tested_cells_give_all_points_of_their_public_checks(notebook):
+def test_tested_cells_return_all_points_of_their_public_checks(notebook):
     public: dict[str, float] = {}
     folder = Path(notebook.metadata.folder)
     (folder / "structured_prediction.ipynb").write_text(solved(load("structured_prediction")), "utf-8")
@@ -76,13 +76,13 @@ def test_tested_cells_give_all_points_of_their_public_checks(notebook):
 
 
 @pytest.mark.slow
-def test_every_step_is_shown(notebook):
+def test_all_figures_are_drawn(notebook):
     assert {words: drawn_below(notebook, words) for words in FIGURES} == FIGURES
 
 
 @pytest.mark.slow
-def test_numbers_that_are_known_beforehand(notebook):
-    """A string of 8 labels that reads as a word of 3 different letters is a choice of 6 among 11: 462."""
+def test_known_numbers_are_printed(notebook):
+    """Strings of 8 labels that read as a given word of 3 different letters: 11 choose 6 = 462."""
     text = streams(notebook, "stdout")
     assert "certain: 0.0000" in text and "read as cat: 462\n" in text
     ours, torchs = re.findall(r"ours (\S+), torch's (\S+)", text)[0]

@@ -1,4 +1,4 @@
-"""3.2: the energy function."""
+"""3.2: the network f = -E."""
 
 import numpy as np
 import torch
@@ -9,12 +9,12 @@ from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, 
 
 @inputs
 def images(rng):
-    """Bytes (B, 28, 28), see `textures`."""
+    """Random images, bytes (B, 28, 28); see `textures`."""
     return torch.from_numpy(rng.integers(0, 256, (6, 28, 28)).astype(np.uint8))
 
 
 def gratings(rng, classes):
-    """Bytes (B, 28, 28): waves of any length and phase under noise, the class of which is their direction."""
+    """Noisy waves of random length and phase, bytes (B, 28, 28). Their direction depends on the class."""
     y, x = np.mgrid[:28, :28]
     angle = (rng.uniform(0, np.pi) + np.pi / 5 * classes)[:, None, None]
     length, phase = rng.uniform(3, 5.5, angle.shape), rng.uniform(0, 2 * np.pi, angle.shape)
@@ -24,16 +24,21 @@ def gratings(rng, classes):
 
 
 @inputs
-def examination(rng):
-    """Labelled images of five classes to learn from, and unseen ones whose classes stay here."""
+def dataset(rng):
+    """Labelled training images of five classes, and test images. The probe does not get the classes of the latter."""
     classes = np.concatenate([np.arange(60) % 5, rng.permutation(np.arange(40) % 5)])
     images, classes = gratings(rng, classes), torch.from_numpy(classes)
-    return {"lesson": images[:60], "answers": classes[:60], "unseen": images[60:], "classes": classes[60:]}
+    return {
+        "train_images": images[:60],
+        "train_labels": classes[:60],
+        "test_images": images[60:],
+        "test_labels": classes[60:],
+    }
 
 
 @inputs
 def weights(rng):
-    """Weights for ShallowCNN(hidden_features=4, num_classes=5), by the names of the template."""
+    """Weights for ShallowCNN(hidden_features=4, num_classes=5), by their names in the template."""
     shapes = {0: (4, 1, 5, 5), 2: (8, 4, 3, 3), 4: (16, 8, 3, 3), 6: (16, 16, 3, 3), 8: (16, 16, 3, 3)}
     state = {}
     for number, shape in shapes.items():
@@ -57,7 +62,7 @@ def labels(rng):
 
 @probe
 def network(student, weights, classes=5):
-    """The student's network; with the given weights where it is built like the template's."""
+    """The student's network, and whether it has the layers of the template and therefore got the given weights."""
     torch.manual_seed(0)
     model = student.ex_model.ShallowCNN(hidden_features=4, num_classes=classes).eval()
     try:
@@ -69,21 +74,21 @@ def network(student, weights, classes=5):
 
 @probe
 def textures(numbers):
-    """Images for the network, (B, 1, 56, 56) in [-1, 1], from (B, 28, 28) bytes."""
+    """Images for the network, (B, 1, 56, 56) in [-1, 1], from bytes (B, 28, 28)."""
     return (numbers[:, None].float() / 127.5 - 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
 @probe
-def logits_of(student, weights, lesson, answers, unseen):
-    """The logits of unseen images: with the given weights or, in another network, once it has learned the lesson."""
-    images = textures(unseen)
+def logits_of(student, weights, train_images, train_labels, test_images):
+    """The logits of the test images: with the given weights or, for another network, after training it."""
+    images = textures(test_images)
     model, as_given = network(student, weights)
     if not as_given:
         model = student.ex_model.ShallowCNN(hidden_features=8, num_classes=5).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
         for _ in range(80):
-            batch = torch.randperm(len(lesson))[:25]
-            loss = F.cross_entropy(model.get_logits(textures(lesson[batch])), answers[batch])
+            batch = torch.randperm(len(train_images))[:25]
+            loss = F.cross_entropy(model.get_logits(textures(train_images[batch])), train_labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -93,23 +98,23 @@ def logits_of(student, weights, lesson, answers, unseen):
         return seen | {"first": model.get_logits(images[:1]), "as_given": as_given}
 
 
-def judge_other_network(got, want, classes):
-    """Judge the scores of a network that is built otherwise than the template's, which is allowed.
+def judge_other_network(got, want, labels):
+    """Judge the logits of a network with other layers than the template, which students may use.
 
-    Which numbers are right nobody knows. But it was trained on labelled images, through `get_logits`, and the classes
-    of the unseen ones have never left this process: only who can classify images can answer.
+    The right numbers are unknown. But the network was trained on labelled images with `get_logits`, and the classes of
+    the test images were never sent to the student's process. So only a network that works can classify these images.
     """
     logits = got["logits"]
     if logits.shape != want["logits"].shape or not logits.isfinite().all():
-        fail("The scores must be finite and have the shape (B, K).")
+        fail("The logits must be finite and have the shape (B, K).")
     if (logits.exp().sum(1) - 1).abs().max() < 1e-3:
-        fail("These are log-probabilities: leave the log_softmax out.")
+        fail("These are log-probabilities. Remove the log_softmax and return the logits.")
     if (logits.sum(1) - 1).abs().max() < 1e-3:
-        fail("These are probabilities: leave the softmax out.")
+        fail("These are probabilities. Remove the softmax and return the logits.")
     assert_close(got["turned"], logits.flip(0), atol=1e-4)
-    # Networks of four makes are right about 90 % or more; guessing gives 20 ± 6 %.
-    if (logits.argmax(1) == classes).float().mean() < 0.7:
-        fail("Trained on labelled images, the network does not tell new ones apart: is something missing or detached?")
+    # Four different networks classify at least 90 % correctly; guessing gives 20 ± 6 %.
+    if (logits.argmax(1) == labels).float().mean() < 0.7:
+        fail("The network does not learn to classify images. Check `get_logits` for missing layers and `detach`.")
 
 
 @exercise(
@@ -117,99 +122,119 @@ def judge_other_network(got, want, classes):
     points=1.5,
     public=True,
     seconds=30,
-    hint="`get_logits` returns one raw score per class, shape (B, K): no softmax.",
+    hint="Return one logit per class, shape (B, K), without a softmax.",
 )
-def test_logits_are_class_scores(run, weights, examination):
-    """`get_logits` returns the raw scores of all K classes for every image."""
-    given = [examination[name] for name in ("lesson", "answers", "unseen")]
+def test_logits_are_class_scores(run, weights, dataset):
+    """`get_logits` returns the logits of all K classes for each image."""
+    given = [dataset[name] for name in ("train_images", "train_labels", "test_images")]
     got, want = run(logits_of, weights, *given)
     if got["as_given"] is not True:
-        judge_other_network(got, want, examination["classes"])
+        judge_other_network(got, want, dataset["test_labels"])
         return
-    want, bias = want["logits"], weights["head.bias"]
+    turned, want, bias = want["turned"], want["logits"], weights["head.bias"]
     assert_close(
         got["logits"],
         want,
         atol=1e-4,
         mistakes=lambda: {
-            "These are probabilities: leave the softmax out, the energies need the raw scores.": want.softmax(1),
-            "These are log-probabilities: leave the log_softmax out.": want.log_softmax(1),
-            "This is log Σ exp over the classes; `get_logits` returns all K scores.": want.logsumexp(1),
-            "The features are summed over their 2×2 places; average them.": 4 * (want - bias) + bias,
+            "These are probabilities. Remove the softmax and return the logits.": want.softmax(1),
+            "These are log-probabilities. Remove the log_softmax and return the logits.": want.log_softmax(1),
+            "This is the logsumexp over the classes. Return the logits of all K classes.": want.logsumexp(1),
+            "The features are summed over the 2×2 positions. Average them instead.": 4 * (want - bias) + bias,
         },
     )
+    assert_close(got["turned"], turned, atol=1e-4)
 
 
 @probe
 def head_of(model, classes):
-    """The last layer: a network may be built otherwise than the template's, but it has one bias per class."""
+    """The last layer of a network: the last module that has one bias per class."""
     biases = ((module, getattr(module, "bias", None)) for module in model.modules())
     return [module for module, bias in biases if bias is not None and len(bias) == classes][-1]
 
 
 @probe
 def energy_of(student, weights, images, logits, labels, scale):
-    """f where the logits are given, and f of a whole network whose logits are `scale` times larger, beside these."""
+    """f for given logits, and f of the whole network with the weights of the last layer times `scale`.
+
+    The given logits are those of `get_logits` (isolated) or of the last layer (last_layer), because `forward` need not
+    call `get_logits`.
+    """
     arguments = () if labels is None else (labels,)
-    whole, _ = network(student, weights, logits.shape[1])
-    given, _ = network(student, weights, logits.shape[1])
-    given.get_logits = lambda x: logits[: len(x)].clone()
-    images = textures(images)
-    with torch.no_grad():
-        head_of(whole, logits.shape[1]).weight *= scale
-    return ways(
-        isolated=lambda: {"f": given(images, *arguments), "logits": logits},
-        whole=lambda: {"f": whole(images, *arguments), "logits": whole.get_logits(images)},
-    )
+    classes, images = logits.shape[1], textures(images)
+
+    def isolated():
+        model, _ = network(student, weights, classes)
+        model.get_logits = lambda x: logits[: len(x)].clone()
+        return {"f": model(images, *arguments)}
+
+    def last_layer():
+        model, _ = network(student, weights, classes)
+        given = logits.clone()
+        head_of(model, classes).register_forward_hook(
+            lambda module, args, out: (given if out.dim() == 2 else given[:, :, None, None]).expand_as(out)
+        )
+        return {"f": model(images, *arguments)}
+
+    def whole():
+        model, _ = network(student, weights, classes)
+        with torch.no_grad():
+            head_of(model, classes).weight *= scale
+        return {"f": model(images, *arguments)}
+
+    return ways(isolated=isolated, last_layer=last_layer, whole=whole)
 
 
-def judge_energy(got, want, formula, mistakes):
-    """`got` must be `formula` of its own logits, which the program cannot choose; `mistakes` are formulas too."""
-    logits = got["logits"]
-    if logits.shape != want["logits"].shape or not logits.isfinite().all() or logits.std(0).min() < 1e-6:
-        fail("`get_logits` must give scores of shape (B, K) that depend on the image before `forward` can be judged.")
+def judge_energy(got, want, logits, mistakes):
+    """`got["f"]` must be the reference's; `mistakes` maps diagnoses to wrong functions of the given logits."""
     if not got["f"].isfinite().all():
-        fail("exp overflows: use torch.logsumexp, or subtract the largest logit before the exponential.")
-    assert_close(got["f"], formula(logits), mistakes=lambda: {name: wrong(logits) for name, wrong in mistakes.items()})
+        fail("The exponential overflows for large logits. Use torch.logsumexp.")
+    # The tolerance is that of the logits in 3.2a.
+    wrong_values = {name: wrong(logits) for name, wrong in mistakes.items()}
+    assert_close(got["f"], want["f"], atol=1e-4, mistakes=wrong_values)
 
 
-@exercise("3.2b", points=1, public=True, hint="Without `y`: f = log Σ_y exp f(x)[y] over the class axis, shape (B,).")
+@exercise("3.2b", points=1, public=True, hint="Without `y`, return log Σ_y exp f(x)[y] over the classes, shape (B,).")
 def test_energy_without_a_class(run, weights, images, logits):
-    """Without a class, `forward` returns logsumexp of the logits, one number per image."""
+    """Without `y`, `forward` returns the logsumexp of the logits, one number per image."""
     mistakes = {
-        "This is Σ exp of the logits; the logarithm is missing.": lambda z: z.exp().sum(1),
-        "This is the logsumexp over the batch (axis 0); sum over the classes (axis 1).": lambda z: z.logsumexp(0),
-        "The sign is wrong: this is the energy E, and the network models f = -E.": lambda z: -z.logsumexp(1),
-        "This is the largest logit, not the logsumexp of all.": lambda z: z.amax(1),
-        "This is the sum of the logits; exponentiate before and take the logarithm after it.": lambda z: z.sum(1),
-        "This is the mean of the logits, not their logsumexp.": lambda z: z.mean(1),
-        "There is an axis of size 1 too many (keepdim): the shape must be (B,).": lambda z: z.logsumexp(
-            1, keepdim=True
-        ),
+        "The logarithm is missing: this is Σ exp of the logits.": lambda z: z.exp().sum(1),
+        "This is the logsumexp over the batch (axis 0). Sum over the classes (axis 1).": lambda z: z.logsumexp(0),
+        "The sign is wrong: this is the energy E. The network returns f = -E.": lambda z: -z.logsumexp(1),
+        "This is the largest logit. Compute the logsumexp of all logits.": lambda z: z.amax(1),
+        "This is the sum of the logits. Compute their logsumexp.": lambda z: z.sum(1),
+        "This is the mean of the logits. Compute their logsumexp.": lambda z: z.mean(1),
+        "The shape is (B, 1), not (B,). Do not use keepdim.": lambda z: z.logsumexp(1, keepdim=True),
     }
     got, want = run(energy_of, weights, images, logits, None, 1.0)
-    assert_either_way(got, want, lambda got, want: judge_energy(got, want, lambda z: z.logsumexp(1), mistakes))
+    assert_either_way(got, want, lambda got, want: judge_energy(got, want, logits, mistakes))
 
 
-@exercise("3.2b", points=1, public=True, hint="With `y`: the logit f(x)[y] of each image's own class, shape (B,).")
+@exercise("3.2b", points=1, public=True, hint="With `y`, return the logit f(x)[y] of each image's class, shape (B,).")
 def test_energy_of_a_class(run, weights, images, logits, labels):
-    """With a class, `forward` returns each image's own logit, one number per image."""
+    """With `y`, `forward` returns the logit of each image's own class, one number per image."""
 
     def own(z):
-        return z.gather(1, labels[:, None]).squeeze(1)
+        return z.gather(1, chosen[:, None]).squeeze(1)
 
     mistakes = {
-        "This is exp of the logit; the conditional energy is the logit itself.": lambda z: own(z).exp(),
-        "The shape is (B, 1): squeeze the axis that `gather` leaves, or later sums broadcast to (B, B).": (
+        "This is the exponential of the logit. f(x, y) is the logit itself.": lambda z: own(z).exp(),
+        "The shape is (B, 1), not (B,). Remove the second axis with squeeze(1), or sums broadcast to (B, B).": (
             lambda z: own(z)[:, None]
         ),
-        "The shape is (B, B): every image got the logits of all labels of the batch.": lambda z: z[:, labels],
-        "The sign is wrong: this is the energy E, and the network models f = -E.": lambda z: -own(z),
-        "This is log p(y|x); the conditional energy is the raw logit, without log_softmax.": (
-            lambda z: own(z.log_softmax(1))
+        "The shape is (B, B): these are the logits of all labels for each image. Use only its own label.": (
+            lambda z: z[:, chosen]
         ),
-        "The label is ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
-        "This is the largest logit; take the one of the label.": lambda z: z.amax(1),
+        "The sign is wrong: this is the energy E. The network returns f = -E.": lambda z: -own(z),
+        "This is log q(y|x). f(x, y) is the logit itself, without log_softmax.": lambda z: own(z.log_softmax(1)),
+        "The labels are ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
+        "This is the largest logit. Use the logit of the label.": lambda z: z.amax(1),
+        "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: own(
+            z
+        ).squeeze(),
     }
-    got, want = run(energy_of, weights, images, logits, labels, 1.0)
-    assert_either_way(got, want, lambda got, want: judge_energy(got, want, own, mistakes))
+    # All labels may be 0, and a batch may be a single image.
+    for count, chosen in ((6, labels), (6, 0 * labels), (1, labels[:1])):
+        given = logits[:count]
+        got, want = run(energy_of, weights, images[:count], given, chosen, 1.0)
+        assert_either_way(got, want, lambda got, want, given=given: judge_energy(got, want, given, mistakes))

@@ -11,11 +11,11 @@ from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
 ALPHA, LMBD = 0.3, 0.45
 STEPS, EPOCH, DECAY = 7, 2, 0.5
 LOGGED = ("val_contrastive_divergence", "val_MulticlassAveragePrecision")
-DETACHED = "The loss has the right value, but its gradient does not reach the network: is something detached?"
+DETACHED = "The loss is right, but its gradient is not. Check whether some values are detached from the network."
 
 
 def grey_images(rng, low, high, count=4):
-    """Images of one tone each: the stand-in network only looks at their brightness."""
+    """Constant images: the stand-in network depends only on the mean of an image."""
     levels = rng.uniform(low, high, (count, 1, 1, 1)) + np.zeros((count, 1, 24, 24))
     return torch.from_numpy(levels.astype(np.float32))
 
@@ -32,7 +32,7 @@ def chains(rng):
 
 @inputs
 def lines(rng):
-    """Rises and levels of three classes: brighter images, such as the chains, have the larger f."""
+    """Slopes and offsets of three classes. f is larger for brighter images, such as the chains."""
     levels = rng.permutation(np.array([0.5, 1.2, 1.9])) + rng.uniform(0, 0.3, 3)
     return torch.from_numpy(np.stack([rng.uniform(0.7, 1.6, 3), levels]).astype(np.float32))
 
@@ -64,7 +64,7 @@ def validation_labels(rng):
 
 @probe
 def px_loss(student, images, chains, labels, lines, conditional):
-    """The loss of log p(x), its derivative by the network's scale, and what the sampler was asked for."""
+    """The loss of log q(x), its derivative with respect to the network's scale, and the arguments of the sampler."""
     network, sampler = Lines(lines), GivenSampler(chains)
     model = jem(student, network, sampler, epoch=EPOCH, alpha=ALPHA, steps=STEPS, step_size_decay=DECAY)
     loss = model.px_step((images.clone(), labels), ccond_sample=conditional)
@@ -73,14 +73,14 @@ def px_loss(student, images, chains, labels, lines, conditional):
 
 
 def judge_asked(asked, labels):
-    """Whether the sampler was asked for these labels, with the steps of the hyperparameters."""
+    """Check the arguments of the sampler: these labels, and steps and step size from the hyperparameters."""
     if not all(asked.values()):
-        fail("The sampler is not used: the chains come from self.sampler.synthesize_samples(…).")
-    ignored = {"The sampler is not given the labels, so its chains have no class.": -torch.ones_like(labels)}
+        fail("The sampler is not used. Sample the chains with self.sampler.synthesize_samples(…).")
+    ignored = {"The labels are not passed to the sampler.": -torch.ones_like(labels)}
     assert_close(asked["labels"][0], labels, mistakes=ignored)
     if asked["steps"][0] != STEPS:
-        fail("The hyperparameter `steps` is ignored: pass steps=self.hparams.steps to the sampler.")
-    constant = {"The step size does not decay: pass step_size=self.step_size to the sampler.": 10.0}
+        fail("The hyperparameter `steps` is ignored. Pass steps=self.hparams.steps to the sampler.")
+    constant = {"The step size does not decay. Pass step_size=self.step_size to the sampler.": 10.0}
     assert_close(asked["step_sizes"][0], 10 * DECAY**EPOCH, mistakes=constant)
 
 
@@ -93,59 +93,63 @@ def judge_px(got, want, images, chains, labels, lines, conditional):
         free = [Lines(lines)(x).detach() for x in (images, chains)]
         classwise = [Lines(lines)(x, labels).detach() for x in (images, chains)]
         (data, fake), other = (classwise, free) if conditional else (free, classwise)
-        other_way = "The labels are ignored: with" if conditional else "The labels are used: without"
+        labels_wrong = (
+            "The labels are ignored. With `ccond_sample`, compute f(x, y) of data and chains."
+            if conditional
+            else "The labels are used. Without `ccond_sample`, compute f(x) of data and chains."
+        )
         gap, l2 = fake.mean() - data.mean(), data.square().mean() + fake.square().mean()
         return {
-            "The contrastive term has the wrong sign: this loss makes chains more likely and data less.": (
-                -gap + ALPHA * l2
+            "The sign of the contrastive term is wrong. It should be mean f(chains) - mean f(x).": -gap + ALPHA * l2,
+            "The sign of the loss is wrong.": -gap - ALPHA * l2,
+            "The L2 term is subtracted. Add it, because it is a penalty.": gap - ALPHA * l2,
+            "The whole loss is multiplied by α. Multiply only the L2 term by α.": ALPHA * (gap + l2),
+            "The contrastive term is multiplied by α. Multiply the L2 term by α instead.": ALPHA * gap + l2,
+            "The L2 term is missing, and the contrastive term is multiplied by α. Multiply the L2 term by α instead.": (
+                ALPHA * gap
             ),
-            "The sign of the whole loss is wrong.": -gap - ALPHA * l2,
-            "The L2 term is subtracted; it is a penalty, so add it.": gap - ALPHA * l2,
-            "α is the weight of the L2 term; here it weighs the contrastive term (too).": ALPHA * (gap + l2),
-            "α is the weight of the L2 term; here it weighs the contrastive term.": ALPHA * gap + l2,
-            "α is the weight of the L2 term, which is missing; here it weighs the contrastive term.": ALPHA * gap,
-            "The L2 term is missing: add α (mean f(x)² + mean f(chains)²).": gap,
-            "The contrastive term is missing: mean f(chains) - mean f(x).": ALPHA * l2,
-            "α is missing in front of the L2 term.": gap + l2,
-            "The L2 term lacks the chains.": gap + ALPHA * data.square().mean(),
-            "The L2 term lacks the data.": gap + ALPHA * fake.square().mean(),
-            "The L2 term is only half as large: it is the sum of the two means.": gap + ALPHA * l2 / 2,
-            "The L2 term is not squared.": gap + ALPHA * (data.mean() + fake.mean()),
-            "The L2 term is that of the difference; square both energies.": gap + ALPHA * (fake - data).square().mean(),
-            "The L2 term is that of the mean energies; square first, then take the mean.": (
+            "The L2 term is missing. Add α (mean f(x)² + mean f(chains)²).": gap,
+            "The contrastive term is missing. Add mean f(chains) - mean f(x).": ALPHA * l2,
+            "The L2 term is not multiplied by α.": gap + l2,
+            "The L2 term does not include the chains. Add mean f(chains)².": gap + ALPHA * data.square().mean(),
+            "The L2 term does not include the data. Add mean f(x)².": gap + ALPHA * fake.square().mean(),
+            "The L2 term is only half as large. It is the sum of two means, not their mean.": gap + ALPHA * l2 / 2,
+            "The values in the L2 term are not squared.": gap + ALPHA * (data.mean() + fake.mean()),
+            "The L2 term contains the square of a difference. Square f(x) and f(chains) separately.": (
+                gap + ALPHA * (fake - data).square().mean()
+            ),
+            "The L2 term contains the squares of the means. Square first, then compute the means.": (
                 gap + ALPHA * (data.mean().square() + fake.mean().square())
             ),
-            f"{other_way} ccond_sample, f is that of {'the class' if conditional else 'no class'}.": loss_of(*other),
-            "The contrastive term compares pixels; compare the energies of data and chains.": (
+            labels_wrong: loss_of(*other),
+            "The contrastive term is the difference of pixels. Use f of the chains and of the data.": (
                 chains.mean() - images.mean() + ALPHA * l2
             ),
-            "This is the sum over the batch; take the mean.": 4 * (gap + ALPHA * l2),
-            "This is one number per image; take the mean over the batch.": fake - data + ALPHA * l2,
+            "This is the sum over the batch. Compute the mean.": 4 * (gap + ALPHA * l2),
+            "This is one number per image. Compute the mean over the batch.": fake - data + ALPHA * l2,
         }
 
-    # Noise on the data, which is allowed, changes the loss by 0.0005 (standard deviation).
+    # A solution may add noise to the data, which changes the loss by 0.0005 (standard deviation).
     assert_close(got["loss"], want["loss"], rtol=0, atol=0.004, mistakes=mistakes)
     if difference_of_slopes(got, want) > 0.01:
         fail(DETACHED)
 
 
 def difference_of_slopes(got, want):
-    """How far the derivatives of the two losses lie apart."""
+    """The largest difference between the derivatives of the two losses."""
     return (got["slope"] - want["slope"]).abs().max().item() if got["slope"].shape == want["slope"].shape else np.inf
 
 
-@exercise(
-    "3.4a", points=2, public=True, hint="mean f(chains) - mean f(x) + α (mean f(x)² + mean f(chains)²), with f = -E."
-)
+@exercise("3.4a", points=2, public=True, hint="Return mean f(chains) - mean f(x) + α (mean f(x)² + mean f(chains)²).")
 def test_loss_of_the_images(run, images, chains, labels, lines):
-    """`px_step` returns contrastive divergence plus α times the L2 term of the energies."""
+    """`px_step` returns the contrastive divergence plus α times the L2 term."""
     got, want = run(px_loss, images, chains, labels, lines, False)
     judge_px(got, want, images, chains, labels, lines, False)
 
 
 @probe
 def pyx_loss(student, images, labels, lines):
-    """The classifier's loss and its derivative by the network's scale."""
+    """The loss of the classifier and its derivative with respect to the network's scale."""
     network = Lines(lines)
     model = jem(student, network, GivenSampler(images)).eval()
     loss = model.pyx_step((images.clone(), labels))
@@ -156,25 +160,29 @@ def pyx_loss(student, images, labels, lines):
     "3.4b",
     points=1.5,
     public=True,
-    hint="torch.nn.functional.cross_entropy of the logits and the labels, the mean over the batch.",
+    hint="Return torch.nn.functional.cross_entropy of the logits and the labels.",
 )
 def test_loss_of_the_classes(run, images, labels, lines):
-    """`pyx_step` returns the cross-entropy of the logits, the mean over the batch."""
+    """`pyx_step` returns the mean cross-entropy of the logits and the labels."""
     got, want = run(pyx_loss, images, labels, lines)
     logits = Lines(lines).get_logits(images).detach()
     assert_close(
         got["loss"],
         want["loss"],
         mistakes=lambda: {
-            "This is the sum over the batch; take the mean.": F.cross_entropy(logits, labels, reduction="sum"),
-            "cross_entropy takes logits: no softmax before it.": F.cross_entropy(logits.softmax(1), labels),
-            "The sign is wrong: the loss is -log p(y|x).": -F.cross_entropy(logits, labels),
-            "This is one number per image; take the mean.": F.cross_entropy(logits, labels, reduction="none"),
-            "This is minus the logit of the class; take the log_softmax of the logits first.": F.nll_loss(
-                logits, labels
+            "This is the sum over the batch. Compute the mean.": F.cross_entropy(logits, labels, reduction="sum"),
+            "The softmax is applied twice. Pass the logits to cross_entropy.": F.cross_entropy(
+                logits.softmax(1), labels
             ),
-            "This is minus the probability of the class; take its logarithm.": F.nll_loss(logits.softmax(1), labels),
-            "The softmax is taken over the batch, not over the classes.": F.nll_loss(logits.log_softmax(0), labels),
+            "The sign is wrong. The loss is -log q(y|x).": -F.cross_entropy(logits, labels),
+            "This is one number per image. Compute the mean.": F.cross_entropy(logits, labels, reduction="none"),
+            "This is the negative logit of the class. Apply log_softmax to the logits first.": (
+                F.nll_loss(logits, labels)
+            ),
+            "This is the negative probability of the class. Use its logarithm.": F.nll_loss(logits.softmax(1), labels),
+            "The softmax is computed over the batch. Compute it over the classes.": (
+                F.nll_loss(logits.log_softmax(0), labels)
+            ),
         },
     )
     if difference_of_slopes(got, want) > 1e-4:
@@ -183,7 +191,7 @@ def test_loss_of_the_classes(run, images, labels, lines):
 
 @probe
 def joint_loss(student, images, labels, lines, parts, conditional):
-    """The loss of a training step where px_step and pyx_step return given numbers."""
+    """The loss of a training step for given results of px_step and pyx_step."""
     model = jem(student, Lines(lines), GivenSampler(images), lmbd=LMBD, ccond_sample=conditional)
     numbers = parts.clone().requires_grad_()
     model.px_step = lambda batch, ccond_sample=True: numbers[2] if ccond_sample else numbers[1]
@@ -193,25 +201,23 @@ def joint_loss(student, images, labels, lines, parts, conditional):
     return {"loss": loss, "slope": slope_of(loss, numbers)}
 
 
-@exercise("3.4c", points=1, public=True, hint="-log p(y|x) plus lmbd times -log p(x): pyx_step + lmbd · px_step.")
+@exercise("3.4c", points=1, public=True, hint="Return pyx_step(batch) + lmbd · px_step(batch, …).")
 def test_joint_loss(run, images, labels, lines, parts):
-    """`training_step` returns the classifier's loss plus `lmbd` times the loss of log p(x)."""
+    """`training_step` returns the loss of log q(y|x) plus `lmbd` times the loss of log q(x)."""
     got, want = run(joint_loss, images, labels, lines, parts, False)
     pyx, px, other = parts
     assert_close(
         got["loss"],
         want["loss"],
         mistakes={
-            "`lmbd` is ignored: it weighs the loss of log p(x).": pyx + px,
-            "`lmbd` weighs the wrong loss: it belongs to px_step.": LMBD * pyx + px,
-            "`lmbd` weighs both losses: it belongs to px_step only.": LMBD * (pyx + px),
-            "The two weights add up to 1 here; the loss of the classifier has the weight 1.": (
-                (1 - LMBD) * pyx + LMBD * px
-            ),
-            "The loss of the classifier is missing.": LMBD * px,
-            "The loss of log p(x) is missing.": pyx,
-            "The losses are subtracted; add them.": pyx - LMBD * px,
-            "The hyperparameter `ccond_sample` is not passed on to `px_step`.": pyx + LMBD * other,
+            "`lmbd` is ignored. Multiply the result of `px_step` by it.": pyx + px,
+            "The wrong loss is multiplied by `lmbd`. Multiply the result of `px_step` by it.": LMBD * pyx + px,
+            "Both losses are multiplied by `lmbd`. Multiply only the result of `px_step` by it.": LMBD * (pyx + px),
+            "The loss of `pyx_step` is multiplied by 1 - lmbd. Its weight is 1.": (1 - LMBD) * pyx + LMBD * px,
+            "The loss of `pyx_step` is missing.": LMBD * px,
+            "The loss of `px_step` is missing.": pyx,
+            "The losses are subtracted. Add them.": pyx - LMBD * px,
+            "The hyperparameter `ccond_sample` is not passed to `px_step`.": pyx + LMBD * other,
         },
     )
     if difference_of_slopes(got, want) > 1e-4:
@@ -220,25 +226,25 @@ def test_joint_loss(run, images, labels, lines, parts):
 
 @probe
 def validation_logs(student, images, labels, lines, chains):
-    """What a validation step logs, and how often it drew chains."""
+    """What a validation step logs, and how often it sampled chains."""
     sampler = GivenSampler(chains)
     model = jem(student, Lines(lines), sampler).eval()
     with torch.no_grad():
         model.validation_step((images.clone(), labels), 0)
-        model.on_validation_epoch_end()  # some log there
+        model.on_validation_epoch_end()  # some solutions log here
     logged = {name: model.logged.get(name, torch.tensor(float("nan"))) for name in LOGGED}
     return {"logged": logged, "samplings": len(sampler.steps)}
 
 
-@exercise("3.4c", points=1, public=True, hint="self.log the two names of the sheet exactly as they are written there.")
+@exercise("3.4c", points=1, public=True, hint="Log both values with self.log, with exactly these names.")
 def test_validation_logs(run, validation_images, validation_labels, lines, validation_chains):
     """`validation_step` logs `val_contrastive_divergence` and `val_MulticlassAveragePrecision`."""
     got, want = run(validation_logs, validation_images, validation_labels, lines, validation_chains)
     for name in LOGGED:
         if got["logged"][name].isnan().all():
-            fail(f"Nothing is logged under the name `{name}`.")
-    if got["samplings"] == 0:
-        fail("The contrastive divergence compares data with something else than the sampler's chains.")
+            fail(f"No value with the name `{name}` is logged.")
+    if not 0 < got["samplings"] <= len(validation_images):  # at most one call for each image
+        fail("The contrastive divergence is not computed with chains of the sampler.")
     network = Lines(lines)
     data, fake = network(validation_images).detach(), network(validation_chains).detach()
     gap = fake.mean() - data.mean()
@@ -248,12 +254,13 @@ def test_validation_logs(run, validation_images, validation_labels, lines, valid
         rtol=0,
         atol=0.004,
         mistakes=lambda: {
-            "The contrastive divergence has the wrong sign: mean f(chains) - mean f(x).": -gap,
-            "This is the whole loss with its L2 term; the contrastive divergence is the difference of the means.": (
+            "The sign of the contrastive divergence is wrong. It is mean f(chains) - mean f(x).": -gap,
+            "The contrastive divergence contains the L2 term. It is only mean f(chains) - mean f(x).": (
                 gap + 0.1 * (data.square().mean() + fake.square().mean())
             ),
-            "The contrastive divergence compares pixels; compare the energies.": validation_chains.mean()
-            - validation_images.mean(),
+            "The contrastive divergence is the difference of pixels. Use f of the chains and of the data.": (
+                validation_chains.mean() - validation_images.mean()
+            ),
         },
     )
     logits = network.get_logits(validation_images).detach()
@@ -261,10 +268,10 @@ def test_validation_logs(run, validation_images, validation_labels, lines, valid
         got["logged"]["val_MulticlassAveragePrecision"],
         want["logged"]["val_MulticlassAveragePrecision"],
         mistakes=lambda: {
-            "This is the accuracy; log the average precision of the logits.": (
+            "This is the accuracy. Log the average precision of the logits.": (
                 (logits.argmax(1) == validation_labels).float().mean()
             ),
-            "The softmax is taken over the batch, not over the classes.": (
+            "The softmax is computed over the batch. Compute it over the classes, or use the logits.": (
                 multiclass_average_precision(logits.softmax(0), validation_labels, 3)
             ),
         },

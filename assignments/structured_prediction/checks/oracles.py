@@ -1,12 +1,14 @@
-"""What is right, by brute force: all paths are listed, and the energies are added up along each.
+"""The right answers by brute force: list all paths, and add up the energies along each.
 
-Only judgements use this, in a process without student code.
+Only judgements and inputs use this module, in a process without student code.
 """
 
 import re
 from functools import cache
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ebmcourse.checking import assert_close, fail
 from ebmcourse.checking.compare import difference
@@ -19,7 +21,7 @@ INFINITY = float("inf")
 def ways(frames, first, last, moves):
     """All sequences of states (P, frames) that start in `first`, end in `last` and follow `moves`.
 
-    moves: for every state, the states that the next frame may have.
+    moves: for each state, the states that may follow it
     """
     found = [(state,) for state in first]
     for _ in range(frames - 1):
@@ -28,7 +30,7 @@ def ways(frames, first, last, moves):
 
 
 def chain(states, steps=(0, 1)):
-    """Moves that advance by one of `steps`."""
+    """The moves that advance by one of `steps`."""
     return tuple(tuple(state + step for step in steps if 0 <= state + step < states) for state in range(states))
 
 
@@ -38,12 +40,12 @@ def alignments(frames, states, *, first=(0,), last=None, steps=(0, 1)):
 
 
 def sums(pm, paths):
-    """The energy of every path (P,) through pm (L, T), in float64."""
+    """The energy of each path (P,) through pm (L, T), in float64."""
     return pm.double()[torch.arange(len(pm)), paths].sum(1)
 
 
 def least(pm, paths):
-    """The least energy of all paths; infinite where there is none."""
+    """The least energy of all paths; infinite if there is none."""
     return sums(pm, paths).min() if len(paths) else torch.tensor(INFINITY)
 
 
@@ -53,7 +55,11 @@ def blanked(target, blank):
 
 
 def ctc_moves(target, *, skips="different", stays=True):
-    """Moves between the states of the blanked target; `skips` over blanks: between different letters, all, none."""
+    """The moves between the states of the blanked target.
+
+    skips: which blanks may be skipped, those between "different" letters, "all" or "none"
+    stays: whether a state may be repeated
+    """
     moves = []
     for state in range(2 * len(target) + 1):
         to = [state] if stays else []
@@ -80,10 +86,31 @@ def ctc_score(log_probs, target, blank, **rules):
     return sums(matrix, paths).logsumexp(0) if len(paths) else torch.tensor(-INFINITY).double()
 
 
-def descend(weights, batches, rate, epochs, loss_of, *, keep_gradients=False):
-    """The weights after plain gradient descent with one step per batch, and the loss before every step.
+def random_log_probs(rng, *shape):
+    """Random log-probabilities over the last axis, in float64."""
+    return torch.from_numpy(2 * rng.standard_normal(shape)).log_softmax(-1)
 
-    loss_of(weights, batch) is a number. Returns weights and losses (epochs, batches).
+
+def random_targets(rng):
+    """Plain letters of three words of different lengths; the second has a double letter."""
+    letters = rng.permutation(np.arange(1, 26)).tolist()
+    return [letters[:3], [*letters[3:6], letters[5]], letters[6:8]]
+
+
+def ctc_losses(log_probs, targets, lengths=None, blank=BETWEEN):
+    """-log p of each target (B,), by torch in float64."""
+    full = torch.full((len(log_probs),), log_probs.shape[1])
+    sizes = torch.tensor([len(row) for row in targets])
+    labels = torch.tensor([label for row in targets for label in row])
+    frames = log_probs.double().transpose(0, 1)
+    return F.ctc_loss(frames, labels, full if lengths is None else lengths, sizes, blank, reduction="none")
+
+
+def descend(weights, batches, rate, epochs, loss_of, *, keep_gradients=False):
+    """Plain gradient descent with one step per batch: the final weights, and the losses (epochs, batches).
+
+    loss_of: the loss as loss_of(weights, batch), before the step
+    keep_gradients: accumulate gradients over the steps, as without `zero_grad`
     """
     losses, sum_of_slopes = [], torch.zeros_like(weights)
     for _ in range(epochs):
@@ -98,9 +125,9 @@ def descend(weights, batches, rate, epochs, loss_of, *, keep_gradients=False):
 
 
 def per_batch(sums, counts, sizes, epochs):
-    """The mean losses (epochs, batches) of what a criterion was asked: sums and numbers of its losses at every call.
+    """The mean losses (epochs, batches) from the sums and numbers of losses of each call of a criterion.
 
-    A batch may take one call or several; it has `sizes` losses, and where calls do not fit into these, None returns.
+    A batch has `sizes` losses, in one call or several. Returns None if the calls do not add up to these sizes.
     """
     found, calls = [], iter(zip(sums, counts, strict=True))
     for size in list(sizes) * epochs:
@@ -115,15 +142,15 @@ def per_batch(sums, counts, sizes, epochs):
 
 
 def judge_mean_losses(got, losses, rights, sizes, what, mistakes=None):
-    """Fail unless `got` is one of the right means of losses (epochs, batches), over which each epoch's mean is taken.
+    """Fail unless `got` contains the mean of each epoch over its losses (epochs, batches).
 
-    rights: weights (batches,) of the batches in the mean; several where more than one is right, first the sheet's.
-    sizes: how many `what` a batch has.
+    rights: the accepted weights (batches,) of the batches in the mean, first those that the assignment asks for
+    sizes: the numbers of `what` in the batches
     """
     if got.numel() == 0:
-        fail("Nothing is returned, or an empty list: is a `return` missing?")
+        fail("Nothing or an empty list is returned: is a `return` missing?")
     if got.dim() == 0:
-        fail("A list with one number per epoch is expected, not one number.")
+        fail("A list with one number per epoch is expected, not a single number.")
     losses, sizes = losses.double(), torch.tensor(sizes).double()
     means = [(losses * torch.tensor(weights)).sum(1) / sum(weights) for weights in rights]
     for mean in means[1:]:
@@ -135,19 +162,23 @@ def judge_mean_losses(got, losses, rights, sizes, what, mistakes=None):
         got,
         mean,
         mistakes={
-            f"These are sums over the {what}: divide by their number.": (losses * sizes).sum(1),
-            "These are sums of the losses of all batches: divide.": losses.sum(1),
-            f"This is the mean over the batches, which are not equally large: weigh each by its {what}.": losses.mean(
-                1
+            f"These are sums over the {what}: divide them by the number of {what}.": (losses * sizes).sum(1),
+            "These are sums of the losses of the batches: return means.": losses.sum(1),
+            f"This is the mean over the batches, which differ in size: weight each by its number of {what}.": (
+                losses.mean(1)
             ),
-            f"Means are divided by the number of {what}: multiply the mean of a batch by its {what} first.": (
+            f"The means of the batches are divided by the number of {what}: multiply each by its {what} first.": (
                 losses.sum(1) / sizes.sum()
             ),
-            "The running loss is not reset: start it at zero in every epoch.": mean.cumsum(0),
-            "The running loss is not reset: start sum and number at zero in every epoch.": mean.cumsum(0) / numbers,
-            "The running loss is not reset: start it at zero in every epoch, and divide.": losses.sum(1).cumsum(0),
-            "This is the loss of the last batch of every epoch, not the mean of all.": losses[:, -1],
-            "This is the loss of the last epoch alone: return a list with one number per epoch.": mean[-1],
+            "The running loss is not reset: set it to zero at the start of each epoch.": mean.cumsum(0),
+            "The running loss is not reset: set sum and number to zero at the start of each epoch.": (
+                mean.cumsum(0) / numbers
+            ),
+            "The running loss is not reset: set it to zero at the start of each epoch, and divide it at the end.": (
+                losses.sum(1).cumsum(0)
+            ),
+            "This is the loss of the last batch of each epoch, not the mean over all batches.": losses[:, -1],
+            "This is the loss of the last epoch only: return a list with one number per epoch.": mean[-1],
             "These are the losses of all batches: return one number per epoch.": losses.flatten(),
             "An epoch is missing: return one number per epoch.": mean[:-1],
             **(mistakes or {}),
@@ -156,23 +187,26 @@ def judge_mean_losses(got, losses, rights, sizes, what, mistakes=None):
 
 
 def judge_refusal(got, numbers, forgotten, unnamed):
-    """Fail unless a ValueError was raised whose message names one of the numbers in each set of `numbers`."""
+    """Fail unless there was a ValueError whose message contains a number from each set in `numbers`.
+
+    forgotten, unnamed: the diagnoses if nothing was raised, and if the message lacks a number
+    """
     if got["type"] == "":
         fail(forgotten)
     if got["type"] != "ValueError":
-        fail("Another exception than a ValueError is raised, one that does not say what is wrong.")
+        fail("The exception is not a ValueError: raise one with a message that says what is wrong.")
     named = {int(digits) for digits in re.findall(r"\d{1,9}", got["message"])}
     if not all(named & choices for choices in numbers):
         fail(unnamed)
 
 
 def is_read(energies, text):
-    """Whether the labels of least energy in the windows (L, 27) collapse to the text."""
+    """Whether the classes of least energy in the windows (L, 27) read as the text."""
     labels = energies.argmin(1).unique_consecutive().tolist()
     return "".join(chr(97 + label) for label in labels if label != BETWEEN) == text
 
 
 def falls(losses):
-    """Whether the losses of a training (N,) are smaller in its last quarter than in its first, by a third."""
+    """Whether the mean of the last quarter of the losses (N,) is less than two thirds of that of the first."""
     quarter = max(1, len(losses) // 4)
     return bool(losses[-quarter:].mean() < 2 / 3 * losses[:quarter].mean())

@@ -1,8 +1,8 @@
-"""Stand-ins for what a check does not ask about, so that one mistake costs once.
+"""Stand-ins for the exercises that a check does not ask about, so that one mistake costs points only once.
 
-They run beside the student's code, so they hold no part of the reference: each returns given tensors, is one line of
-torch that the sheet states as a formula, or calls the course's library, which students have anyway. Each comes to a
-submission only with a question about a later exercise than its own.
+They run in the process of the student's code, so they contain no part of the reference: each returns given tensors, is
+one line of torch that the assignment states as a formula, or calls the course's library, which students have anyway.
+A stand-in is sent to a submission only with a check of a later exercise than the one it replaces.
 """
 
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from ebmcourse.data.words import BETWEEN
 @probe
 @contextmanager
 def replaced(module, **stand_ins):
-    """Put stand-ins in the place of the module's functions of these names, for a while."""
+    """Replace the module's functions of these names by stand-ins, inside a `with` block."""
     own = {name: vars(module)[name] for name in stand_ins if name in vars(module)}
     vars(module).update(stand_ins)
     try:
@@ -33,7 +33,7 @@ def replaced(module, **stand_ins):
 
 @probe
 def find_path(pm):
-    """Free energy, points and table of the best path, by the course's library; of the table only the last entry."""
+    """Free energy, points and table of the best path, by the course's library; only the last entry of dp is right."""
     found = lattice.viterbi(pm.detach()[None], torch.arange(pm.shape[1])[None])
     dp = torch.full_like(pm, float("inf"))
     dp[-1, -1] = found.energy[0]
@@ -42,7 +42,7 @@ def find_path(pm):
 
 @probe
 def path_energy(pm, path):
-    """The energy of a path that is known to be valid, given by positions or by points."""
+    """The energy of a valid path, given as positions or as points."""
     positions = torch.tensor([[int(j) for j in torch.as_tensor(point).flatten()][-1] for point in path])
     return pm.gather(1, positions[:, None]).sum()
 
@@ -65,7 +65,7 @@ def create_ctc_graph(target, blank_idx=BETWEEN):
 
 @probe
 class CrossEntropy:
-    """The criterion that the sheet gives, of -energies; writes down sum and number of the losses of each call."""
+    """The given criterion, the cross-entropy of -energies; records the sum and the number of losses of each call."""
 
     def __init__(self):
         self.sums, self.counts = [], []
@@ -79,9 +79,9 @@ class CrossEntropy:
 
 @probe
 class CTCCriterion:
-    """The CTC loss of torch with the arguments of the sheet's; writes down what it is asked and what it answers.
+    """The CTC loss of torch with the arguments of the given `ctc_loss`; records its arguments and results.
 
-    `sums` and `counts` are of the losses of the words, each divided by its number of letters.
+    sums, counts: for each call, the sum and number of the words' losses, each divided by its number of letters
     """
 
     def __init__(self):
@@ -104,10 +104,10 @@ class CTCCriterion:
 
 @probe
 class Reader(nn.Module):
-    """Energies (B, L, 27), linear in the mean brightness of `rows` × `columns` blocks of every 32 × 18 window.
+    """A model (B, 1, 32, W) -> (B, L, 27), linear in the mean brightness of rows × columns blocks of each window.
 
-    weights: (27, rows · columns + 1), the last column for a constant. Takes images (B, 1, 32, W), and writes down in
-    which mode it is asked.
+    weights: (27, rows · columns + 1), the last column is the constant
+    modes: for each call, whether the model was in training mode
     """
 
     def __init__(self, weights, rows=4, columns=3):
@@ -122,7 +122,7 @@ class Reader(nn.Module):
 
     def features(self, x):
         if x.dim() != 4 or x.shape[1] != 1:
-            raise ValueError("the model takes images of shape (B, 1, 32, W)")
+            raise ValueError("the model expects images of shape (B, 1, 32, W)")
         rows, columns = self.blocks
         windows = x[:, 0].unfold(2, 18, 4)  # (B, 32, L, 18)
         shape = (len(x), rows, 32 // rows, windows.shape[2], columns, 18 // columns)
@@ -132,7 +132,7 @@ class Reader(nn.Module):
 
 @probe
 def loader_of(samples, sizes, collate):
-    """A loader that gives the samples (image (32, W), text) in batches of these sizes, always in the same order."""
+    """A loader of the samples (image (32, W), text) in batches of these sizes, always in the same order."""
     numbers = iter(range(len(samples)))
     batches = [[next(numbers) for _ in range(size)] for size in sizes]
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate)
@@ -140,7 +140,7 @@ def loader_of(samples, sizes, collate):
 
 @probe
 def as_tensor(value):
-    """A number or a sequence of numbers as a tensor; whatever else as it is."""
+    """A number or a sequence of numbers as a tensor; anything else unchanged."""
     try:
         if isinstance(value, list | tuple):
             value = [float(item) for item in value]
@@ -151,13 +151,13 @@ def as_tensor(value):
 
 @probe
 def as_losses(value):
-    """The losses of a training as a tensor; an empty one where nothing was returned, which spoils nothing else."""
+    """The losses that a training returned, as a tensor; an empty one for None, so that the rest can be judged."""
     return torch.zeros(0) if value is None else as_tensor(value)
 
 
 @probe
 def refusal(call):
-    """The exception that `call` raises, as its type and its message; two empty texts where it raises none."""
+    """The type and the message of the exception that `call` raises; two empty strings if it raises none."""
     try:
         call()
     except NotImplementedError:

@@ -38,7 +38,7 @@ def mixed(rng):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """What training with plain gradient descent makes of the model, the losses, and what the criterion was asked."""
+    """The weights after plain gradient descent, the losses, and the calls of the criterion."""
     model, criterion = Reader(weights).eval(), CTCCriterion()
     loader = loader_of(list(zip(words["images"], words["texts"], strict=True)), sizes, collate_fn)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
@@ -55,7 +55,7 @@ def trained(student, weights, words, sizes, epochs):
 
 
 def batches_of(weights, words, sizes):
-    """For every batch the features (B, L, F) of the padded images, the lengths, and the letters."""
+    """For each batch: the features (B, L, F) of the padded images, the numbers of windows, and the letters."""
     batches, start = [], 0
     for size in sizes:
         images, texts = words["images"][start : start + size], words["texts"][start : start + size]
@@ -87,9 +87,9 @@ def judge_training(got, weights, words, sizes, epochs):
     letters = [[ord(letter) - 97 for letter in text] for text in words["texts"]] * epochs
     for target, row in zip(got["targets"], letters, strict=False):
         if target == [label for letter in row for label in (letter, BETWEEN)]:
-            fail("The targets are blanked: CTC puts the blanks in itself, give it plain letters.")
+            fail("The targets contain blanks: pass plain letters, CTC inserts the blanks itself.")
         if target[: len(row)] == row and set(target[len(row) :]) == {BETWEEN}:
-            fail("The targets carry their padding: cut each at its true length.")
+            fail("The targets contain padding: cut each at its true length.")
     batches = batches_of(weights, words, sizes)
 
     def after(loss, **rules):
@@ -98,27 +98,27 @@ def judge_training(got, weights, words, sizes, epochs):
     def mistakes():
         return {
             "The model has not changed: call `loss.backward()` and `optimizer.step()` for every batch.": weights,
-            "The gradients of all batches pile up: call `optimizer.zero_grad()` before every `backward()`.": after(
+            "Gradients accumulate over the batches: call `optimizer.zero_grad()` before each `backward()`.": after(
                 loss_of(), keep_gradients=True
             ),
-            "The log-probabilities are those of +energies: a low energy is likely, so negate them.": after(
+            "The log-probabilities are those of +energies: negate the energies, since low means likely.": after(
                 loss_of(sign=1)
             ),
-            "The losses are added up: take their mean.": after(loss_of(mean=False)),
-            "Windows of the padding count: give the criterion the `window_counts` of the widths.": after(
+            "The loss is the sum over the words: take the mean.": after(loss_of(mean=False)),
+            "Windows in the padding are included: pass the `window_counts` of the widths to the criterion.": after(
                 loss_of(padding=True)
             ),
-            "The steps go uphill: the loss must become smaller.": descend(weights, batches, -RATE, epochs, loss_of())[
-                0
-            ],
-            "Only one epoch is trained.": descend(weights, batches, RATE, 1, loss_of())[0],
+            "The steps increase the loss: it must decrease.": descend(weights, batches, -RATE, epochs, loss_of())[0],
+            "Only one epoch is trained: go through the loader `num_epochs` times.": descend(
+                weights, batches, RATE, 1, loss_of()
+            )[0],
         }
 
     right = after(loss_of())
     is_right = got["weights"].shape == right.shape and (got["weights"] - right).abs().max() < 1e-4
-    # log Σ exp of log-probabilities is 0.
+    # log Σ exp of the log-probabilities of a window is 0.
     if not is_right and got["excess"].numel() and not got["excess"].max() < 1e-3:
-        fail("The criterion gets numbers that are no log-probabilities: take the log_softmax of -energies.")
+        fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")
     # In float64 the reference's weights differ by less than 1e-6; mistakes change them by more than 0.01.
     assert_close(got["weights"], right, atol=1e-4, mistakes=mistakes)
 
@@ -131,6 +131,6 @@ def judge_training(got, weights, words, sizes, epochs):
     hint="Log-probabilities are log_softmax(-energies); the targets are plain letters.",
 )
 def test_one_step_for_every_batch(run, weights, alike):
-    """`train_gtn_model` makes one step per batch down the mean CTC loss."""
+    """`train_gtn_model` takes one optimizer step per batch on the mean CTC loss."""
     got, _ = run(trained, weights, alike, SIZES, 2)
     judge_training(got, weights, alike, SIZES, 2)

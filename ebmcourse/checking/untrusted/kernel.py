@@ -8,6 +8,7 @@ state again: its names, its random number generators, and the settings of torch.
 from __future__ import annotations
 
 import random
+import re
 import signal
 import sys
 import threading
@@ -48,7 +49,7 @@ class KernelProcess:
         with _unchanged(vars(self._main)), _Alarm(seconds) as alarm:
             for name in NOT_DEFINED:
                 vars(self._main).pop(name, None)
-            reply = answer(decode(frame), self._student, self._probes, lambda file: False)
+            reply = answer(decode(frame), self._student, self._probes, _is_cell)
         if alarm.rang == signal.SIGINT:
             raise KeyboardInterrupt
         if alarm.rang:
@@ -94,6 +95,11 @@ def _statements(cell: str, *, is_own: bool) -> list[Statement]:
         return list(parse(cell, is_own=is_own))
     except Exception:  # it did not run in the kernel either
         return []
+
+
+def _is_cell(file: str) -> bool:
+    """Whether a file of a traceback is a cell of the notebook."""
+    return re.search(r"ipykernel_\d+|<ipython-input", file) is not None
 
 
 class _Stopped(BaseException):

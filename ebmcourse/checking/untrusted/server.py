@@ -19,10 +19,11 @@ from typing import IO, Any
 
 from ebmcourse.checking.observation import MAX_BYTES, Encoder, copied, decode
 from ebmcourse.checking.untrusted.cells import NOT_DEFINED
-from ebmcourse.checking.untrusted.student import Missing, Student, reset_state
+from ebmcourse.checking.untrusted.student import Missing, Refused, Student, reset_state
 
 _LENGTH = struct.Struct("<Q")
 CAN_FORK = sys.platform == "linux"  # elsewhere, frameworks of the system do not survive a fork
+_PROBE = "<probe>"  # the name of the file that the source of a probe is compiled as
 _NEXT = 75  # exit status of a process that makes way for a fresh one
 
 
@@ -91,35 +92,47 @@ def answer(
 def _namespace(source: str, namespaces: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if source not in namespaces:
         namespaces[source] = {"__name__": "probes"}
-        exec(compile(source, "<probe>", "exec"), namespaces[source])
+        exec(compile(source, _PROBE, "exec"), namespaces[source])
     return namespaces[source]
 
 
 def describe(error: BaseException, is_own_file: Callable[[str], bool]) -> dict[str, Any]:
-    """What went wrong: kind, name of the builtin exception, message, missing file, places from outer to inner."""
+    """What went wrong: kind, name of the builtin exception, message, missing file, places from outer to inner.
+
+    `from_check` says that the check's own code raised the exception, or called what raised it.
+    """
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         lines.append((error.filename, error.lineno))
     places = [[Path(file).name, line or 0] for file, line in lines if is_own_file(file)]
     missing = f"{error.name}.py" if isinstance(error, ModuleNotFoundError) else ""
+    origin = next((file for file, _ in reversed(lines) if file == _PROBE or is_own_file(file)), "")
     return {
         "kind": _kind(error),
         "type": next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "builtins"),
         "message": str(error)[:500],
         "missing": str(error) if isinstance(error, Missing) else missing,
         "places": places[-16:],
+        "from_check": origin == _PROBE,
     }
 
 
 def _kind(error: BaseException) -> str:
-    if isinstance(error, NotImplementedError) and str(error).startswith("Exercise"):  # torch raises such errors too
+    message = str(error)
+    if isinstance(error, NotImplementedError) and message.startswith("Exercise"):  # torch raises such errors too
         return "todo"
     if isinstance(error, Missing):
         return "missing"
+    if isinstance(error, Refused):
+        return "refused"
     if isinstance(error, NameError) and error.name in NOT_DEFINED:
         return "undefined"
-    if isinstance(error, MemoryError) or re.search("allocate memory|out of memory|bad_alloc", str(error)):
+    if isinstance(error, MemoryError) or re.search("allocate memory|out of memory|bad_alloc", message):
         return "memory"
+    if re.search("CUDA|NVIDIA|not linked with support|on the same device", message):
+        return "gpu"
+    if "numpy() on Tensor that requires grad" in message:
+        return "numpy"
     return "error"
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ebmcourse.checking.observation import Ways
+
 
 class Missing(Exception):
     """A file of the assignment was not handed in."""
@@ -41,20 +43,36 @@ class Student:
         return module is not None and Path(getattr(module, "__file__", None) or "/").parent == self._folder
 
 
-def ways(**attempts: Callable[[], Any]) -> dict[str, Any]:
+class Refused(Exception):
+    """A probe or a stand-in cannot use what it is given; the message is the sentence that the student reads."""
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Fail the check with `sentence` unless the condition holds: for probes and stand-ins.
+
+    The sentence must be a plain string in the file of the probe. Nothing else reaches the student, because the process
+    of a submission could send any text.
+    """
+    if not condition:
+        raise Refused(sentence)
+
+
+def ways(**attempts: Callable[[], Any]) -> Ways:
     """Observe in several ways: way -> observation, or None where that way raised; raises if all ways raised.
 
-    For probes; see `ebmcourse.checking.assert_either_way` for the judgement.
+    For probes; see `ebmcourse.checking.assert_either_way` for the judgement. If all ways raised, a sentence of
+    `require` counts most, and the last exception otherwise.
     """
-    seen: dict[str, Any] = {}
-    error: Exception | None = None
+    seen = Ways()
+    errors: list[Exception] = []
     for way, attempt in attempts.items():
         try:
             seen[way] = attempt()
-        except Exception as found:
-            seen[way], error = None, found
-    if error is not None and not any(value is not None for value in seen.values()):
-        raise error
+        except Exception as error:
+            seen[way] = None
+            errors.append(error)
+    if errors and all(value is None for value in seen.values()):
+        raise next((error for error in errors if isinstance(error, Refused)), errors[-1])
     return seen
 
 

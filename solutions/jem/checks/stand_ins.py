@@ -1,8 +1,8 @@
-"""Stand-ins for what a check does not ask about, so that one mistake costs once.
+"""Stand-ins for code that a check is not about, so that a mistake in one exercise does not cost points in another.
 
-They run beside the student's code, so they hold no part of the reference: each returns given tensors, or has a formula
-that the check states. A program may be built otherwise than the template, so every observation that uses stand-ins
-for methods of the template is made both with them and without.
+They run in the student's process, so they contain no part of the reference solution: they return given tensors, or use
+a formula that is part of the exercise. A student's program need not have the methods of the template, so each
+observation with stand-ins for these methods is also made without them.
 """
 
 from collections import deque
@@ -18,12 +18,12 @@ from ebmcourse.checking import probe
 
 @probe
 def held(value, depth=0):
-    """How many numbers lie in the tensors and arrays that can be reached from `value`, networks left out."""
+    """The total size of all tensors and arrays that can be reached from `value`, except those of the network."""
     if isinstance(value, torch.Tensor):
         return value.numel()
     if isinstance(value, np.ndarray):
         return value.size
-    if depth > 5 or isinstance(value, nn.Module):
+    if depth > 5 or isinstance(value, Slope):
         return 0
     items = list(value.values()) if isinstance(value, dict) else []
     items += value if isinstance(value, list | tuple | set | deque) else []
@@ -33,7 +33,7 @@ def held(value, depth=0):
 
 @probe
 def slope_of(loss, parameter):
-    """The derivative of a loss; zero where the loss does not depend on the parameter."""
+    """The derivative of a loss with respect to a parameter; zero if the loss does not depend on it."""
     if not (isinstance(loss, torch.Tensor) and loss.requires_grad and loss.dim() == 0):
         return torch.zeros_like(parameter)
     (slope,) = torch.autograd.grad(loss, parameter, allow_unused=True)
@@ -42,16 +42,17 @@ def slope_of(loss, parameter):
 
 @probe
 class Slope(nn.Module):
-    """f(x, y) = w · Σ slope[y] · x with the gradient slope[y] everywhere; without y, the last slope counts.
+    """f(x, y) = w · Σ slopes[y] · x, whose gradient is slopes[y] for w = 1; f(x) uses the last slope.
 
-    slopes: (K + 1, C, H, W). Writes down what it is asked: the labels, whether gradients could be taken, and the mode.
+    slopes: (K + 1, C, H, W). It records the labels of each call, whether gradients were enabled, the mode, and
+    whether the parameter was frozen.
     """
 
     def __init__(self, slopes):
         super().__init__()
         self.register_buffer("slopes", slopes)
         self.w = nn.Parameter(torch.ones(()))
-        self.labels_seen, self.gradients_on, self.in_training = [], [], []
+        self.labels_seen, self.gradients_on, self.in_training, self.is_frozen = [], [], [], []
 
     def get_logits(self, x):
         return self.w * torch.einsum("bchw,kchw->bk", x, self.slopes[:-1])
@@ -60,15 +61,16 @@ class Slope(nn.Module):
         self.labels_seen.append(torch.full((len(x),), -1) if y is None else y.detach().clone())
         self.gradients_on.append(bool(x.requires_grad and torch.is_grad_enabled()))
         self.in_training.append(self.training)
+        self.is_frozen.append(not self.w.requires_grad)
         slopes = self.slopes[-1:].expand(len(x), -1, -1, -1) if y is None else self.slopes[y]
         return self.w * (slopes * x).flatten(1).sum(1)
 
 
 @probe
 class Lines(nn.Module):
-    """Logits w · (rise · brightness + level), a straight line per class in the mean brightness of the image.
+    """Logits w · (slope · mean(x) + offset), a linear function of the mean of the image for each class.
 
-    lines: (2, K), rises and levels. f is what the sheet makes of the logits.
+    lines: (2, K), the slopes and offsets. f is computed from the logits as in the exercise.
     """
 
     def __init__(self, lines):
@@ -86,7 +88,7 @@ class Lines(nn.Module):
 
 @probe
 class GivenSampler:
-    """Returns the given chains and writes down for which labels, how many steps and of which size it was asked."""
+    """Returns the given chains, and records the labels, steps and step size of each call."""
 
     def __init__(self, chains):
         self.chains = chains
@@ -103,7 +105,7 @@ class GivenSampler:
 
 @probe
 def isolate(sampler, start, *, keep=(), gradient=None):
-    """Put stand-ins in the place of the template's methods of `sampler`, except those named in `keep`."""
+    """Replace the methods of `sampler` that the template has by stand-ins, except those named in `keep`."""
     replacements = {
         "initial_chains": lambda *args, **kwargs: (start.clone(), None),
         "store": lambda *args, **kwargs: None,
@@ -119,7 +121,7 @@ def isolate(sampler, start, *, keep=(), gradient=None):
 
 @probe
 def jem(student, cnn=None, sampler=None, *, epoch=0, **options):
-    """The student's JEM with the given network and sampler in the place of its own, and what it logs in `.logged`."""
+    """The student's JEM with the given network and sampler instead of its own. `.logged` contains what it logs."""
     defaults = dict(num_classes=3, cbuffer_size=8, hidden_features=2)
     model = student.ex_main.JEM((1, 8, 8), 4, **(defaults | options))
     if epoch:

@@ -16,9 +16,9 @@ def labels(rng):
 
 @inputs
 def levels(rng):
-    """The brightness of every image of every step: all different, in no order, and not symmetric about 0.
+    """The value of each image after each step: all different, in random order, and not symmetric about 0.
 
-    None is near -1, 0 or 1, which figures have between their images.
+    None of them is near -1, 0 or 1, which figures may have between their images.
     """
     half = STEPS * COUNT // 2
     steps = np.concatenate([np.linspace(-0.9, -0.03, half), np.linspace(0.037, 0.889, half)])
@@ -28,16 +28,16 @@ def levels(rng):
 
 @inputs
 def slopes(rng):
-    """The gradient of every class's energy, and of the unconditional one, within the clamp of the sampler."""
+    """The gradients of f(x, y) for each class, and of f(x). They do not exceed the clamp."""
     signs = rng.choice([-1, 1], (4, 1, 8, 8))
     return torch.from_numpy((signs * rng.uniform(0.01, 0.025, signs.shape)).astype(np.float32))
 
 
 @probe
 class TracedSampler:
-    """Its chains tell where they started, for which class, and how many steps they made.
+    """A sampler without noise, whose chains show their start, their class and their number of steps.
 
-    They start at 0, or at 0.5 once there is a buffer, and follow the slope of their class without noise.
+    They start at 0, or at 0.5 if there is a buffer, and follow the slope of their class.
     """
 
     def __init__(self, model, img_shape, sample_size, num_classes, cbuffer_size=256):
@@ -56,7 +56,7 @@ class TracedSampler:
 
 @probe
 def generated(student, labels, slopes, conditional):
-    """The history that `generate_images` returns for a model whose sampler has been training."""
+    """The result of `generate_images` for a model whose sampler has chains in its buffer."""
     module, labels = student.ex_main, labels if conditional else None
 
     def attempt(sampler_class):
@@ -75,20 +75,20 @@ def generated(student, labels, slopes, conditional):
 
 
 def judge_generation(got, want, slopes):
-    """`slopes` (1 or count, C, H, W) is what the chains must follow, step by step, from near 0."""
+    """Check that the chains start near 0 and follow `slopes` (1 or count, C, H, W) in each step."""
     if got["chains"].shape != want["chains"].shape:
-        raise Mismatch("The history must have the shape (steps, count, C, H, W), one entry per step.")
+        raise Mismatch("The result must have the shape (steps, count, C, H, W).")
     number = torch.arange(1, 4)[:, None, None, None, None]
     path = 10 * number * slopes + torch.zeros_like(want["chains"])
-    # Steps and start leave 0.014 of noise; nine of these are allowed. One step further is 0.1 or more.
+    # The standard deviation of the noise is 0.014; the tolerance is nine times that. One more step is at least 0.1.
     assert_close(
         got["chains"],
         path,
         rtol=0,
         atol=0.13,
         mistakes={
-            "Generation goes on from the training buffer; new images start from Gaussian noise.": path + 0.5,
-            "The history runs backwards: the first entry is the chains after the first step.": path.flip(0),
+            "The chains continue chains of the training buffer. New images start from Gaussian noise.": path + 0.5,
+            "The order of the steps is reversed. The first entry is the images after the first step.": path.flip(0),
         },
     )
 
@@ -97,18 +97,18 @@ def judge_generation(got, want, slopes):
     "3.5a",
     points=1,
     public=True,
-    hint="Start a new sampler, whose buffer is empty, and return the chains after every step.",
+    hint="Create a new sampler, whose buffer is empty, and return the chains after each step.",
 )
 def test_generation_starts_from_noise(run, labels, slopes):
-    """New images grow from noise, not from the training buffer, and every step is returned."""
+    """Generated images start from noise, and the images after each step are returned."""
     got, want = run(generated, labels, slopes, False)
     assert_either_way(got, want, lambda got, want: judge_generation(got, want, slopes[-1:]))
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("3.5a", points=1, hint="Pass the labels on to the sampler.")
+@exercise("3.5a", points=1, hint="Pass the labels to the sampler.")
 def test_generation_of_given_classes(run, labels, slopes):
-    """With labels, every image is generated for its class."""
+    """With labels, each image is generated for its class."""
     got, want = run(generated, labels, slopes, True)
 
     def judge(got, want):
@@ -124,7 +124,7 @@ def test_generation_of_given_classes(run, labels, slopes):
 
 @probe
 def pixels(figure):
-    """All pixels of a figure's images: numbers (N,), of one channel, and places in the figure (N, 2), x and y."""
+    """All pixels of the images in a figure: values (N,) of one channel, and positions (N, 2) in the figure."""
     numbers, places = [np.zeros(0)], [np.zeros((0, 2))]
     for axes in figure.axes:
         for image in axes.get_images():
@@ -144,7 +144,7 @@ def pixels(figure):
 
 @probe
 def shown(student, levels, labels):
-    """What the two figures of some chains show, and where."""
+    """The pixels of the two figures for some chains."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
     student.ex_main.draw_generation(chains.clone(), rows=1, columns=3)  # without titles
     strip, sheet = student.ex_main.draw_generation(chains, labels.tolist(), rows=2, columns=5)
@@ -152,10 +152,10 @@ def shown(student, levels, labels):
 
 
 def tiles(figure, levels):
-    """Where a figure shows the image of which of `levels` (steps, count): (step, chain) -> middle and size of its tile.
+    """Find the images of `levels` (steps, count) in a figure: (step, chain) -> centre and size of the image.
 
-    An image of one tone is shown where at least 16 pixels have that tone: fewer are borders between pictures. The
-    figure may show the images as they are, as 0 … 1, as 0 … 255, or ink for paper: the scale that explains most.
+    An image is found if at least 16 pixels have its value; fewer may be borders between images. The figure may show
+    values in [-1, 1], [0, 1] or [0, 255], or inverted values; the range with which most images are found is used.
     """
     numbers, places = figure["numbers"].numpy(), figure["places"].double().numpy()
     order = np.argsort(levels.flatten().numpy())
@@ -171,7 +171,7 @@ def tiles(figure, levels):
             continue
         sums = [[np.bincount(nearest, axis**power, len(tones)) for axis in its.T] for power in (1, 2)]
         middles, squares = np.array(sums).swapaxes(1, 2) / np.maximum(counts, 1)[:, None]
-        sizes = np.sqrt(np.maximum(12 * (squares - middles**2), 0))  # of evenly spread places
+        sizes = np.sqrt(np.maximum(12 * (squares - middles**2), 0))  # the width of a uniform distribution
         best = {
             divmod(int(order[tone]), levels.shape[1]): (middles[tone], sizes[tone])
             for tone in np.flatnonzero(counts >= 16)
@@ -180,14 +180,14 @@ def tiles(figure, levels):
 
 
 def lie_apart(places):
-    """Whether no two of these tiles lie on each other."""
+    """Whether no two of these images overlap."""
     middles, sizes = (np.array(part) for part in zip(*places, strict=True))
     is_beside = np.abs(middles[:, None] - middles) > 0.4 * (sizes[:, None] + sizes)
     return bool((is_beside.any(2) | np.eye(len(middles), dtype=bool)).all())
 
 
 def runs_on(places):
-    """Whether at least three tiles follow each other as text does, in rows from the left or columns from the top."""
+    """Whether there are at least three images in reading order: in rows from the left, or in columns from the top."""
     middles, sizes = (np.array(part) for part in zip(*places, strict=True))
     cells = np.round((middles - middles[0]) / sizes.mean(0) * [1, -1]).tolist()  # y grows upwards
     return len(cells) >= 3 and any(sorted(cells, key=lambda cell: cell[::way]) == cells for way in (1, -1))
@@ -198,22 +198,25 @@ def runs_on(places):
     points=1,
     public=True,
     seconds=20,
-    hint="One figure with some chains at several steps, one with all images after the last step.",
+    hint="The first figure shows some chains at several steps, the second one all images after the last step.",
 )
 def test_pictures_of_the_generation(run, levels, labels):
-    """One figure shows chains from first to last step, the other all finished images."""
+    """One figure shows chains from the first to the last step, the other one all generated images."""
     got, _ = run(shown, levels, labels)
+    places = torch.cat([got["strip"]["places"], got["sheet"]["places"]])
+    if ((places < -0.5) | (places > 1.5)).any():  # fractions of the figure
+        fail("Images lie outside the figure.")
     strip, sheet = tiles(got["strip"], levels), tiles(got["sheet"], levels)
     last = [(STEPS - 1, chain) for chain in range(COUNT)]
     if not sheet.keys() >= set(last):
-        fail("The sheet does not show all images after the last step.")
+        fail("The second figure does not show all images after the last step.")
     if len({step for step, _ in strip}) < 3:
-        fail("The strip does not show chains at several steps.")
+        fail("The first figure does not show chains at several steps.")
     if strip.keys().isdisjoint(last):
-        fail("The strip does not reach the last step.")
+        fail("The first figure does not show the last step.")
     if not lie_apart([sheet[tile] for tile in last]) or not lie_apart(strip.values()):
-        fail("The images of a figure lie on each other.")
+        fail("Images overlap in a figure.")
     if not any(
         runs_on([strip[tile] for tile in sorted(strip) if tile[1] == chain]) for _, chain in strip.keys() & last
     ):
-        fail("The steps of a chain do not follow each other in the strip.")
+        fail("In the first figure, the steps of a chain are not in order.")

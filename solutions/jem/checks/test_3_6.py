@@ -1,8 +1,9 @@
-"""3.6: out-of-distribution detection. A score is larger for outliers, and OOD is the positive class."""
+"""3.6: detection of out-of-distribution images. A score is larger for outliers, and OOD is the positive class."""
 
 import numpy as np
+import pytest
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 from torch import nn
 
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
@@ -29,18 +30,35 @@ def norms(rng):
 
 
 @inputs
-def scores_id(rng):
-    return torch.from_numpy(rng.normal(0.0, 1.0, 240).astype(np.float32))
+def scores(rng):
+    """Scores of both groups, whose location, scale and separation depend on the seed.
+
+    They are as large as energies are, so a sigmoid makes many of them equal.
+    """
+    location, scale, separation = rng.uniform(20, 40), rng.uniform(0.5, 2), rng.uniform(0.5, 2)
+    groups = {"id": rng.normal(0.0, 1.0, 240), "ood": rng.normal(separation, 1.5, 250)}
+    return {name: torch.from_numpy((location + scale * group).astype(np.float32)) for name, group in groups.items()}
 
 
-@inputs
-def scores_ood(rng):
-    return torch.from_numpy(rng.normal(1.4, 1.5, 250).astype(np.float32))
+@pytest.fixture
+def pairs(scores):
+    """The scores of both groups, and the same scores after rounding, so that many of them are equal."""
+    return [(scores["id"], scores["ood"]), (scores["id"].round(), scores["ood"].round())]
+
+
+@pytest.fixture
+def scores_id(scores):
+    return scores["id"]
+
+
+@pytest.fixture
+def scores_ood(scores):
+    return scores["ood"]
 
 
 @probe
 class Bowls(nn.Module):
-    """Logits -½ ‖x - centre‖² / 4, one bowl per class, with f as the sheet defines it."""
+    """Logits -‖x - centre‖² / 8, a paraboloid for each class. f is computed from them as in the exercise."""
 
     def __init__(self, centres):
         super().__init__()
@@ -60,7 +78,7 @@ class Bowls(nn.Module):
 def norm_of_gradient(student, images, centres, labels):
     model = Bowls(centres)
     try:
-        with torch.no_grad():  # scores are taken inside no_grad as often as outside
+        with torch.no_grad():  # as scores are often computed
             norms = student.ex_ood.grad_norm(model, images.clone(), labels)
     except RuntimeError:
         if not model.gradients_off:
@@ -74,37 +92,37 @@ def norm_of_gradient(student, images, centres, labels):
     "3.6a",
     points=1,
     public=True,
-    hint="For every image: differentiate f with respect to the image, take the norm over its pixels.",
+    hint="Differentiate f with respect to each image, and compute the norm over its pixels.",
 )
 def test_norm_of_the_gradient(run, images, centres, labels):
-    """`grad_norm` returns ‖∂f/∂x‖₂ for every image, and leaves no gradients behind."""
+    """`grad_norm` returns ‖∂f/∂x‖₂ of each image and does not change gradients of the network."""
     got, want = run(norm_of_gradient, images, centres, labels)
     norms = want["norms"]
     if got["off"] is True and got["norms"].shape == (0,):
-        fail("Gradients are off at the images: grad_norm must work inside torch.no_grad, so use torch.enable_grad.")
+        fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
 
     def mistakes():
-        # log p(x|y) is a bowl around the centre of y; without a class, the centres are weighed by p(y|x).
+        # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
         gradient = -offsets[torch.arange(len(images)), labels] / 4
         weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
         free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
         return {
-            "This is the square of the norm.": norms.square(),
-            "This is the sum of the absolute values; the norm is the root of the sum of squares.": (
-                gradient.abs().flatten(1).sum(1)
-            ),
-            "This is the gradient itself, not its norm: (B,) is expected.": gradient,
-            "The label is ignored: f must be that of the class.": free,
-            "This is one norm over the whole batch; take one per image.": norms.square().sum().sqrt(),
-            "This is minus the norm.": -norms,
+            "This is the square of the norm. Compute the square root.": norms.square(),
+            "This is the sum of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).sum(1),
+            "This is the gradient. Return its norm for each image, shape (B,).": gradient,
+            "The labels are ignored. Pass them to the model.": free,
+            "This is the norm over the whole batch. Compute one norm per image.": norms.square().sum().sqrt(),
+            "The sign is wrong: this is the negative norm.": -norms,
         }
 
     assert_close(got["norms"], norms, mistakes=mistakes)
     if got["graph"] is not False:
-        fail("The norms carry a graph: detach them.")
+        fail("The norms are not detached.")
     if got["left"] is not False:
-        fail("Gradients are left in the network's parameters: differentiate with respect to the images only.")
+        fail(
+            "The gradients of the parameters are changed. Use torch.autograd.grad to differentiate only by the images."
+        )
 
 
 @probe
@@ -116,7 +134,7 @@ def score(student, images, centres, labels, name):
 
 @probe
 def mass_score(student, images, centres, norms):
-    """The score `mass` beside the norms of the gradient: the student's own, and given ones."""
+    """The score `mass`, with the student's `grad_norm` or with a stand-in that returns given norms."""
     module = student.ex_ood
     own = module.grad_norm
 
@@ -127,11 +145,10 @@ def mass_score(student, images, centres, norms):
         return norms.clone()
 
     def attempt(grad_norm):
-        model = Bowls(centres)
         module.grad_norm = grad_norm
         try:
-            scores = module.score_fn(model, images.clone(), score="mass")
-            return {"scores": scores, "norms": grad_norm(model, images.clone()), "with_model": all(asked)}
+            scores = module.score_fn(Bowls(centres), images.clone(), score="mass")
+            return {"scores": scores, "with_model": all(asked)}
         finally:
             module.grad_norm = own
 
@@ -142,10 +159,10 @@ def mass_score(student, images, centres, norms):
     "3.6a",
     points=1,
     public=True,
-    hint="px: the energy E = -f. The network returns f, and a score is larger for outliers.",
+    hint="px is the energy E = -f. The network returns f, and a score is larger for outliers.",
 )
 def test_score_px(run, images, centres, labels):
-    """`score="px"` is the energy, with and without a class."""
+    """`score="px"` returns the energy, with and without labels."""
     for given in (None, labels):
         got, want = run(score, images, centres, given, "px")
         energy = want["scores"]
@@ -153,22 +170,20 @@ def test_score_px(run, images, centres, labels):
             got["scores"],
             energy,
             mistakes=lambda energy=energy: {
-                "The orientation is wrong: this is f = -E, and a score is larger for outliers.": -energy,
-                "This is exp of f, which is small for outliers; take the energy.": (-energy).exp(),
-                "This is the density exp(f) with its sign turned round; take the energy.": -(-energy).exp(),
-                "The label is ignored: where labels are given, take E(x, y).": -Bowls(centres)(images).detach(),
+                "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
+                "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
+                "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
+                "The labels are ignored. If labels are given, return E(x, y).": -Bowls(centres)(images).detach(),
             },
         )
         if got["graph"] is not False:
-            fail("The scores carry a graph: take them inside torch.no_grad(), or detach them.")
+            fail("The scores are not detached. Compute them inside torch.no_grad().")
 
 
 ### BEGIN HIDDEN TESTS
-@exercise(
-    "3.6a", points=1, hint="py: -max_y p(y|x). Softmax over the classes, then the largest; larger = more outlying."
-)
+@exercise("3.6a", points=1, hint="py is -max_y q(y|x): compute the softmax over the classes and then the maximum.")
 def test_score_py(run, images, centres):
-    """`score="py"` is minus the confidence of the classifier."""
+    """`score="py"` returns the negative confidence of the classifier."""
     got, want = run(score, images, centres, None, "py")
     confidence = -want["scores"]
     logits = Bowls(centres).get_logits(images).detach()
@@ -176,32 +191,31 @@ def test_score_py(run, images, centres):
         got["scores"],
         -confidence,
         mistakes=lambda: {
-            "The orientation is wrong: high confidence is not outlying, so the score is minus the confidence.": (
+            "The orientation is wrong: this is the confidence. A score is larger for outliers, so negate it.": (
                 confidence
             ),
-            "This is 1 - max p(y|x); the score is -max p(y|x).": 1 - confidence,
-            "This is the largest logit: take the softmax first.": -logits.amax(1),
-            "This is the logarithm of the confidence: take the softmax, not the log_softmax.": -confidence.log(),
-            "The largest value is taken over the batch, not over the classes.": -logits.softmax(1).amax(0),
-            "The softmax is taken over the batch, not over the classes.": -logits.softmax(0).amax(1),
-            "These are class numbers: take amax (or max(dim=1).values), not argmax.": -logits.argmax(1).float(),
+            "This is 1 - max q(y|x). Return -max q(y|x).": 1 - confidence,
+            "This is the negative of the largest logit. Compute the softmax first.": -logits.amax(1),
+            "This is the negative logarithm of the confidence. Use softmax instead of log_softmax.": -confidence.log(),
+            "The maximum is computed over the batch. Compute it over the classes.": -logits.softmax(1).amax(0),
+            "The softmax is computed over the batch. Compute it over the classes.": -logits.softmax(0).amax(1),
+            "These are class numbers. Use amax instead of argmax.": -logits.argmax(1).float(),
         },
     )
 
 
-@exercise("3.6a", points=1, hint="mass: the norm of the gradient, `grad_norm(model, x, y)`; larger = more outlying.")
+@exercise("3.6a", points=1, hint="mass is the norm of the gradient: grad_norm(model, x, y).")
 def test_score_mass(run, images, centres, norms):
-    """`score="mass"` is the norm of the gradient."""
+    """`score="mass"` returns the norm of the gradient."""
     got, want = run(mass_score, images, centres, norms)
 
     def judge(got, want):
-        norms = got["norms"]
         if got["with_model"] is not True:
-            fail("`grad_norm` is called without the model: its arguments are model, x and y.")
-        if norms.shape != want["norms"].shape or norms.std() < 1e-6:
-            raise Mismatch("The norms must be one number per image.")
-        turned = "The orientation is wrong: a steep neighbourhood is outlying, so the score is plus the norm."
-        assert_close(got["scores"], norms, mistakes={turned: -norms})
+            fail("`grad_norm` is called without the model. Its arguments are model, x and y.")
+        negated = (
+            "The orientation is wrong: this is the negative norm. A score is larger for outliers, so return the norm."
+        )
+        assert_close(got["scores"], want["scores"], mistakes={negated: -want["scores"]})
 
     assert_either_way(got, want, judge)
 
@@ -219,24 +233,28 @@ def histogram(student, scores_id, scores_ood):
     "3.6b",
     points=1,
     public=True,
-    hint="One set of bin edges for all groups, from the smallest to the largest score; densities, not counts.",
+    hint="Use the same bin edges for all groups, from the smallest to the largest score. Return densities, not counts.",
 )
 def test_histogram_of_the_scores(run, scores_id, scores_ood):
-    """`score_histogram` returns common edges and the density of every group."""
+    """`score_histogram` returns common bin edges and the density of each group."""
     got, want = run(histogram, scores_id, scores_ood)
     one_group = torch.from_numpy(np.histogram_bin_edges(scores_id.numpy(), 20))
-    assert_close(got["edges"], want["edges"], mistakes={"The bins do not reach over all groups.": one_group})
+    assert_close(
+        got["edges"],
+        want["edges"],
+        mistakes={"The bins cover only one group. Use the scores of all groups.": one_group},
+    )
     width = (want["edges"][1] - want["edges"][0]).item()
     for group, scores in (("test", scores_id), ("ood", scores_ood)):
-        one = 1 / (len(scores) * width)  # a score that rounding moves over an edge
+        one = 1 / (len(scores) * width)  # the effect of one score that rounding moves to the next bin
         assert_close(
             got[group],
             want[group],
             atol=1.01 * one,
             mistakes=lambda group=group, scores=scores, one=one: {
-                "These are counts; groups of different size compare by their density.": want[group] / one,
-                "These are shares; a density integrates to 1 over the width of the bins.": want[group] * width,
-                "Every group has bins of its own: pass the common edges to numpy.histogram.": torch.from_numpy(
+                "These are counts. Use density=True.": want[group] / one,
+                "These are fractions. Divide them by the width of the bins, or use density=True.": want[group] * width,
+                "The groups have different bins. Pass the common edges to numpy.histogram.": torch.from_numpy(
                     np.histogram(scores.numpy(), 20, density=True)[0]
                 ),
             },
@@ -250,24 +268,24 @@ def threshold(student, scores_id, quantile):
 
 ### BEGIN HIDDEN TESTS
 @exercise(
-    "3.6b", points=1, hint="The quantile of the in-distribution scores: that share of them lies below the threshold."
+    "3.6b", points=1, hint="Return the quantile: this fraction of the in-distribution scores is below the threshold."
 )
 def test_threshold(run, scores_id):
-    """`energy_threshold` accepts the asked share of in-distribution images."""
+    """`energy_threshold` returns the given quantile of the in-distribution scores."""
     found = [run(threshold, scores_id, quantile)[0]["threshold"] for quantile in (0.9, 0.97)]
     if not all(isinstance(value, float) for value in found):
-        raise Mismatch("The threshold is one number.")
+        raise Mismatch("The threshold must be a number.")
     below = [(scores_id <= value).float().mean().item() for value in found]
-    # The definitions of a quantile differ by two of the 240 scores at most.
+    # Different definitions of a quantile differ by at most two of the 240 scores.
     wrong = [abs(share - quantile) > 0.009 for share, quantile in zip(below, (0.9, 0.97), strict=True)]
     if any(wrong) and found[0] == found[1]:
-        fail("`quantile` is ignored: the threshold is the same for any share.")
+        fail("The argument `quantile` is ignored.")
     if all(wrong) and below[0] < 0.02 and below[1] < 0.02:
-        fail("numpy.percentile takes per cent: 100 times the quantile.")
+        fail("numpy.percentile expects a percentage. Use numpy.quantile.")
     if all(wrong) and abs(below[0] - 0.1) < 0.009:
-        fail("The tail is the wrong one: large scores are outliers, so the threshold lies at the upper end.")
+        fail("This is the quantile at the lower end. Outliers have large scores, so use the upper end.")
     if any(wrong):
-        fail("Another share of the in-distribution scores than asked for lies below the threshold.")
+        fail("The fraction of the in-distribution scores below the threshold is not `quantile`.")
 
 
 ### END HIDDEN TESTS
@@ -280,7 +298,7 @@ def metrics(student, scores_id, scores_ood):
 
 
 def hard_labels(scores_id, scores_ood):
-    """The truth, and the predictions of a detector that cuts the scores at a threshold: name of the cut -> 0 or 1."""
+    """The labels, and predictions with several thresholds: name of the threshold -> predictions."""
     scores = np.concatenate([scores_id.numpy(), scores_ood.numpy()])
     truth = np.arange(len(scores)) >= len(scores_id)
     cuts = {
@@ -293,63 +311,71 @@ def hard_labels(scores_id, scores_ood):
     return truth, {name: scores > cut for name, cut in cuts.items()}
 
 
-@exercise("3.6c", points=1, public=True, hint="Rank by the scores themselves; label 0 for in-distribution, 1 for OOD.")
-def test_auroc(run, scores_id, scores_ood):
+@exercise(
+    "3.6c", points=1, public=True, hint="Use the scores themselves, with label 0 for in-distribution and 1 for OOD."
+)
+def test_auroc(run, pairs):
     """`ood_metrics` returns the area under the ROC curve, with OOD as the positive class."""
-    got, want = run(metrics, scores_id, scores_ood)
 
-    def mistakes():
+    def mistakes(scores_id, scores_ood, right):
         truth, predictions = hard_labels(scores_id, scores_ood)
-        return {"The classes are the wrong way round: OOD is the positive class (label 1).": 1 - want["auroc"]} | {
-            f"This is the AUROC of hard labels (a cut at {name}): rank by the scores themselves.": (
+        above = (scores_ood[:, None] > scores_id).float().mean().item()
+        return {
+            "The classes are swapped. OOD is the positive class (label 1).": 1 - right,
+            "Pairs of equal scores are ignored. They count one half.": above,
+            "Pairs of equal scores count as one. They count one half.": 2 * right - above,
+            "All scores count as equal. torchmetrics applies a sigmoid to scores outside [0, 1]: scale them.": 0.5,
+        } | {
+            f"This is the AUROC of predictions with a threshold ({name}). Use the scores themselves.": (
                 roc_auc_score(truth, cut)
             )
             for name, cut in predictions.items()
         }
 
-    assert_close(got["auroc"], want["auroc"], rtol=0, atol=0.002, mistakes=mistakes)
+    for groups in pairs:
+        got, want = run(metrics, *groups)
+        right = want["auroc"]
+        assert_close(
+            got["auroc"], right, atol=0.001, mistakes=lambda groups=groups, right=right: mistakes(*groups, right)
+        )
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("3.6c", points=0.5, hint="Average precision with OOD as the positive class.")
-def test_aupr(run, scores_id, scores_ood):
+@exercise("3.6c", points=0.5, hint="Compute the average precision with OOD as the positive class.")
+def test_aupr(run, pairs):
     """`ood_metrics` returns the area under the precision-recall curve."""
-    got, want = run(metrics, scores_id, scores_ood)
 
-    def mistakes():
+    def mistakes(scores_id, scores_ood):
         truth, predictions = hard_labels(scores_id, scores_ood)
         scores = torch.cat([scores_id, scores_ood]).numpy()
         return {
-            "In-distribution images are the positive class here; OOD is (label 1).": average_precision_score(
-                ~truth, -scores
+            "The positive class is in-distribution. It should be OOD (label 1).": (
+                average_precision_score(~truth, -scores)
             ),
-            "The labels are the wrong way round: OOD has the label 1.": average_precision_score(~truth, scores),
-            "The scores are turned round: a larger score means OOD.": average_precision_score(truth, -scores),
-            "This is the area under the ROC curve.": roc_auc_score(truth, scores),
+            "The labels are swapped. OOD has the label 1.": average_precision_score(~truth, scores),
+            "The scores are negated. A larger score means OOD.": average_precision_score(truth, -scores),
+            "This is the AUROC. Compute the average precision.": roc_auc_score(truth, scores),
+            "This is the area of trapezoids under the curve. Compute the average precision.": (
+                auc(*precision_recall_curve(truth, scores)[1::-1])
+            ),
         } | {
-            f"This is the AUPR of hard labels (a cut at {name}): rank by the scores.": (
+            f"This is the AUPR of predictions with a threshold ({name}). Use the scores themselves.": (
                 average_precision_score(truth, cut)
             )
             for name, cut in predictions.items()
         }
 
-    # Trapezoids instead of steps, which some libraries use, differ by less than 0.01 here.
-    assert_close(got["aupr"], want["aupr"], rtol=0, atol=0.01, mistakes=mistakes)
+    for groups in pairs:
+        got, want = run(metrics, *groups)
+        assert_close(got["aupr"], want["aupr"], mistakes=lambda groups=groups: mistakes(*groups))
 
 
-@exercise(
-    "3.6c",
-    points=0.5,
-    hint="The share of in-distribution images above the threshold that 95 % of the OOD images reach.",
-)
-def test_fpr95(run, scores_id, scores_ood):
-    """`ood_metrics` returns the false positive rate at 95 % true positives."""
-    got, _ = run(metrics, scores_id, scores_ood)
+def judge_rate(got, scores_id, scores_ood):
     if not isinstance(got["fpr95"], float):
-        raise Mismatch("The rate is one number.")
+        raise Mismatch("The rate must be a number.")
 
     def is_rate(rate, positives, negatives, share):
-        """Whether `rate` of the negatives reach a threshold that `share` of the positives reach, up to one of them."""
+        """Whether `rate` of the negatives reach a threshold that `share` of the positives reach, up to one positive."""
         number = round((1 - share) * len(positives))
         rates = [(negatives >= threshold).float().mean().item() for threshold in positives.sort()[0][number - 1 :][:3]]
         return min(rates) - 1e-6 <= rate <= max(rates) + 1e-6
@@ -357,12 +383,24 @@ def test_fpr95(run, scores_id, scores_ood):
     if is_rate(got["fpr95"], scores_ood, scores_id, 0.95):
         return
     if is_rate(got["fpr95"], -scores_id, -scores_ood, 0.95) or is_rate(got["fpr95"], scores_id, scores_ood, 0.95):
-        fail("The classes are the wrong way round: OOD is the positive class (label 1).")
+        fail("The classes are swapped. OOD is the positive class (label 1).")
     if is_rate(got["fpr95"], scores_ood, scores_id, 0.05):
-        fail("This is the rate at 5 % true positives, not at 95 %.")
+        fail("This is the false positive rate at 5 % true positives. Compute it at 95 %.")
     if is_rate(1 - got["fpr95"], scores_ood, scores_id, 0.95):
-        fail("This is the share of in-distribution images below the threshold; those above it are taken for OOD.")
-    raise Mismatch("The rate is another one than that of a correct solution.")
+        fail("This is the fraction of in-distribution scores below the threshold. Return the fraction above it.")
+    raise Mismatch("The rate is not that of a correct solution.")
+
+
+@exercise(
+    "3.6c",
+    points=0.5,
+    hint="Return the fraction of in-distribution scores above the threshold that 95 % of the OOD scores reach.",
+)
+def test_fpr95(run, pairs):
+    """`ood_metrics` returns the false positive rate at 95 % true positives."""
+    for groups in pairs:
+        got, _ = run(metrics, *groups)
+        judge_rate(got, *groups)
 
 
 ### END HIDDEN TESTS

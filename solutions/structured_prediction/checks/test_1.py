@@ -1,6 +1,6 @@
-"""1: the network that looks at an image through windows of 32 × 18 pixels, 4 apart.
+"""1: the network that looks at an image through windows of 32 × 18 pixels, 4 pixels apart.
 
-Networks of any make are right, so they are judged by what all of them have in common: which pixels an output sees.
+Any architecture is right, so the checks judge what all right networks have in common: which pixels an output sees.
 """
 
 import numpy as np
@@ -13,13 +13,13 @@ WIDTHS = (18, 21, 22, 54, 67)
 
 @inputs
 def images(rng):
-    """One batch of three images for every width."""
+    """One batch of three images for each width."""
     return [torch.from_numpy(rng.random((3, 1, 32, width)).astype(np.float32)) for width in WIDTHS]
 
 
 @inputs
 def spots(rng):
-    """Two images of one window, and 18 of each in which one column is another."""
+    """Two images of one window, each followed by 18 copies that differ from it in one column."""
     plain = rng.random((2, 1, 1, 32, 18)).astype(np.float32)
     changed = np.repeat(plain, 18, axis=1)
     for column in range(18):
@@ -29,7 +29,7 @@ def spots(rng):
 
 @probe
 def energies_of(student, images):
-    """Energies of all images by a network in eval mode, and of every window of the last ones cut out."""
+    """The energies of all images by a network in eval mode, and of each window of the last images cut out."""
     model = student.structured_prediction.SimpleNet().eval()
     with torch.no_grad():
         whole = [model(batch.clone()) for batch in images]
@@ -43,30 +43,30 @@ def energies_of(student, images):
 def judge_shapes(got, images):
     for energies, batch in zip(got["whole"], images, strict=True):
         if not isinstance(energies, torch.Tensor) or energies.dim() != 3:
-            fail("The energies must have three axes, (B, L, 27), also for an image with a single window.")
+            fail("The energies must have three axes, (B, L, 27), even for an image with a single window.")
         frames = (batch.shape[3] - 18) // 4 + 1
         if energies.shape == (len(batch), 27, frames) and frames != 27:
-            fail("The axes of windows and classes are the wrong way round: (B, L, 27) is expected.")
+            fail("The axes of windows and classes are swapped: (B, L, 27) is expected.")
         if energies.shape[0] != len(batch) or energies.shape[2] != 27:
-            fail("The shape is wrong: (B, L, 27) is expected, with 26 letters and the blank.")
+            fail("The shape is wrong: (B, L, 27) is expected, for 26 letters and the blank.")
         if energies.shape[1] != frames:
-            fail("The number of windows is wrong: they are 18 columns wide, 4 apart, and lie wholly inside the image.")
+            fail("The number of windows is wrong: they are 18 columns wide, 4 apart, and entirely inside the image.")
         if not energies.isfinite().all():
-            fail("There are infinite or undefined (NaN) energies.")
+            fail("Some energies are infinite or NaN.")
         if (energies[1:] - energies[:-1]).abs().amax((1, 2)).min() < 1e-6:
-            fail("The energies are the same for different images.")
+            fail("Different images have the same energies.")
     if got["turned"].shape != got["whole"][-1].shape or (got["turned"] - got["whole"][-1].flip(0)).abs().max() > 1e-4:
-        fail("Asked again, the network gives other energies to the same images.")
+        fail("A second call with the same images gives different energies, although the network is in eval mode.")
 
 
 @exercise(
     "1a",
     points=1,
     public=True,
-    hint="An image of width W has L = (W - 18) // 4 + 1 windows, and each of them 27 energies: (B, L, 27).",
+    hint="An image of width W has L = (W - 18) // 4 + 1 windows with 27 energies each: the shape is (B, L, 27).",
 )
 def test_energies_for_every_window(run, images):
-    """`SimpleNet` gives 27 energies for every window of a batch of images, (B, L, 27)."""
+    """`SimpleNet` returns 27 energies for every window of a batch of images, shape (B, L, 27)."""
     got, _ = run(energies_of, images)
     judge_shapes(got, images)
 
@@ -75,30 +75,30 @@ def test_energies_for_every_window(run, images):
     "1a",
     points=1,
     public=True,
-    hint="The energies of window i are those of the columns 4i … 4i + 17 alone: no padding, nothing from beside it.",
+    hint="The energies of window i depend on the columns 4i … 4i + 17 only: use no padding, and do not mix windows.",
 )
 def test_windows_see_their_own_columns(run, images):
-    """The energies of a window depend on its own 18 columns and on nothing else."""
+    """The energies of a window depend on its own 18 columns only."""
     got, _ = run(energies_of, images)
     judge_shapes(got, images)
     whole, alone = got["whole"][-1], got["alone"]
     if len(alone) != whole.shape[1] or any(energies.shape != (3, 1, 27) for energies in alone):
-        fail("A window that is cut out must give energies of shape (B, 1, 27).")
+        fail("The energies of images with one window must have the shape (B, 1, 27).")
     alone = torch.cat(alone, dim=1)
     if (whole[:, 1:] - whole[:, :-1]).abs().amax((0, 2)).min() < 1e-6:
-        fail("All windows of an image have the same energies.")
-    # Convolutions over another width add up in another order: 3e-7 was measured for energies of the size 1.
+        fail("Different windows of an image have the same energies.")
+    # The order of summation depends on the width: differences of 3e-7 were measured for energies of about 1.
     if (whole[:, :1] - alone[:, :1]).abs().max() < 1e-4 < (whole - alone).abs().max():
-        fail("Only the first window is as it is alone: the windows are not 4 columns apart, or see their neighbours.")
+        fail("Only the first window gives the same energies when it is cut out: the windows must be 4 columns apart.")
     if (whole[:, 1:-1] - alone[:, 1:-1]).abs().max() < 1e-4 < (whole - alone).abs().max():
-        fail("The windows at the borders are other ones: use no padding.")
+        fail("The windows at the borders give other energies when they are cut out: use no padding.")
     if (whole - alone).abs().max() > 1e-4:
-        fail("A window sees pixels that are not its own: is there padding, or is something shared along the image?")
+        fail("A window depends on pixels outside it: is there padding, or an operation over the whole image?")
 
 
 @probe
 def reactions(student, spots):
-    """The energies of one window and how they change with each of its columns, in a large and in a small batch."""
+    """The energies of the images with one window, in a large and in a small batch."""
     model = student.structured_prediction.SimpleNet().eval()
     with torch.no_grad():
         return {"energies": model(spots.clone()), "fewer": model(spots[:19].clone())}
@@ -109,48 +109,48 @@ def reactions(student, spots):
     "1a",
     points=0.5,
     needs=(test_energies_for_every_window,),
-    hint="Every one of the 18 columns of a window counts.",
+    hint="Each of the 18 columns of a window must influence its energies.",
 )
 def test_windows_see_all_their_columns(run, spots):
-    """The energies of a window depend on every one of its 18 columns, and not on the rest of the batch."""
+    """The energies of a window depend on all of its 18 columns, but not on other images of the batch."""
     got, want = run(reactions, spots)
     if got["energies"].shape != want["energies"].shape or not got["energies"].isfinite().all():
         fail("The energies of images with one window must have the shape (B, 1, 27).")
-    mixed = "The energies of an image depend on the other images of the batch, also in eval mode."
+    mixed = "The energies of an image depend on the other images of the batch, even in eval mode."
     if got["fewer"].shape != want["fewer"].shape or (got["energies"][:19] - got["fewer"]).abs().max() > 1e-4:
         fail(mixed)
     energies = got["energies"].view(2, 19, 27)
     change = (energies[:, 1:] - energies[:, :1]).abs().amax((0, 2))
     if change.max() < 1e-7:
-        fail("The energies depend on none of the columns.")
+        fail("The energies do not depend on the image.")
     if change.min() < 1e-7:
-        fail("Some columns of the window are never looked at: it is 18 columns wide.")
+        fail("The energies do not depend on some columns of the window: it must be 18 columns wide.")
 
 
 @exercise(
     "1a",
     points=0.5,
     needs=(test_energies_for_every_window,),
-    hint="Energies are any numbers: no softmax and no other function after the last layer.",
+    hint="Energies are arbitrary real numbers: use no softmax or other function after the last layer.",
 )
 def test_energies_are_raw(run, spots):
-    """The energies are raw numbers, without a softmax or another function at the end."""
+    """The energies are the raw output of the last layer, without a softmax or another function."""
     got, want = run(reactions, spots)
     energies = got["energies"]
     if energies.shape != want["energies"].shape or not energies.std() > 1e-6:
-        fail("The energies of images with one window must have the shape (B, 1, 27), and differ.")
+        fail("The energies of images with one window must have the shape (B, 1, 27), and must differ.")
     if got["fewer"].shape != want["fewer"].shape or (energies[:19] - got["fewer"]).abs().max() > 0.5 * energies.std():
-        fail("Asked again, the network gives other energies to the same images.")
+        fail("A second call with the same images gives different energies, although the network is in eval mode.")
     for sign in (1, -1):
         if (energies * sign).exp().sum(2).sub(1).abs().max() < 1e-3:
-            fail("These are log-probabilities: leave the log_softmax out, the energies are the raw numbers.")
+            fail("These are log-probabilities: remove the log_softmax, energies are raw numbers.")
         if (energies * sign).sum(2).sub(1).abs().max() < 1e-3:
-            fail("These are probabilities: leave the softmax out, the energies are the raw numbers.")
-    # 38 × 27 raw numbers of both signs; a network whose outputs all start above zero is not ruled out by less.
+            fail("These are probabilities: remove the softmax, energies are raw numbers.")
+    # A ReLU gives many zeros, which are the smallest or largest value. Outputs of one sign alone are not wrong.
     if (energies == 0).float().mean() > 0.1 and (energies.min() == 0 or energies.max() == 0):
-        fail("There is a ReLU after the last layer: energies may be negative.")
+        fail("There is a ReLU after the last layer: remove it, energies may be negative.")
     if energies.abs().max() <= 1 and (energies >= 0).all():
-        fail("The energies are squeezed into [0, 1]: leave the sigmoid out.")
+        fail("All energies are between 0 and 1: remove the sigmoid.")
 
 
 ### END HIDDEN TESTS

@@ -1,6 +1,6 @@
 """2: training on single letters.
 
-A model that is linear in given features is trained by plain gradient descent; the judgement knows what must come out.
+A model that is linear in given features is trained by plain gradient descent, so the right result is known.
 """
 
 import numpy as np
@@ -32,14 +32,16 @@ def letters(rng):
 
 @probe
 def trained(student, weights, images, letters, sizes, epochs):
-    """What training with plain gradient descent makes of the model, the losses, and in which mode the model was."""
+    """The weights after plain gradient descent, the losses, whether the model was in training mode, and the calls of
+    the criterion.
+    """
     model = Reader(weights).eval()
     loader = loader_of(list(zip(images, letters, strict=True)), sizes, simple_collate_fn)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     criterion = CrossEntropy()
     losses = student.structured_prediction.train_model(model, epochs, loader, criterion, optimizer)
-    asked = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
-    return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **asked}
+    calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
+    return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **calls}
 
 
 def loss_of(sign=-1, reduction="mean"):
@@ -65,23 +67,23 @@ def judge_weights(got, weights, batches, epochs):
         atol=1e-4,
         mistakes=lambda: {
             "The model has not changed: call `loss.backward()` and `optimizer.step()` for every batch.": weights,
-            "The gradients of all batches pile up: call `optimizer.zero_grad()` before every `backward()`.": (
+            "Gradients accumulate over the batches: call `optimizer.zero_grad()` before each `backward()`.": (
                 descend(weights, batches, RATE, epochs, loss_of(), keep_gradients=True)[0]
             ),
-            "The energies reach the criterion with the wrong sign: `cross_entropy` negates them itself.": (
+            "The energies have the wrong sign: pass them unchanged, `cross_entropy` negates them.": (
                 descend(weights, batches, RATE, epochs, loss_of(1))[0]
             ),
             "The loss is summed over the batch: use the criterion's mean.": (
                 descend(weights, batches, RATE, epochs, loss_of(reduction="sum"))[0]
             ),
-            "The steps go uphill: the loss must become smaller.": descend(weights, batches, -RATE, epochs, loss_of())[
-                0
-            ],
+            "The steps increase the loss: it must decrease.": descend(weights, batches, -RATE, epochs, loss_of())[0],
             "Only one epoch is trained: go through the loader `epochs` times.": (
                 descend(weights, batches, RATE, 1, loss_of())[0]
             ),
-            "Only the first batch of every epoch is used.": descend(weights, batches[:1], RATE, epochs, loss_of())[0],
-            "There is one step per epoch; make one for every batch.": descend(
+            "Only the first batch of each epoch is used: take a step for every batch.": (
+                descend(weights, batches[:1], RATE, epochs, loss_of())[0]
+            ),
+            "There is only one step per epoch: take a step for every batch.": descend(
                 weights,
                 [batches],
                 RATE,
@@ -97,10 +99,10 @@ def judge_weights(got, weights, batches, epochs):
     points=1,
     seconds=20,
     public=True,
-    hint="For every batch: energies of the only window, criterion, zero_grad, backward, step.",
+    hint="For each batch: energies of the only window, criterion, zero_grad, backward, step.",
 )
 def test_one_step_for_every_batch(run, weights, images, letters):
-    """`train_model` makes one step down the gradient of the mean loss for every batch."""
+    """`train_model` takes one optimizer step on the mean loss for every batch."""
     got, _ = run(trained, weights, images, letters, SIZES, 2)
     judge_weights(got, weights, batches_of(weights, images, letters, SIZES), 2)
 
@@ -110,46 +112,44 @@ def test_one_step_for_every_batch(run, weights, images, letters):
     points=0.5,
     seconds=20,
     public=True,
-    hint="Add up loss times number of images, and divide by the number of images at the end of the epoch.",
+    hint="Sum the loss times the number of images, and divide by the number of all images at the end of the epoch.",
 )
 def test_mean_loss_of_every_epoch(run, weights, images, letters):
-    """`train_model` returns a list with the mean loss per image of every epoch."""
+    """`train_model` returns a list with the mean loss per image of each epoch."""
     got, _ = run(trained, weights, images, letters, SIZES, 3)
     losses = per_batch(got["sums"], got["counts"], SIZES, 3)
     first = loss_of()(weights, batches_of(weights, images, letters, SIZES)[0])
     if losses is None or not torch.isclose(losses[0, 0], first, atol=1e-4):
-        fail("The criterion is not asked once for every image of every epoch.")
+        fail("The criterion must be called exactly once for each image in each epoch.")
     judge_mean_losses(got["losses"], losses, [SIZES], SIZES, "images")
 
 
 ### BEGIN HIDDEN TESTS
-@exercise(
-    "2a", points=0.25, seconds=20, hint="Before the first epoch, `model.train()` puts the model into training mode."
-)
+@exercise("2a", points=0.25, seconds=20, hint="Call `model.train()` before the first epoch.")
 def test_model_is_in_training_mode(run, weights, images, letters):
     """`train_model` puts the model into training mode, and trains it."""
     got, want = run(trained, weights, images, letters, SIZES, 1)
     if got["in_training"] is not True:
-        fail("The model stays in the mode that it was in: call `model.train()` first.")
+        fail("The model is not in training mode: call `model.train()` first.")
     if got["weights"].shape != want["weights"].shape or not (got["weights"] - weights).abs().max() > 1e-3:
-        fail("The model is in training mode, but it is not trained.")
+        fail("The model is in training mode, but its weights do not change.")
 
 
 @exercise(
     "2a",
     points=0.25,
     seconds=20,
-    hint="Take the axis of the only window by its number; `squeeze()` without one takes too many.",
+    hint="Select the only window by its index: `squeeze()` without an axis also removes a batch axis of size 1.",
 )
 def test_batch_with_one_image(run, weights, images, letters):
-    """`train_model` trains on a batch that holds a single image."""
+    """`train_model` works for a batch with a single image."""
     got, want = run(trained, weights, images[:1], letters[:1], (1,), 1)
     if got["weights"].shape == weights.shape and (got["weights"] - weights).abs().max() < 1e-6:
-        fail("A batch with one image changes nothing.")
-    # Whether steps and losses are right is asked above: here one step on one image must lower its loss.
+        fail("A batch with a single image does not change the model.")
+    # Steps and losses are judged above: here it is enough that the loss of the image decreases.
     batch = batches_of(weights, images[:1], letters[:1], (1,))[0]
     if got["weights"].shape != want["weights"].shape or loss_of()(got["weights"], batch) > loss_of()(weights, batch):
-        fail("After a step on one image, the loss of this image is not smaller.")
+        fail("After a step on a single image, its loss has not decreased.")
 
 
 ### END HIDDEN TESTS

@@ -1,4 +1,4 @@
-"""3: matrices over windows and targets. L, T and the batch are all different, so that transposed answers fail."""
+"""3: matrices over windows and targets. L, T and the batch size all differ, so transposed answers fail."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ def energies(rng):
 
 @inputs
 def targets(rng):
-    """Different labels for every word, the blank among them."""
+    """Targets of every word, all different and with one blank among them."""
     rows = [rng.permutation(26)[:TARGETS] for _ in range(BATCH)]
     for row in rows:
         row[rng.integers(TARGETS)] = 26
@@ -32,7 +32,7 @@ def large_energies(rng):
 
 @inputs
 def longer(rng):
-    """Energies and targets of more and longer words."""
+    """Energies and targets of a larger batch of longer words."""
     energies = torch.from_numpy(rng.standard_normal((8, 40, 27)).astype(np.float32))
     return {"energies": energies, "targets": torch.from_numpy(rng.integers(0, 27, (8, 20)))}
 
@@ -65,7 +65,7 @@ def path_matrix(student, energies, targets):
 
 @probe
 def ce_matrix(student, energies, targets):
-    """As the program is, and with a stand-in for the path matrix."""
+    """The matrix of the program as it is, and with a stand-in for the path matrix."""
     module = student.structured_prediction
 
     def isolated():
@@ -81,23 +81,28 @@ def picked(energies, targets):
 
 
 @exercise(
-    "3a", points=1, public=True, hint="pm[b, i, j] is the energy of window i for the target j of word b: (B, L, T)."
+    "3a",
+    points=1,
+    public=True,
+    hint="pm[b, i, j] is the energy of window i for target j of word b; the shape is (B, L, T).",
 )
 def test_energies_of_the_targets(run, energies, targets):
-    """`build_path_matrix` holds the energy of every window for every target, (B, L, T)."""
+    """`build_path_matrix` returns the energy of every window for every target, shape (B, L, T)."""
     got, _ = run(path_matrix, energies, targets)
     assert_close(
         got["whole"]["matrix"],
         picked(energies, targets),
         mistakes={
-            "The axes are the wrong way round: windows (L) come before targets (T).": picked(energies, targets).mT,
-            "All words get the targets of the first one.": energies[:, :, targets[0]],
-            "These are the energies of the first T labels: take those that `targets` names.": energies[:, :, :TARGETS],
-            "These are the values of the log_softmax; the matrix holds the energies as they are.": picked(
+            "The axes are swapped: windows (L) come before targets (T).": picked(energies, targets).mT,
+            "All words use the targets of the first word: each word has its own.": energies[:, :, targets[0]],
+            "These are the energies of the first T classes: select the classes in `targets`.": energies[:, :, :TARGETS],
+            "These are log-probabilities: the matrix contains the energies unchanged.": picked(
                 (-energies).log_softmax(2), targets
             ),
-            "This is the matrix of the first word alone: (B, L, T) is expected.": picked(energies, targets)[0],
-            "Every word is combined with the targets of all words: one axis too many.": energies[:, :, targets],
+            "This is the matrix of the first word only: (B, L, T) is expected.": picked(energies, targets)[0],
+            "Every word is combined with the targets of all words, which gives one axis too many.": (
+                energies[:, :, targets]
+            ),
         },
     )
 
@@ -108,32 +113,32 @@ def judge_operations(run, made_by, energies, targets, longer):
 
     def judge(few, many):
         right = picked(longer["energies"], longer["targets"])
-        # Both matrices order the targets of a window alike: this is asked here, and the numbers above.
+        # The differences between the targets of a window are those of the path matrix, for both matrices.
         if many["matrix"].shape != right.shape:
-            fail("The shape is wrong: (B, L, T) is expected, for any number of words, windows and targets.")
+            fail("The shape is wrong: (B, L, T) is expected for any number of words, windows and targets.")
         offsets = many["matrix"] - right
         if (offsets - offsets[:, :, :1]).abs().max() > 1e-3:
-            fail("For more and longer words the matrix is wrong.")
+            fail("The matrix of a larger batch of longer words is wrong.")
         if not isinstance(many["operations"], int) or many["operations"] > few["operations"] + 4:
-            fail("There is a loop: longer words take more operations. Let one `gather` pick all numbers.")
+            fail("There is a loop: longer words take more operations. A single `gather` can select all entries.")
 
     assert_either_way(few, many, judge)
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("3a", points=0.5, hint="Without loops, the number of operations is the same for long words and short ones.")
+@exercise("3a", points=0.5, hint="Without loops, long words take as many operations as short ones.")
 def test_path_matrix_without_loops(run, energies, targets, longer):
-    """`build_path_matrix` takes as many operations for long words as for short ones."""
+    """`build_path_matrix` takes the same number of operations for long words as for short ones."""
     judge_operations(run, path_matrix, energies, targets, longer)
 
 
-@exercise("3a", points=0.5, hint="Any number of words, windows and targets may be one.")
+@exercise("3a", points=0.5, hint="There may be only one word, window or target: keep all three axes.")
 def test_path_matrix_of_one_letter(run, energies, targets):
-    """`build_path_matrix` works for one word with one window and one target."""
+    """`build_path_matrix` works for a single word, window or target."""
     for frames, labels in ((1, 1), (1, 3), (FRAMES, 1)):
         words, letters = energies[:1, :frames], targets[:1, :labels]
         got, _ = run(path_matrix, words, letters)
-        squeezed = {"An axis of size one is lost: (B, L, T) is expected.": picked(words, letters).squeeze()}
+        squeezed = {"An axis of size 1 is missing: (B, L, T) is expected.": picked(words, letters).squeeze()}
         assert_close(got["whole"]["matrix"], picked(words, letters), mistakes=squeezed)
 
 
@@ -144,40 +149,44 @@ def test_path_matrix_of_one_letter(run, energies, targets):
     "3b",
     points=1,
     public=True,
-    hint="The cross-entropy of -energies, for each window with each target, not averaged: (B, L, T).",
+    hint="The cross-entropy of -energies for each window and target, without a mean; the shape is (B, L, T).",
 )
 def test_cross_entropies_of_the_targets(run, energies, targets):
-    """`build_ce_matrix` holds the cross-entropy of every window for every target, (B, L, T)."""
+    """`build_ce_matrix` returns the cross-entropy of every window with every target, shape (B, L, T)."""
     got, want = run(ce_matrix, energies, targets)
     right = picked(-(-energies).log_softmax(2), targets)
     mistakes = {
-        "This is the cross-entropy of +energies: a low energy is likely, so negate them.": picked(
+        "This is the cross-entropy of +energies: negate them, since low energies are likely.": picked(
             -energies.log_softmax(2), targets
         ),
-        "The axes are the wrong way round: windows (L) come before targets (T).": right.mT,
-        "These are log-probabilities; the cross-entropy is their negative.": -right,
-        "These are the energies: add log Z of every window.": picked(energies, targets),
+        "The axes are swapped: windows (L) come before targets (T).": right.mT,
+        "These are log-probabilities: the cross-entropy is the negative.": -right,
+        "These are the energies: add log Z of each window.": picked(energies, targets),
         "log Z has the wrong sign: the cross-entropy is E + log Z.": 2 * picked(energies, targets) - right,
-        "The softmax runs over the windows: it is over the 27 classes.": picked(-(-energies).log_softmax(1), targets),
-        "The softmax runs over the targets of the word: it is over all 27 classes.": (
+        "The softmax is taken over the windows: take it over the 27 classes.": picked(
+            -(-energies).log_softmax(1), targets
+        ),
+        "The softmax is taken over the targets of the word: take it over all 27 classes.": (
             -(-picked(energies, targets)).log_softmax(2)
         ),
-        "This is one number, the mean: pass `reduction='none'`.": right.mean(),
-        "This is the matrix of the first word alone: (B, L, T) is expected.": right[0],
+        "This is the mean, a single number: pass `reduction='none'`.": right.mean(),
+        "This is the matrix of the first word only: (B, L, T) is expected.": right[0],
     }
     assert_either_way(got, want, lambda got, want: assert_close(got["matrix"], right, mistakes=mistakes))
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("3b", points=0.5, hint="Without loops, the number of operations is the same for long words and short ones.")
+@exercise("3b", points=0.5, hint="Without loops, long words take as many operations as short ones.")
 def test_ce_matrix_without_loops(run, energies, targets, longer):
-    """`build_ce_matrix` takes as many operations for long words as for short ones."""
+    """`build_ce_matrix` takes the same number of operations for long words as for short ones."""
     judge_operations(run, ce_matrix, energies, targets, longer)
 
 
-@exercise("3b", points=0.5, hint="log Σ exp(-E) overflows for large energies: use logsumexp or cross_entropy.")
+@exercise(
+    "3b", points=0.5, hint="exp(-E) overflows for energies of large magnitude: use `logsumexp` or `cross_entropy`."
+)
 def test_cross_entropies_of_large_energies(run, large_energies, targets):
-    """`build_ce_matrix` is finite for energies of any size, and is E + log Z."""
+    """`build_ce_matrix` returns E + log Z for energies of any magnitude, without overflow."""
     got, want = run(ce_matrix, large_energies, targets[:2])
     right = picked(large_energies + (-large_energies).logsumexp(2, keepdim=True), targets[:2])
     overflow = "exp overflows for large energies: use `logsumexp`, `log_softmax` or the given `cross_entropy`."
@@ -186,8 +195,8 @@ def test_cross_entropies_of_large_energies(run, large_energies, targets):
         if got["matrix"].shape == right.shape and not got["matrix"].isfinite().all():
             fail(overflow)
         other = picked(large_energies.logsumexp(2, keepdim=True) - large_energies, targets[:2])
-        positive = "This is the cross-entropy of +energies: a low energy is likely, so negate them."
-        # Numbers of the size 1000: the reference's differ by 1e-4 from those in float64.
+        positive = "This is the cross-entropy of +energies: negate them, since low energies are likely."
+        # The values are about 1000: those of the reference differ by 1e-4 from the same in float64.
         assert_close(got["matrix"], right, atol=1e-2, mistakes={positive: other})
 
     assert_either_way(got, want, judge)
@@ -205,7 +214,7 @@ def words(rng):
 
 @inputs
 def no_words(rng):
-    """Texts that are no words of letters a-z."""
+    """Texts that are not words of the letters a-z."""
     a, b, c = (chr(97 + number) for number in rng.permutation(26)[:3])
     return {
         "capitals": a + b.upper() + c,
@@ -223,13 +232,13 @@ def transformed(student, words):
 
 
 def encoded(word, pattern):
-    """Indices of the letters of `word` in a pattern such as "c_": c for a letter, _ for a blank."""
+    """The classes of `word` with a pattern for each letter, such as "c_": c is the letter, _ is a blank."""
     return torch.tensor([26 if sign == "_" else ord(letter) - 97 for letter in word for sign in pattern])
 
 
 @exercise("3c", points=0.5, public=True, hint="A blank (BETWEEN) follows every letter: cat → c _ a _ t _.")
 def test_a_blank_follows_every_letter(run, words):
-    """`transform_word` puts a blank behind every letter, and nothing before the first."""
+    """`transform_word` puts a blank after every letter, and nothing before the first."""
     got, _ = run(transformed, words)
     blank = torch.tensor([26])
     for value, word in zip(got, words, strict=True):
@@ -239,24 +248,22 @@ def test_a_blank_follows_every_letter(run, words):
             value,
             right,
             mistakes={
-                "The blank stands before every letter, not behind it.": encoded(word, "_c"),
-                "There is a blank before the first letter too: begin with the letter.": torch.cat([blank, right]),
-                "The last blank is missing.": right[:-1],
-                "There are two blanks behind every letter.": encoded(word, "c__"),
-                "The blanks are missing.": right[::2],
-                "The blank has the index 0, which is the letter a: it is BETWEEN = 26.": torch.where(
+                "The blanks come before the letters: put a blank after each letter.": encoded(word, "_c"),
+                "There is also a blank before the first letter: begin with the letter.": torch.cat([blank, right]),
+                "The blank after the last letter is missing.": right[:-1],
+                "There are two blanks after each letter: put only one.": encoded(word, "c__"),
+                "The blanks are missing: put a blank after each letter.": right[::2],
+                "The blank has the index 0, which is the letter a: use BETWEEN = 26.": torch.where(
                     right == 26, 0, right
                 ),
-                "The blank has the index 0 and the letters count from 1: a is 0, and the blank is BETWEEN = 26.": (
-                    letters + 1
-                ),
-                "The letters count from 1: a is 0.": torch.where(right == 26, 26, right + 1),
-                "These are the codes of the characters: subtract that of a.": torch.where(right == 26, 26, right + 97),
-                "There is a batch axis too many.": right[None],
+                "The blank is 0 and the letters start at 1: a is 0, and the blank is BETWEEN = 26.": letters + 1,
+                "The letters start at 1: a is 0.": torch.where(right == 26, 26, right + 1),
+                "These are character codes: subtract the code of a.": torch.where(right == 26, 26, right + 97),
+                "There is an extra batch axis: return a tensor with one axis.": right[None],
             },
         )
         if value.is_floating_point():
-            fail("The indices are no integers: `gather` needs dtype torch.int64.")
+            fail("The indices are not integers: `gather` needs dtype torch.int64.")
 
 
 @probe
@@ -269,20 +276,20 @@ def transform_refused(student, words, texts):
 ### BEGIN HIDDEN TESTS
 @exercise("3c", points=0.5, hint="Raise a ValueError for an empty text and for anything but a-z.")
 def test_only_letters_are_words(run, words, no_words):
-    """`transform_word` raises a ValueError for an empty text and for other characters than a-z."""
+    """`transform_word` raises a ValueError for an empty text and for characters other than a-z."""
     got, _ = run(transform_refused, words, no_words)
     sentences = {
-        "capitals": "Capital letters are let through: they have no index.",
-        "space": "A space is let through: it has no index.",
-        "digit": "A digit is let through: it has no index.",
-        "brace": "A character just behind z is let through: it has the index of the blank.",
-        "accent": "A letter that is not one of a-z is let through: `isalpha` and `islower` say yes to é as well.",
-        "empty": "An empty text is let through: there is nothing to align.",
+        "capitals": "Capital letters are accepted: they have no class.",
+        "space": "A space is accepted: it has no class.",
+        "digit": "A digit is accepted: it has no class.",
+        "brace": "The character after z is accepted: it would get the class of the blank.",
+        "accent": "A letter other than a-z is accepted: `isalpha` and `islower` are true for é, too.",
+        "empty": "An empty text is accepted: it has no letters to align.",
     }
     for name, sentence in sentences.items():
         judge_refusal(got["bad"][name], [], sentence, "")
     if any(len(value) < len(word) for value, word in zip(got["good"], words, strict=True)):
-        fail("A word of letters a-z does not come through.")
+        fail("A word of the letters a-z is not transformed.")
 
 
 ### END HIDDEN TESTS

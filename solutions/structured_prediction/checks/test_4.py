@@ -1,4 +1,4 @@
-"""4: the energy of a path, and the best path. The oracle lists all paths and adds up."""
+"""4: the energy of a path, and the best path. The oracle lists all paths and adds up their energies."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ def valid_paths(rng):
 
 @inputs
 def broken_paths(rng):
-    """Paths that are valid but for one mistake each: 7 windows, 4 targets."""
+    """Paths of 7 windows over 4 targets with a single mistake each."""
     return {
         "late": [1, 1, 1, 1, 2, 3, 3],
         "early": [0, 0, 1, 1, 2, 2, 2],
@@ -52,7 +52,7 @@ def broken_paths(rng):
 
 @probe
 def energies_of_paths(student, pm, paths, broken):
-    """The energies of valid paths, and of broken ones, each with the table in whose last row it would fit."""
+    """The energies of valid and of broken paths."""
     energy = student.structured_prediction.path_energy
     return {
         "valid": [as_tensor(energy(pm.clone(), list(path))) for path in paths],
@@ -70,16 +70,16 @@ def judge_valid_paths(got, pm, paths):
             value,
             right,
             mistakes={
-                "A valid path counts as broken: it starts at 0, stays or advances by one, and ends at T - 1.": (
+                "A valid path has infinite energy: valid paths start at 0, stay or advance by one, and end at T - 1.": (
                     torch.tensor(INFINITY)
                 ),
-                "This is the mean along the path; the energy is the sum.": right / len(path),
-                "The first window is left out.": right - pm[0, path[0]],
-                "The last window is left out.": right - pm[-1, path[-1]],
-                "Windows and targets are interchanged: the path has a target for every window.": sum(turned),
-                "This is minus the energy.": -right,
-                "There is an axis too many: the energy is a tensor without axes.": right[None],
-                "These are the energies of the windows: add them up.": pm[torch.arange(len(path)), path],
+                "This is the mean along the path: the energy is the sum.": right / len(path),
+                "The energy of the first window is missing.": right - pm[0, path[0]],
+                "The energy of the last window is missing.": right - pm[-1, path[-1]],
+                "Windows and targets are swapped: the path has one target for each window.": sum(turned),
+                "The sign is wrong: this is minus the energy.": -right,
+                "There is an extra axis: the energy is a tensor without axes.": right[None],
+                "These are the energies of the windows: return their sum.": pm[torch.arange(len(path)), path],
             },
         )
 
@@ -89,17 +89,17 @@ def judge_broken_paths(got, names):
         "late": "A path that does not start at target 0 counts as valid.",
         "early": "A path that does not end at the last target counts as valid.",
         "back": "A path that goes back counts as valid.",
-        "skip": "A path that skips a target counts as valid: from one window to the next it may advance by one only.",
+        "skip": "A path that skips a target counts as valid: it may advance by at most one from window to window.",
         "short": "A path with fewer entries than windows counts as valid.",
         "long": "A path with more entries than windows counts as valid.",
-        "outside": "A path that leaves the targets counts as valid.",
-        "negative": "A path with a negative target counts as valid: Python counts these from the end.",
+        "outside": "A path with a position beyond the last target counts as valid.",
+        "negative": "A path with a negative position counts as valid: Python counts these from the end.",
         "empty": "An empty path counts as valid.",
     }
     for name in names:
         value = got[name]
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            raise Mismatch("The energy of a path that is not valid must be one number, infinity.")
+            raise Mismatch("The energy of a path that is not valid must be a single number, infinity.")
         if value.item() in (2.0**30, 2.0**31, 1e9, 1e10) or 1e6 < value.item() < INFINITY:
             fail("A large number is not infinity: use float('inf').")
         if value.item() != INFINITY:
@@ -108,13 +108,16 @@ def judge_broken_paths(got, names):
 
 @exercise("4a", points=1, public=True, hint="The sum of pm[i, path[i]] over all windows i.")
 def test_energy_of_a_path(run, pm, valid_paths):
-    """`path_energy` adds up the energies along a valid path."""
+    """`path_energy` returns the sum of the energies along a valid path."""
     got, _ = run(energies_of_paths, pm, valid_paths, {})
     judge_valid_paths(got["valid"], pm, valid_paths)
 
 
 @exercise(
-    "4a", points=0.5, public=True, hint="Infinity for a path that does not start at 0, ends before T - 1, or goes back."
+    "4a",
+    points=0.5,
+    public=True,
+    hint="Return infinity for a path that does not start at 0, does not end at T - 1, or goes back.",
 )
 def test_a_path_runs_from_the_first_to_the_last_target(run, pm, valid_paths, broken_paths):
     """A path that starts late, ends early or goes back has infinite energy."""
@@ -125,11 +128,9 @@ def test_a_path_runs_from_the_first_to_the_last_target(run, pm, valid_paths, bro
 
 
 ### BEGIN HIDDEN TESTS
-@exercise(
-    "4a", points=0.5, hint="Look also at the length of the path, at skipped targets and at targets that do not exist."
-)
+@exercise("4a", points=0.5, hint="Also check the length of the path, skipped targets, and positions that do not exist.")
 def test_a_path_has_a_neighbouring_target_for_every_window(run, pm, valid_paths, broken_paths):
-    """A path of wrong length, with a skip, or with a target that does not exist has infinite energy."""
+    """A path of the wrong length, with a skipped target or with a position that does not exist has infinite energy."""
     names = ("skip", "short", "long", "outside", "negative", "empty")
     got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names})
     judge_valid_paths(got["valid"], pm, valid_paths)
@@ -148,7 +149,7 @@ def matrices(rng):
 
 @inputs
 def even_matrices(rng):
-    """Matrices (L, T) of small whole numbers, in which many paths are equally good; in the first all are."""
+    """Matrices (L, T) of small integers, in which many paths are equally good; in the first, all paths are."""
     shapes = ((8, 4), (9, 4), (7, 3), (8, 5), (6, 4), (9, 5))
     return [
         torch.from_numpy(rng.integers(0, 2 if number else 1, shape).astype(np.float32)) + 1
@@ -165,7 +166,7 @@ def narrow(rng):
 
 @probe
 def plain_points(points):
-    """Points (i, j), as tuples, lists or tensors, as a tensor (N, 2); a list of positions j gets its numbers i."""
+    """Points (i, j) given as tuples, lists or tensors, as a tensor (N, 2); positions j alone are numbered with i."""
     rows = [torch.as_tensor(point).flatten().tolist() for point in points]
     rows = [[number, *row] if len(row) == 1 else row for number, row in enumerate(rows)]
     return torch.tensor(rows).reshape(len(rows), -1)
@@ -173,7 +174,7 @@ def plain_points(points):
 
 @probe
 def best_paths(student, matrices):
-    """What `find_path` returns for every matrix, and the matrix as it is afterwards; with any `path_energy`."""
+    """What `find_path` returns for each matrix, and the matrix afterwards; also with a stand-in for `path_energy`."""
     module = student.structured_prediction
 
     def attempt():
@@ -191,51 +192,53 @@ def best_paths(student, matrices):
     return ways(whole=attempt, isolated=isolated)
 
 
-@drawing("4b", "The path that your `find_path` takes (windows down, targets across; dark is low energy).")
+@drawing("4b", "The path that your `find_path` returns (rows: windows, columns: targets; dark: low energy).")
 def path_through_a_table(run):
     windows, targets = np.mgrid[:12, :6]
     table = abs(targets - 5 / 11 * windows) + 0.6 * np.random.default_rng(1).random((12, 6))
     mine, right = (seen["whole"][0]["points"] for seen in run(best_paths, [torch.tensor(table, dtype=torch.float32)]))
-    return [Panel("Yours", table, mine), Panel("The right kind", table, right)]
+    return [Panel("Yours", table, mine), Panel("A best path", table, right)]
 
 
 def wrong_minima(pm):
-    """What known mistakes give for the least energy of all paths through pm (L, T)."""
+    """The results of known mistakes for the least energy of all paths through pm (L, T)."""
     frames, states = pm.shape
     everywhere = range(states)
     wrong = {
-        "The best path may end anywhere in the last row here; it must end at the last target (T - 1).": least(
+        "The path may end anywhere in the last row: it must end at the last target, T - 1.": least(
             pm, alignments(frames, states, last=everywhere)
         ),
-        "The best path may start anywhere in the first row here; it must start at target 0.": least(
+        "The path may start anywhere in the first row: it must start at target 0.": least(
             pm, alignments(frames, states, first=everywhere)
         ),
-        "The best path may start and end anywhere here: it runs from target 0 to target T - 1.": least(
+        "The path may start and end anywhere: it must lead from target 0 to target T - 1.": least(
             pm, alignments(frames, states, first=everywhere, last=everywhere)
         ),
-        "The first row is filled with a running sum: from the first window only target 0 can be reached.": least(
+        "The first row contains a running sum: in the first window, only target 0 can be reached.": least(
             torch.cat([pm[:1].cumsum(1), pm[1:]]), alignments(frames, states, first=everywhere)
         ),
-        "The best path skips targets: from one window to the next it stays or advances by one.": least(
+        "The path may skip targets: it must stay or advance by one from window to window.": least(
             pm, alignments(frames, states, steps=range(states))
         ),
-        "The best path skips targets, one at a time: it stays or advances by one.": least(
+        "The path may skip a single target: it must stay or advance by one from window to window.": least(
             pm, alignments(frames, states, steps=(0, 1, 2))
         ),
         "This is the energy of the worst path: take the minimum, not the maximum.": -least(
             -pm, alignments(frames, states)
         ),
-        "This is an arg min, a position; the free energy is the minimum itself.": sums(pm, alignments(frames, states))
+        "This is an arg min: the free energy is the minimum itself.": sums(pm, alignments(frames, states))
         .argmin()
         .double(),
-        "This is the last target, a position; the free energy is the energy of the path.": torch.tensor(states - 1.0),
-        "This is the mean along the best path; the energy is the sum.": least(pm, alignments(frames, states)) / frames,
-        "This is minus the energy of the best path.": -least(pm, alignments(frames, states)),
-        "The energy of the first window is left out.": least(pm, alignments(frames, states)) - pm[0, 0],
-        "This is the free energy at beta = 1, a sum over all paths; take the least of them.": -(
+        "This is the position of the last target: the free energy is the energy of the path.": (
+            torch.tensor(states - 1.0)
+        ),
+        "This is the mean along the best path: the energy is the sum.": least(pm, alignments(frames, states)) / frames,
+        "The sign is wrong: this is minus the energy of the best path.": -least(pm, alignments(frames, states)),
+        "The energy of the first window is missing.": least(pm, alignments(frames, states)) - pm[0, 0],
+        "This is the free energy at β = 1, with a sum over all paths: take the minimum.": -(
             -sums(pm, alignments(frames, states))
         ).logsumexp(0),
-        "These are the sums of the minima of all windows: the targets must follow one another.": pm.amin(1).sum(),
+        "This is the sum of the minima of the windows: the targets must follow one another.": pm.amin(1).sum(),
     }
     return {name: value.float() for name, value in wrong.items()}
 
@@ -253,34 +256,34 @@ def test_least_energy_of_all_paths(run, matrices):
 
 
 def judge_points(points, pm):
-    """Fail unless the points are those of one of the best paths, whichever."""
+    """Fail unless the points are those of one of the best paths."""
     frames, states = pm.shape
     if points.dim() != 2 or points.shape[1:] != (2,):
-        fail("The path is a list of points (i, j), one for every window.")
+        fail("The path must be a list of points (i, j), one for each window.")
     if points.shape[0] != frames:
-        fail("The path must have one point for every window.")
+        fail("The path must have one point for each window.")
     numbers = torch.arange(frames)
     i, j = points[:, 0], points[:, 1]
     if not torch.equal(i, numbers):
         if torch.equal(i, numbers.flip(0)):
-            fail("The path runs backwards: turn it round after backtracking.")
+            fail("The path runs backwards: reverse it after backtracking.")
         if torch.equal(j, numbers):
-            fail("The points are (target, window); (window, target) is expected.")
-        fail("The points must name the windows 0, 1, … in order.")
+            fail("The points are (target, window): (window, target) is expected.")
+        fail("The points must be those of the windows 0, 1, … in this order.")
     if j.min() < 0 or j.max() >= states:
-        fail("The path leaves the targets.")
+        fail("The path contains a target that does not exist.")
     steps = j[1:] - j[:-1]
     if len(steps) and steps.min() < 0:
         fail("The path goes back: a later window cannot belong to an earlier target. How are ties broken?")
     if len(steps) and steps.max() > 1:
-        fail("The path skips a target: follow the move by which the table was filled.")
+        fail("The path skips a target: backtrack along the moves that gave the minima.")
     if j[-1] != states - 1:
         fail("The path does not end at the last target: backtrack from T - 1, not from the minimum of the last row.")
     if j[0] != 0:
-        fail("The path does not start at target 0: in the first window, no other one can be reached.")
+        fail("The path does not start at target 0: in the first window, no other target can be reached.")
     energy, best = sums(pm, j[None])[0], least(pm, alignments(frames, states))
     if energy > best + 1e-4 * (1 + best.abs()):
-        fail("The path is valid, but not the best one: backtrack along the moves that gave the minima.")
+        fail("The path is valid but not the best one: backtrack along the moves that gave the minima.")
 
 
 @exercise("4b", points=1, public=True, hint="Backtrack from (L - 1, T - 1) along the moves that gave the minima.")
@@ -297,24 +300,24 @@ def test_points_of_the_best_path(run, matrices):
 
 ### BEGIN HIDDEN TESTS
 def table(pm, energies=least, **rules):
-    """The least energy of all ways to every cell, (L, T)."""
+    """The least energy of all ways to each entry, (L, T)."""
     frames, states = pm.shape
-    cells = [
+    entries = [
         energies(pm[: i + 1, : j + 1], alignments(i + 1, j + 1, **rules)) for i in range(frames) for j in range(states)
     ]
-    return torch.stack(cells).view(frames, states).float()
+    return torch.stack(entries).view(frames, states).float()
 
 
-@exercise("4b", points=1, hint="dp[i, j] is the least energy of the ways to (i, j), infinite where no way leads.")
+@exercise("4b", points=1, hint="dp[i, j] is the least energy of all ways from (0, 0) to (i, j), or infinity.")
 def test_table_of_least_energies(run, matrices):
-    """The table holds the least energy of the ways to every cell, and infinity where no way leads."""
+    """The table of `find_path` contains the least energy of all ways to each entry, or infinity if there is none."""
     got, want = run(best_paths, matrices)
 
     def judge(got, want):
         for found, pm in zip(got, matrices, strict=True):
             judge_table(found["dp"], pm)
             if not torch.equal(found["matrix"], pm):
-                fail("The matrix that was given has changed: fill a table of its own.")
+                fail("The argument `pm` was modified: fill a new table instead.")
 
     assert_either_way(got, want, judge)
 
@@ -329,16 +332,16 @@ def judge_table(dp, pm):
     running, free = pm[0].cumsum(0), pm[0]
     if states > 1 and frames > 1:
         if torch.allclose(dp[0], running, atol=1e-4):
-            fail("The first row is filled with a running sum: in the first window only target 0 can be reached.")
+            fail("The first row contains a running sum: in the first window, only target 0 can be reached.")
         if torch.allclose(dp[0], free, atol=1e-4):
-            fail("The first row is that of the matrix: in the first window only target 0 can be reached.")
+            fail("The first row is that of the matrix: in the first window, only target 0 can be reached.")
     if (dp[unreachable] == 0).any():
-        fail("Cells that no way leads to hold 0, which draws paths to them: they must be infinite.")
+        fail("Entries that cannot be reached are 0, which attracts paths: they must be infinite.")
     if (dp[unreachable] > 1e6).all() and (dp[unreachable] < INFINITY).any():
-        fail("A large number is not infinity: cells that no way leads to must hold float('inf').")
+        fail("A large number is not infinity: entries that cannot be reached must be float('inf').")
     if (dp[unreachable] != INFINITY).any():
-        fail("Cells that no way leads to must be infinite.")
-    # A table over the band of valid paths alone leaves out the cells from which the end cannot be reached.
+        fail("Entries that cannot be reached must be infinite.")
+    # A table that only covers valid paths omits the entries from which the end cannot be reached.
     numbers = torch.arange(frames)[:, None], torch.arange(states)[None]
     dead = states - 1 - numbers[1] > frames - 1 - numbers[0]
     compared = torch.where(dead & (dp == INFINITY), right, dp)
@@ -347,17 +350,17 @@ def judge_table(dp, pm):
         compared,
         right,
         mistakes={
-            "The table holds the cheaper move without the energy of the cell itself.": (right - pm),
-            "The table holds the matrix: add the least energy of the ways that lead to the cell.": pm,
-            "Every cell adds the one above it only: a path may also come from the target before.": moves,
-            "The first column is not added up: a path may stay at target 0.": torch.cat([pm[:, :1], right[:, 1:]], 1),
+            "The entries lack their own energy: add pm[i, j] to the smaller of the two moves.": (right - pm),
+            "The table equals the matrix: add the least energy of the ways that lead to each entry.": pm,
+            "Each entry only adds the entry above it: a path may also come from the previous target.": moves,
+            "The first column is not summed: a path may stay at target 0.": torch.cat([pm[:, :1], right[:, 1:]], 1),
         },
     )
 
 
 @probe
 def refused(student, narrow, matrices):
-    """What happens with too few windows, and the energies that the same function finds where there are enough."""
+    """The exception for too few windows, and the energies that are found if there are enough."""
     module = student.structured_prediction
 
     def attempt():
@@ -371,7 +374,12 @@ def refused(student, narrow, matrices):
     return ways(whole=attempt, isolated=isolated)
 
 
-@exercise("4b", points=0.5, seconds=5, hint="Fewer windows than targets: raise a ValueError that names both numbers.")
+@exercise(
+    "4b",
+    points=0.5,
+    seconds=5,
+    hint="If there are fewer windows than targets, raise a ValueError that names both numbers.",
+)
 def test_fewer_windows_than_targets(run, narrow, matrices):
     """With fewer windows than targets, `find_path` raises a ValueError that names both numbers."""
     got, want = run(refused, narrow, matrices)
@@ -380,21 +388,22 @@ def test_fewer_windows_than_targets(run, narrow, matrices):
         judge_refusal(
             got["narrow"],
             [{narrow.shape[0]}, {narrow.shape[1]}],
-            "There is no valid path where there are fewer windows than targets: raise a ValueError.",
+            "With fewer windows than targets there is no valid path: raise a ValueError.",
             "The message of the ValueError does not name both numbers, of windows and of targets.",
         )
-        for energy, pm in zip(got["energies"], matrices, strict=True):  # which path is the best is asked above
+        # Whether the path is the best one is judged above.
+        for energy, pm in zip(got["energies"], matrices, strict=True):
             everywhere = range(pm.shape[1])
             paths = alignments(*pm.shape, first=everywhere, last=everywhere)
             if energy.numel() != 1 or (sums(pm, paths) - energy.double()).abs().min() > 1e-3:
-                fail("Where there are enough windows, no path is found.")
+                fail("No path is found although there are enough windows.")
 
     assert_either_way(got, want, judge)
 
 
-@exercise("4b", points=0.5, hint="Where both moves are equally good, either is right: the path must still be a path.")
+@exercise("4b", points=0.5, hint="If both moves are equally good, either is right, but the path must remain valid.")
 def test_ties(run, even_matrices):
-    """Where several paths are equally good, `find_path` returns one of them."""
+    """If several paths are equally good, `find_path` returns one of them."""
     got, want = run(best_paths, even_matrices)
 
     def judge(got, want):

@@ -1,7 +1,7 @@
 """5: training along the best path.
 
 A model that is linear in given features is trained by plain gradient descent. The judgement aligns the words by listing
-all paths, and knows what must come out.
+all paths, so the right result is known.
 """
 
 import numpy as np
@@ -56,7 +56,7 @@ def mixed(rng):
 
 @probe
 def training(student, words, sizes, train, only=""):
-    """Call `train` with a loader; as the program is, and with stand-ins for the exercises before this one."""
+    """Call `train(module, loader)` for the program as it is, and with stand-ins for the exercises before this one."""
     module = student.structured_prediction
     labels = {
         text: torch.tensor([label for letter in text.encode() for label in (letter - 97, BETWEEN)])
@@ -83,20 +83,20 @@ def training(student, words, sizes, train, only=""):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """What training with plain gradient descent makes of the model, and the losses."""
+    """The weights after plain gradient descent, the losses, and the calls of the criterion."""
 
     def train(module, loader):
         model, criterion = Reader(weights).eval(), CrossEntropy()
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         losses = module.train_ebm_model(model, epochs, loader, criterion, optimizer)
-        asked = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
-        return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **asked}
+        calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
+        return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **calls}
 
     return training(student, words, sizes, train)
 
 
 def batches_of(weights, words, sizes):
-    """For every batch the features of every word's own windows, (L, F) each, those of the padded image, and letters."""
+    """For each word of each batch: the features (L, F) of its windows, those of its padded image, and its letters."""
     batches, start = [], 0
     for size in sizes:
         images, texts = words["images"][start : start + size], words["texts"][start : start + size]
@@ -111,7 +111,7 @@ def batches_of(weights, words, sizes):
 
 
 def best_states(energies, letters, first=(0, 1), last=(-2, -1), sign=1):
-    """The blanked target and the states of the best path through it, whose blanks at the borders may be left out."""
+    """The blanked target and the states of its best path; by default, the blanks at its ends are optional."""
     labels = torch.tensor(blanked(letters, BETWEEN))
     pm = sign * energies[:, labels].detach()
     states = len(labels)
@@ -151,53 +151,55 @@ def judge_weights(got, weights, batches, epochs):
 
     mistakes = {
         "The model has not changed: call `loss.backward()` and `optimizer.step()` for every batch.": lambda: weights,
-        "The gradients of all batches pile up: call `optimizer.zero_grad()` before every `backward()`.": (
+        "Gradients accumulate over the batches: call `optimizer.zero_grad()` before each `backward()`.": (
             lambda: after(loss_of(), keep_gradients=True)
         ),
         "The loss is the sum over all windows: take the mean.": lambda: after(loss_of(mean="sum")),
         "The loss is a sum over windows, divided by the number of words: take the mean over all windows.": (
             lambda: after(loss_of(mean="sums"))
         ),
-        "The mean losses of the words are added up: take the mean over all windows of the batch.": (
+        "The mean losses of the words are summed: take the mean over all windows of the batch.": (
             lambda: after(loss_of(mean="sum of means"))
         ),
-        "Every word counts alike here; every window must: take the mean over all windows of the batch.": (
+        "Every word has the same weight: take the mean over all windows of the batch.": (
             lambda: after(loss_of(mean="words"))
         ),
-        "Windows of the padding count: a word has `window_counts(width)` windows of its own.": (
+        "Windows in the padding are included: a word only has `window_counts(width)` windows.": (
             lambda: after(loss_of(padding=True))
         ),
-        "Windows of the padding count, and every word alike: take its own `window_counts(width)` windows.": (
+        "Windows in the padding are included, and every word has the same weight: use all valid windows alike.": (
             lambda: after(loss_of(padding=True, mean="words"))
         ),
-        "The labels are those of least energy in every window: align them with the word by the best path.": (
+        "The labels are the classes of least energy: use the labels along the best path of the word.": (
             lambda: after(loss_of(target="argmin"))
         ),
-        "The positions on the path are taken for classes: look up the target at each position.": (
+        "The positions on the path are used as classes: look up the target at each position.": (
             lambda: after(loss_of(target="states"))
         ),
-        "The energy along the path is the loss: give energies and labels to the criterion.": (
+        "The loss is the energy along the path: call the criterion with energies and labels.": (
             lambda: after(loss_of(target="energies"))
         ),
-        "The path is the one of the highest energy.": lambda: after(loss_of(sign=-1)),
-        "The steps go uphill: the loss must become smaller.": (
+        "This is the path of highest energy: use the path of least energy.": lambda: after(loss_of(sign=-1)),
+        "The steps increase the loss: it must decrease.": (
             lambda: descend(weights, batches, -RATE, epochs, loss_of())[0]
         ),
-        "Only one epoch is trained.": lambda: descend(weights, batches, RATE, 1, loss_of())[0],
+        "Only one epoch is trained: go through the loader `num_epochs` times.": lambda: descend(
+            weights, batches, RATE, 1, loss_of()
+        )[0],
     }
-    # A path with the blank forced at an end does not always have room.
+    # A word may have too few windows for a path that must include the first or last blank.
     if all(len(own) >= 2 * len(letters) for batch in batches for own, _, letters in batch):
         mistakes |= {
-            "The path may not begin with a blank, and must end with one: use `best_labels`, which leaves both open.": (
+            "No path begins with a blank, and all end with one: use `best_labels`, where both are optional.": (
                 lambda: after(loss_of(first=(1,), last=(-1,)))
             ),
-            "The path must begin with a letter here: the blank before it is allowed, use `best_labels`.": (
+            "No path begins with a blank: use `best_labels`, where the first blank is optional.": (
                 lambda: after(loss_of(first=(1,)))
             ),
-            "The path must end with a blank here: it may end with the last letter, use `best_labels`.": (
+            "Every path ends with a blank: use `best_labels`, where the last blank is optional.": (
                 lambda: after(loss_of(last=(-1,)))
             ),
-            "The path must begin and end with a blank here: both may be left out, use `best_labels`.": (
+            "Every path begins and ends with a blank: use `best_labels`, where both are optional.": (
                 lambda: after(loss_of(first=(0,), last=(-1,)))
             ),
         }
@@ -211,10 +213,10 @@ def judge_weights(got, weights, batches, epochs):
     points=1.5,
     seconds=20,
     public=True,
-    hint="For every word: matrix, best path, labels; the criterion over all windows of the batch; then one step.",
+    hint="Find the labels of each word on its best path. Then take one step on the mean loss of all windows.",
 )
 def test_one_step_along_the_best_paths(run, weights, alike):
-    """`train_ebm_model` makes one step per batch down the mean cross-entropy along the best paths."""
+    """`train_ebm_model` takes one optimizer step per batch on the mean cross-entropy along the best paths."""
     got, want = run(trained, weights, alike, SIZES, 2)
     batches = batches_of(weights, alike, SIZES)
     assert_either_way(got, want, lambda got, want: judge_weights(got["weights"], weights, batches, 2))
@@ -225,10 +227,10 @@ def test_one_step_along_the_best_paths(run, weights, alike):
     points=0.5,
     seconds=20,
     public=True,
-    hint="Start the running loss at zero in every epoch, and divide it at the end.",
+    hint="Set the running loss to zero at the start of each epoch, and divide it at the end.",
 )
 def test_mean_loss_of_every_epoch(run, weights, alike):
-    """`train_ebm_model` returns a list with the mean loss of every epoch."""
+    """`train_ebm_model` returns a list with the mean loss of each epoch."""
     got, want = run(trained, weights, alike, SIZES, 3)
     batches = batches_of(weights, alike, SIZES)
     windows = [sum(len(own) for own, _, _ in batch) for batch in batches]
@@ -236,10 +238,11 @@ def test_mean_loss_of_every_epoch(run, weights, alike):
     def judge(got, want):
         losses = per_batch(got["sums"], got["counts"], windows, 3)
         if losses is None or losses[0, 0] < 0.01:
-            fail("The criterion is not asked once for every window of every word.")
-        # Over batches of different size the mean may be taken over windows, over words (here the same) or batches.
+            fail("The criterion must be called exactly once for each window of each word.")
+        # Means over windows, over words (the same here) and over batches are all accepted.
         divided = (
-            "Means of the batches are divided by the number of words: weigh each by its windows, and divide by these."
+            "The means of the batches are divided by the number of words: "
+            "weight each mean by its windows, and divide by the number of all windows."
         )
         other = {divided: losses.double().sum(1) / sum(SIZES)}
         judge_mean_losses(got["losses"], losses, [windows, [1.0] * len(windows)], windows, "windows", other)
@@ -252,10 +255,10 @@ def test_mean_loss_of_every_epoch(run, weights, alike):
     "5a",
     points=1,
     seconds=20,
-    hint="A word has window_counts(width) windows of its own; all others are padding and must not count.",
+    hint="A word has `window_counts(width)` windows; the rest is padding and must not count.",
 )
 def test_words_of_different_length(run, weights, mixed):
-    """Every word is aligned with its own windows, and those of the padding do not count."""
+    """Each word is aligned with its own windows only, and windows in the padding do not count."""
     got, want = run(trained, weights, mixed, SIZES, 2)
     batches = batches_of(weights, mixed, SIZES)
 
@@ -269,7 +272,7 @@ def test_words_of_different_length(run, weights, mixed):
 
 @inputs
 def drawn(rng):
-    """Three letters and three pairs of them, drawn with the course's font, and the first weights of a network."""
+    """Three letters and three pairs of them, drawn with the course's font, and the initial weights of a network."""
     letters = [chr(97 + number) for number in rng.permutation(26)[:3]]
     pairs = [first + second for first in letters for second in letters if first != second]
     words = letters + [pairs[number] for number in rng.permutation(6)[:3]]
@@ -281,7 +284,7 @@ def drawn(rng):
 
 @probe
 def learned(student, words, isolated):
-    """What the criterion said during a training with Adam, and the energies of the words after it."""
+    """The mean losses during a training with Adam, and the energies of the words after it."""
 
     def train(module, loader):
         model = Reader(words["weights"], 32, 18)
@@ -295,20 +298,20 @@ def learned(student, words, isolated):
     return training(student, words, (3, 3), train, only="isolated" if isolated else "whole")
 
 
-@exercise("5a", points=1, seconds=60, hint="The loss must fall from epoch to epoch, and words must become readable.")
+@exercise("5a", points=1, seconds=60, hint="The loss must fall, and the words must be read correctly afterwards.")
 def test_words_are_learned(run, drawn):
-    """Training on six short words makes the loss fall, and the words are read afterwards."""
+    """After training on six short words, the loss has fallen and the words are read correctly."""
 
     def judge(got, want):
         if any(a.shape != b.shape for a, b in zip(got["energies"], want["energies"], strict=True)):
-            raise Mismatch("After training, the energies have another shape.")
-        # The reference reads all six (60 seeds), a network that has not learned none.
+            raise Mismatch("After training, the energies have the wrong shape.")
+        # The reference reads all six (60 seeds), an untrained network none.
         if sum(map(is_read, got["energies"], drawn["texts"])) < 4:
-            fail("After training, most of the words are not read.")
+            fail("After training, most of the words are not read correctly.")
         if not falls(got["means"]):
-            fail("The mean loss does not fall from the first epochs to the last.")
+            fail("The mean loss does not fall during training.")
 
-    try:  # training takes its time: as the program is only where it does not work with the stand-ins
+    try:  # training takes long, so the program is observed as it is only if it fails with the stand-ins
         got, want = run(learned, drawn, True)
         judge(got["isolated"], want["isolated"])
     except (Mismatch, NoObservation) as first:

@@ -1,4 +1,4 @@
-"""6d: the best CTC path. The oracle lists all of them and adds up."""
+"""6d: the best CTC path. The oracle lists all paths and adds up their energies."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ def energies(rng):
 
 @inputs
 def targets(rng):
-    """Plain letters of different number, in no order."""
+    """Plain letters in random order, of different lengths."""
     letters = rng.permutation(26).tolist()
     return [letters[:3], letters[3:5], letters[5:9]]
 
@@ -34,7 +34,7 @@ def lengths(rng):
 
 @probe
 def decoded(student, energies, targets, lengths):
-    """Scores and paths of all words; with any graph of the student's."""
+    """Energies and paths of all words, for the program as it is, and with a stand-in for the graph."""
     module = student.structured_prediction
 
     def attempt():
@@ -49,7 +49,7 @@ def decoded(student, energies, targets, lengths):
 
 
 def matrices(energies, targets, lengths):
-    """The matrix (L, S) of every word over the states of its blanked target."""
+    """The matrix (L, S) of each word over the states of its blanked target."""
     return [item[:length, blanked(row, BETWEEN)] for item, row, length in zip(energies, targets, lengths, strict=True)]
 
 
@@ -68,25 +68,25 @@ def judge_scores(got, energies, targets, lengths):
         got["scores"],
         right,
         mistakes={
-            "The sign is wrong: the score is the energy of the best path.": -right,
-            "These are sums over all paths: take the best path alone.": each(
+            "The sign is wrong: return the energies of the best paths.": -right,
+            "These are sums over all paths: use the best path only.": each(
                 lambda matrix, row: -(-sums(matrix, ctc_paths(len(matrix), row))).logsumexp(0)
             ),
-            "These are the energies of the worst paths: gtn looks for the largest score, so give it -energies.": each(
+            "These are the energies of the worst paths: gtn finds the largest score, so pass -energies.": each(
                 lambda matrix, row: -best(-matrix, row)
             ),
-            "Gtn looks for the largest score: give it -energies, and turn the sign back.": each(
+            "The paths are the worst ones and the sign is wrong: pass -energies to gtn, and negate the score.": each(
                 lambda matrix, row: best(-matrix, row)
             ),
-            "These are energies per window: the score is the sum along the path.": right
+            "These are mean energies per window: return the sum along the path.": right
             / torch.tensor([len(matrix) for matrix in matrices(energies, targets, lengths)]),
-            "Windows beyond `input_lengths` count.": torch.stack(
+            "Windows beyond `input_lengths` are included: they must not count.": torch.stack(
                 [best(item[:, blanked(row, BETWEEN)], row) for item, row in zip(energies, targets, strict=True)]
             ).float(),
-            "The best path must begin and end with a blank here: both may be left out.": each(
+            "Every path begins and ends with a blank: both blanks are optional.": each(
                 lambda matrix, row: best(matrix, row, first=(0,), last=(-1,))
             ),
-            "The energies are normalised: the score is the sum of the energies as they are.": right
+            "The energies are normalised: sum them unchanged.": right
             + torch.stack(
                 [(-item[:length]).logsumexp(1).sum() for item, length in zip(energies, lengths, strict=True)]
             ),
@@ -96,33 +96,33 @@ def judge_scores(got, energies, targets, lengths):
 
 def judge_paths(got, energies, targets, lengths):
     if len(got["paths"]) != len(targets):
-        fail("There must be one path for every word.")
+        fail("There must be one path for each word.")
     for path, row, matrix in zip(got["paths"], targets, matrices(energies, targets, lengths), strict=True):
         frames, states = matrix.shape
         if not isinstance(path, torch.Tensor) or path.dim() != 1:
             raise Mismatch("A path must be a list of positions.")
         path = path.double().round().long()
         if len(path) != frames:
-            fail("A path must have one position for every window of its word.")
+            fail("A path must have one position for each window of its word.")
         shifted = is_best(path + 1, row, matrix) or is_best(path - 1, row, matrix)
         best = ctc_paths(frames, row)
         labels = torch.tensor(blanked(row, BETWEEN))[best[sums(matrix, best).argmin()]]
         if torch.equal(path, labels):
-            fail("These are the classes along the path; the positions in the blanked target are asked for.")
+            fail("These are the classes along the path: return the positions in the blanked target.")
         if is_best(path, row, matrix):
             continue
         if shifted:
-            fail("The positions are one off: 0 is the blank before the first letter, and letter k has 2k + 1.")
+            fail("The positions are off by one: 0 is the blank before the first letter, and letter k is at 2k + 1.")
         if path.min() < 0 or path.max() >= states:
-            fail("A position lies outside of the blanked target.")
+            fail("A position is outside the blanked target.")
         if torch.equal(path.flip(0), path.sort().values) and len(row) > 1:
-            fail("The path runs backwards.")
+            fail("The path runs backwards: reverse it.")
         wrong_blank = (path % 2 == 0) != (labels == BETWEEN)
         if not wrong_blank.any():
-            fail("Letters are at wrong positions: letter k of the word has 2k + 1, whatever letter it is.")
+            fail("Letters are at wrong positions: letter k of the word is at 2k + 1, whichever letter it is.")
         if not is_path(path, row):
-            fail("This is no path: positions stay, advance by one, or leave out the blank between different letters.")
-        fail("This is a path, but not the one of least energy.")
+            fail("This is not a path: positions stay, advance by one, or skip the blank between different letters.")
+        fail("This is a path but not the one of least energy.")
 
 
 def is_path(path, row):
@@ -143,7 +143,7 @@ def is_best(path, row, matrix):
     "6d", points=1, public=True, seconds=30, hint="The least sum of energies over the paths that read as the target."
 )
 def test_energies_of_the_best_paths(run, energies, targets):
-    """`viterbi` returns the energy of every word's best path, (B,)."""
+    """`viterbi` returns the energy of each word's best path, shape (B,)."""
     got, want = run(decoded, energies, targets, None)
     assert_either_way(got, want, lambda got, want: judge_scores(got, energies, targets, [8] * 3))
 
@@ -156,22 +156,22 @@ def test_energies_of_the_best_paths(run, energies, targets):
     hint="0 is the blank before the first letter, 2k + 1 is letter k of the word.",
 )
 def test_positions_of_the_best_paths(run, energies, targets):
-    """`viterbi` returns the position in the blanked target of every window on the best path."""
+    """`viterbi` returns the position of each window on the best path through the blanked target."""
     got, want = run(decoded, energies, targets, None)
     assert_either_way(got, want, lambda got, want: judge_paths(got, energies, targets, [8] * 3))
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("6d", points=0.5, seconds=30, hint="Equal letters have positions of their own, and a blank between them.")
+@exercise("6d", points=0.5, seconds=30, hint="Equal letters have different positions, with a blank between them.")
 def test_best_paths_of_double_letters(run, energies, double_letters):
-    """`viterbi` keeps equal letters apart."""
+    """`viterbi` gives equal letters different positions."""
     got, want = run(decoded, energies, double_letters, None)
     assert_either_way(got, want, lambda got, want: judge_paths(got, energies, double_letters, [8] * 3))
 
 
 @exercise("6d", points=0.5, seconds=30, hint="Only the first `input_lengths[b]` windows of word b count.")
 def test_best_paths_of_padded_words(run, energies, targets, lengths):
-    """Windows beyond `input_lengths` are not on the path."""
+    """Windows beyond `input_lengths` are not part of the path."""
     got, want = run(decoded, energies, targets, lengths)
 
     def judge(got, want):

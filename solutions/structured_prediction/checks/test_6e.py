@@ -38,7 +38,7 @@ def mixed(rng):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """What training with plain gradient descent makes of the model, the losses, and what the criterion was asked."""
+    """The weights after plain gradient descent, the losses, and the calls of the criterion."""
     model, criterion = Reader(weights).eval(), CTCCriterion()
     loader = loader_of(list(zip(words["images"], words["texts"], strict=True)), sizes, collate_fn)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
@@ -55,7 +55,7 @@ def trained(student, weights, words, sizes, epochs):
 
 
 def batches_of(weights, words, sizes):
-    """For every batch the features (B, L, F) of the padded images, the lengths, and the letters."""
+    """For each batch: the features (B, L, F) of the padded images, the numbers of windows, and the letters."""
     batches, start = [], 0
     for size in sizes:
         images, texts = words["images"][start : start + size], words["texts"][start : start + size]
@@ -87,9 +87,9 @@ def judge_training(got, weights, words, sizes, epochs):
     letters = [[ord(letter) - 97 for letter in text] for text in words["texts"]] * epochs
     for target, row in zip(got["targets"], letters, strict=False):
         if target == [label for letter in row for label in (letter, BETWEEN)]:
-            fail("The targets are blanked: CTC puts the blanks in itself, give it plain letters.")
+            fail("The targets contain blanks: pass plain letters, CTC inserts the blanks itself.")
         if target[: len(row)] == row and set(target[len(row) :]) == {BETWEEN}:
-            fail("The targets carry their padding: cut each at its true length.")
+            fail("The targets contain padding: cut each at its true length.")
     batches = batches_of(weights, words, sizes)
 
     def after(loss, **rules):
@@ -98,27 +98,27 @@ def judge_training(got, weights, words, sizes, epochs):
     def mistakes():
         return {
             "The model has not changed: call `loss.backward()` and `optimizer.step()` for every batch.": weights,
-            "The gradients of all batches pile up: call `optimizer.zero_grad()` before every `backward()`.": after(
+            "Gradients accumulate over the batches: call `optimizer.zero_grad()` before each `backward()`.": after(
                 loss_of(), keep_gradients=True
             ),
-            "The log-probabilities are those of +energies: a low energy is likely, so negate them.": after(
+            "The log-probabilities are those of +energies: negate the energies, since low means likely.": after(
                 loss_of(sign=1)
             ),
-            "The losses are added up: take their mean.": after(loss_of(mean=False)),
-            "Windows of the padding count: give the criterion the `window_counts` of the widths.": after(
+            "The loss is the sum over the words: take the mean.": after(loss_of(mean=False)),
+            "Windows in the padding are included: pass the `window_counts` of the widths to the criterion.": after(
                 loss_of(padding=True)
             ),
-            "The steps go uphill: the loss must become smaller.": descend(weights, batches, -RATE, epochs, loss_of())[
-                0
-            ],
-            "Only one epoch is trained.": descend(weights, batches, RATE, 1, loss_of())[0],
+            "The steps increase the loss: it must decrease.": descend(weights, batches, -RATE, epochs, loss_of())[0],
+            "Only one epoch is trained: go through the loader `num_epochs` times.": descend(
+                weights, batches, RATE, 1, loss_of()
+            )[0],
         }
 
     right = after(loss_of())
     is_right = got["weights"].shape == right.shape and (got["weights"] - right).abs().max() < 1e-4
-    # log Σ exp of log-probabilities is 0.
+    # log Σ exp of the log-probabilities of a window is 0.
     if not is_right and got["excess"].numel() and not got["excess"].max() < 1e-3:
-        fail("The criterion gets numbers that are no log-probabilities: take the log_softmax of -energies.")
+        fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")
     # In float64 the reference's weights differ by less than 1e-6; mistakes change them by more than 0.01.
     assert_close(got["weights"], right, atol=1e-4, mistakes=mistakes)
 
@@ -131,7 +131,7 @@ def judge_training(got, weights, words, sizes, epochs):
     hint="Log-probabilities are log_softmax(-energies); the targets are plain letters.",
 )
 def test_one_step_for_every_batch(run, weights, alike):
-    """`train_gtn_model` makes one step per batch down the mean CTC loss."""
+    """`train_gtn_model` takes one optimizer step per batch on the mean CTC loss."""
     got, _ = run(trained, weights, alike, SIZES, 2)
     judge_training(got, weights, alike, SIZES, 2)
 
@@ -141,30 +141,33 @@ def test_one_step_for_every_batch(run, weights, alike):
     "6e",
     points=0.25,
     seconds=20,
-    hint="Cut targets at their true length, and give the criterion the number of windows.",
+    hint="Cut targets at their true length, and pass the true numbers of windows to the criterion.",
 )
 def test_words_of_different_length(run, weights, mixed):
-    """Every word has its own windows and letters; padding counts for neither."""
+    """Only the letters and windows of each word count, not its padding."""
     got, _ = run(trained, weights, mixed, SIZES, 2)
     judge_training(got, weights, mixed, SIZES, 2)
 
 
 @exercise(
-    "6e", points=0.25, seconds=20, hint="Start the running loss at zero in every epoch, and divide it at the end."
+    "6e",
+    points=0.25,
+    seconds=20,
+    hint="Set the running loss to zero at the start of each epoch, and divide it at the end.",
 )
 def test_mean_loss_of_every_epoch(run, weights, alike):
-    """`train_gtn_model` returns a list with the mean loss of every epoch."""
+    """`train_gtn_model` returns a list with the mean loss of each epoch."""
     got, _ = run(trained, weights, alike, SIZES, 3)
     losses = per_batch(got["sums"], got["counts"], SIZES, 3)
     if losses is None or losses[0, 0] < 0.01:
-        fail("The criterion is not asked once for every word of every epoch.")
-    # Over batches of different size the mean may be taken over words or over batches.
+        fail("The criterion must be called exactly once for each word in each epoch.")
+    # Means over words and over batches are both accepted.
     judge_mean_losses(got["losses"], losses, [SIZES, [1.0] * len(SIZES)], SIZES, "words")
 
 
 @inputs
 def drawn(rng):
-    """Three letters and three pairs of them, drawn with the course's font, and the first weights of a network."""
+    """Three letters and three pairs of them, drawn with the course's font, and the initial weights of a network."""
     letters = [chr(97 + number) for number in rng.permutation(26)[:3]]
     pairs = [first + second for first in letters for second in letters if first != second]
     words = letters + [pairs[number] for number in rng.permutation(6)[:3]]
@@ -176,7 +179,7 @@ def drawn(rng):
 
 @probe
 def learned(student, words):
-    """What the criterion said during a training with Adam, and the energies of the words after it."""
+    """The mean losses during a training with Adam, and the energies of the words after it."""
     model = Reader(words["weights"], 32, 18)
     loader = loader_of(list(zip(words["images"], words["texts"], strict=True)), (3, 3), collate_fn)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
@@ -187,17 +190,17 @@ def learned(student, words):
         return {"means": means, "energies": [model(image[None, None])[0] for image in words["images"]]}
 
 
-@exercise("6e", points=0.5, seconds=60, hint="The loss must fall from epoch to epoch, and words must become readable.")
+@exercise("6e", points=0.5, seconds=60, hint="The loss must fall, and the words must be read correctly afterwards.")
 def test_words_are_learned(run, drawn):
-    """Training on six short words makes the loss fall, and the words are read afterwards."""
+    """After training on six short words, the loss has fallen and the words are read correctly."""
     got, want = run(learned, drawn)
     if any(a.shape != b.shape for a, b in zip(got["energies"], want["energies"], strict=True)):
-        raise Mismatch("After training, the energies have another shape.")
-    # The reference reads all six (60 seeds), a network that has not learned none.
+        raise Mismatch("After training, the energies have the wrong shape.")
+    # The reference reads all six (60 seeds), an untrained network none.
     if sum(map(is_read, got["energies"], drawn["texts"])) < 4:
-        fail("After training, most of the words are not read.")
+        fail("After training, most of the words are not read correctly.")
     if not falls(got["means"]):
-        fail("The mean loss does not fall from the first epochs to the last.")
+        fail("The mean loss does not fall during training.")
 
 
 ### END HIDDEN TESTS

@@ -12,14 +12,14 @@ def letters_of(rng, size):
 
 
 def frames_of(rng, pieces):
-    """Labels of frames: every piece (a letter, or _ for blanks) some times in a row."""
+    """Labels of frames: each piece (a letter, or _ for a blank) is repeated one to three times."""
     labels = [BETWEEN if piece == "_" else ord(piece) - 97 for piece in pieces]
     return np.repeat(labels, rng.integers(1, 4, len(labels))).tolist()
 
 
 @inputs
 def plain(rng):
-    """Frames of words without double letters: blanks in all places, some letters side by side."""
+    """Frames of words without double letters, with blanks at different places and some letters next to each other."""
     words = []
     for pattern in ("c_c_c_", "_c_cc_", "cc_c", "_c", "c_c_c_c"):
         letters = iter(letters_of(rng, 8))
@@ -29,7 +29,7 @@ def plain(rng):
 
 @inputs
 def doubled(rng):
-    """Frames of words with double letters, which a blank keeps apart, as in h e l _ l o."""
+    """Frames of words with double letters that are separated by a blank, as in h e l _ l o."""
     words = []
     for pattern in ("abc_cd", "a_a", "_a_b_b_", "ab_a_a"):
         letters = dict(zip("abcd", letters_of(rng, 4), strict=True))
@@ -39,7 +39,7 @@ def doubled(rng):
 
 @probe
 def texts_of(student, frames):
-    """The texts of lists of labels, and of the same as tensors."""
+    """The texts of the labels, given as lists and as tensors."""
     decode = student.structured_prediction.indices_to_str
     return {
         "lists": [decode(list(labels)) for labels in frames],
@@ -57,44 +57,47 @@ def judge_texts(got, words):
     for kind, found in got.items():
         for value, labels, text in zip(found, words["frames"], words["texts"], strict=True):
             if not isinstance(value, str):
-                raise Mismatch("A text is expected.")
+                raise Mismatch("The result must be a string.")
             if value == text:
                 continue
             signs = "".join("_" if label == BETWEEN else chr(97 + label) for label in labels)
             segments = [segment for segment in signs.split("_") if segment]
             shown = merged(labels)
             wrong = {
-                "The letters are joined with `_`: put them together without anything between.": (
+                "The letters are joined with `_`: join them without a separator.": (
                     "_".join(segments),
                     "_".join(text),
                     "_".join(merged(labels).replace("_", "")),
                     "_".join(max(segment, key=segment.count) for segment in segments),
                 ),
-                "The blanks are left in: drop them after neighbours were merged.": (shown, signs, shown.strip("_")),
-                "The blanks are read as a character, `{`: drop them.": (shown.replace("_", "{"),),
-                "Repetitions are left in: merge equal neighbours before the blanks are dropped.": (
+                "The blanks are still in the text: drop them after merging neighbours.": (
+                    shown,
+                    signs,
+                    shown.strip("_"),
+                ),
+                "The blanks became the character `{`: drop them.": (shown.replace("_", "{"),),
+                "Repetitions are still in the text: merge equal neighbours before dropping the blanks.": (
                     signs.replace("_", ""),
                 ),
-                "Double letters are merged: merge equal neighbours first, and drop the blanks after that.": (
+                "Double letters are merged: merge equal neighbours first, then drop the blanks.": (
                     merged([label for label in labels if label != BETWEEN]),
                 ),
-                "Every letter appears once only: merge neighbours, not all that are equal.": (
+                "Every letter appears only once: merge equal neighbours, not all equal letters.": (
                     "".join(dict.fromkeys(text)),
                 ),
-                "Letters that touch are lost: a run between two blanks may hold several letters.": (
+                "Letters are lost: a run between two blanks may contain several letters.": (
                     "".join(max(segment, key=segment.count) for segment in segments),
                     "".join(segment[0] for segment in segments),
                 ),
-                "There are spaces between the letters.": (" ".join(text),),
-                "The text is in capitals.": (text.upper(),),
-                "The letters are one off: 0 is a.": ("".join(chr(ord(letter) + 1) for letter in text),),
+                "There are spaces between the letters: join them without a separator.": (" ".join(text),),
+                "The text is in capitals: use lower-case letters.": (text.upper(),),
+                "The letters are off by one: 0 is a.": ("".join(chr(ord(letter) + 1) for letter in text),),
             }
             for sentence, values in wrong.items():
                 if value in values:
                     fail(sentence)
-            fail(
-                "A tensor of labels is read otherwise than a list." if kind == "tensors" else "The text is another one."
-            )
+            same = "The text of a tensor of labels must be the same as that of a list."
+            fail(same if kind == "tensors" else "The text is wrong.")
 
 
 @exercise("9a", points=1, public=True, hint="Merge equal neighbours, drop the blanks, join the letters.")
@@ -105,23 +108,23 @@ def test_text_of_labels(run, plain):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("9a", points=0.75, hint="h e l _ l o: the blank between them keeps both l.")
+@exercise("9a", points=0.75, hint="In h e l _ l o, the blank keeps both l: merge neighbours first.")
 def test_text_with_double_letters(run, doubled):
-    """`indices_to_str` keeps double letters that a blank separates."""
+    """`indices_to_str` keeps double letters that are separated by a blank."""
     got, _ = run(texts_of, doubled["frames"])
     judge_texts(got, doubled)
 
 
-@exercise("9a", points=0.25, hint="Without letters the text is empty.")
+@exercise("9a", points=0.25, hint="The text of labels without letters is the empty string.")
 def test_text_without_letters(run, plain):
-    """`indices_to_str` returns an empty text for blanks alone and for no labels."""
+    """`indices_to_str` returns an empty string for blanks only and for no labels."""
     blanks, letters = [BETWEEN] * 4, plain["frames"][0]
     got, _ = run(texts_of, [blanks, [], letters])
     empty = [*got["lists"][:2], *got["tensors"][:2]]
     if any(value != "" for value in empty):
-        fail("Blanks alone, or no labels, do not give an empty text.")
+        fail("Blanks only, or no labels, must give an empty string.")
     if not isinstance(got["lists"][2], str) or len(set(got["lists"][2])) < 3:
-        fail("The text of letters is empty too.")
+        fail("The text is empty even if there are letters.")
 
 
 ### END HIDDEN TESTS

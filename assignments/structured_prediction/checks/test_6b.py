@@ -1,0 +1,126 @@
+"""6b: the CTC loss. The oracles list all paths, or are torch's own loss."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from oracles import blanked, ctc_losses, ctc_paths, ctc_score, judge_refusal, least, random_log_probs, random_targets
+from stand_ins import as_tensor, create_ctc_graph, refusal, replaced
+
+from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.data.words import BETWEEN
+
+
+@inputs
+def log_probs(rng):
+    """Three words of eight frames."""
+    return random_log_probs(rng, 3, 8, 27).float()
+
+
+@inputs
+def targets(rng):
+    return random_targets(rng)
+
+
+@inputs
+def lengths(rng):
+    return torch.tensor([8, *rng.permutation([6, 7]).tolist()])
+
+
+@probe
+def loss_of(student, log_probs, targets, lengths, reduction):
+    """The loss of the program as it is, and with a stand-in for the graph."""
+    module = student.structured_prediction
+
+    def attempt():
+        rows = [list(row) for row in targets]
+        return {"loss": module.CTCLossFunction.apply(log_probs.clone(), rows, lengths, BETWEEN, reduction)}
+
+    def isolated():
+        with replaced(module, create_ctc_graph=create_ctc_graph):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
+def wrong_losses(log_probs, targets, lengths=None):
+    """The results of known mistakes for the loss of each word (B,)."""
+    right = ctc_losses(log_probs, targets, lengths)
+    sizes = torch.tensor([len(row) for row in targets])
+    frames = [log_probs.shape[1]] * len(targets) if lengths is None else lengths.tolist()
+
+    return {
+        "The sign is wrong: this is log p, and the loss is -log p.": -right,
+        "`reduction='none'` returns a mean: one loss per word is expected.": right.mean(),
+        "`reduction='none'` returns the mean loss per letter: one loss per word is expected.": (right / sizes).mean(),
+        "The losses are divided by the numbers of letters: only `reduction='mean'` does this.": right / sizes,
+        "This is the sum over the words: one loss per word is expected.": right.sum(),
+        "These are probabilities: take the negative logarithm.": (-right).exp(),
+        "This is -log p of the best path only: sum over all paths.": torch.stack(
+            [
+                least(-item[:size, blanked(row, BETWEEN)], ctc_paths(size, row))
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        ),
+        "Windows beyond `input_lengths` are included: they must not count.": ctc_losses(log_probs, targets),
+        "Blanks are inserted twice: targets are plain letters, and the graph inserts the blanks.": -torch.stack(
+            [
+                ctc_score(item[:size].double(), [label for letter in row for label in (letter, BETWEEN)], BETWEEN)
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        ),
+    }
+
+
+def judge_losses(got, right, mistakes):
+    # The losses are about 20; those of the reference differ by 2e-6, a tenth of what the defaults allow.
+    assert_close(got["loss"], right.float(), mistakes={name: wrong.float() for name, wrong in mistakes.items()})
+
+
+@exercise(
+    "6b",
+    points=1,
+    public=True,
+    seconds=30,
+    hint="Minus the forward score of the intersection of emissions and graph, for each word: shape (B,).",
+)
+def test_loss_of_every_word(run, log_probs, targets):
+    """With `reduction="none"`, `CTCLossFunction` returns -log p of each word, shape (B,)."""
+    got, want = run(loss_of, log_probs, targets, None, "none")
+    right, mistakes = ctc_losses(log_probs, targets), wrong_losses(log_probs, targets)
+    assert_either_way(got, want, lambda got, want: judge_losses(got, right, mistakes))
+
+
+@inputs
+def certain(rng):
+    """Frames of a network that is certain of two words of three letters: c _ a _ t _ _ _ and _ c _ a _ t _ _."""
+    letters = rng.permutation(np.arange(1, 26))[:6].tolist()
+    labels = [
+        [letters[0], 26, letters[1], 26, letters[2], 26, 26, 26],
+        [26, letters[3], 26, letters[4], 26, letters[5], 26, 26],
+    ]
+    logits = 18 * F.one_hot(torch.tensor(labels), 27) + torch.from_numpy(rng.standard_normal((2, 8, 27)))
+    return {"log_probs": logits.log_softmax(2).float(), "targets": [letters[:3], letters[3:]]}
+
+
+@exercise(
+    "6b",
+    points=0.5,
+    public=True,
+    seconds=30,
+    hint="-log p ≥ 0, because a probability is at most 1. Targets are plain letters.",
+)
+def test_no_loss_is_negative(run, certain):
+    """The loss is never negative, and it is 0 if the network is certain of the word."""
+    log_probs, targets = certain["log_probs"], certain["targets"]
+    got, want = run(loss_of, log_probs, targets, None, "none")
+
+    def judge(got, want):
+        loss = got["loss"]
+        if loss.shape == (2,) and loss.min() < -1e-3:
+            fail("The loss of a word is negative, so its probability exceeds 1: is a path counted twice?")
+        if loss.shape == () and abs(loss.item()) < 1e-3:
+            return  # a mean of the right losses, which costs points above
+        # -log p is 1e-6, and float32 resolves log-probabilities near 0 to 1e-7.
+        assert_close(loss, ctc_losses(log_probs, targets).float(), atol=1e-4)
+
+    assert_either_way(got, want, judge)

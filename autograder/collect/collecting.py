@@ -1,0 +1,181 @@
+"""From a source to the folders of the students."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autograder.assignment import Assignment
+from autograder.collect.archive import open_source, shown
+from autograder.collect.kinds import KINDS, Kind, named, read_source
+from autograder.collect.layout import arranged, place
+from autograder.collect.people import Handed, Reading
+from autograder.collect.roster import Roster
+from autograder.files import items, opened
+from autograder.late import TIMESTAMP
+from autograder.late.record import Noted, read_record, update_record
+from autograder.late.times import stamp
+
+MAX_SHOWN = 10
+MAX_EACH = 5000  # files in a folder of the exchange
+_PLACED = {"new", "unchanged", "replaced"}
+
+
+@dataclass
+class Collected:
+    """What became of each student's submission, and what there is to say."""
+
+    kind: str = ""
+    # By id: new, unchanged, replaced; or differs (from what is there), twice, nothing (could be taken), failed.
+    students: dict[str, str] = field(default_factory=dict)
+    late: list[str] = field(default_factory=list)  # whom the platform calls late
+    unknown: list[str] = field(default_factory=list)  # who is not in the roster, as the source names them
+    missing: list[str] = field(default_factory=list)  # who is in the roster, and not in the source
+    remarks: dict[str, list[str]] = field(default_factory=dict)  # by student, "" where it belongs to no student
+    problems: dict[str, list[str]] = field(default_factory=dict)  # the same, for the instructor to look at
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everybody's submission is in its place, and as it was handed in."""
+        return not self.unknown and not any(self.problems.values()) and _PLACED.issuperset(self.students.values())
+
+    def lines(self) -> list[str]:
+        """The same as text: first what was done, last what is to be done."""
+        done = Counter(self.students.values())
+        lines = [f"{self.kind}: {', '.join(f'{n} {what}' for what, n in sorted(done.items())) or 'no submissions'}"]
+        lines += _by_student(self.remarks)
+        if self.late:
+            lines.append(f"called late by {KINDS[self.kind].title}: {', '.join(self.late)}")
+        if self.missing:
+            lines.append(f"in the roster, but not in the source: {', '.join(self.missing)}")
+        lines += _by_student(self.problems)
+        if differing := [student for student, what in self.students.items() if what == "differs"]:
+            lines.append(f"differ from what is there, left alone (--update replaces them): {', '.join(differing)}")
+        if lost := [student for student, what in self.students.items() if what in ("nothing", "failed", "twice")]:
+            lines.append(f"NOT collected: {', '.join(map(shown, lost))}")
+        if self.unknown:
+            lines.append(
+                f"NOT collected, not in the roster or not to be told apart: {', '.join(map(shown, self.unknown))}"
+            )
+        return lines
+
+
+def collect(
+    path: Path, assignment: Assignment, out: Path, *, kind: str = "", roster: Roster | None = None, update: bool = False
+) -> Collected:
+    """Put the submissions in the zip file or folder `path` into `out/<student>/<assignment>/`.
+
+    Raises ValueError where `path` is no such source, or it is not clear of which kind. Run again, it changes nothing;
+    what differs from what is there is left alone, or replaced with `update`.
+    """
+    read_record(out, assignment.name)  # a damaged one ends it before anything is written
+    with open_source(path, MAX_EACH if kind == "exchange" else None) as source:
+        name, reading = read_source(source, assignment, kind)
+        collected = Collected(name, remarks={"": reading.remarks}, problems={"": source.refused})
+        if reading.misfits:
+            collected.problems[""].append(f"left out, not explained by the kind {name}: {named(reading.misfits)}")
+        run = _Run(assignment, out, KINDS[name], roster, update, collected)
+        for handed, students in _owners(reading, roster, collected):
+            run.take(handed, students)
+    update_record(out, assignment.name, run.noted)
+    if roster:
+        collected.remarks[""] += roster.remarks
+        collected.missing = sorted(roster.people.keys() - collected.students.keys())
+    _check_links(out, assignment.name, collected)
+    return collected
+
+
+def _owners(reading: Reading, roster: Roster | None, collected: Collected) -> list[tuple[Handed, list[str]]]:
+    """Each submission with the ids of those who handed it in; who has several of them is named and left out."""
+    found: list[tuple[Handed, list[str]]] = []
+    by_student: dict[str, list[str]] = {}
+    for handed in reading.handed.values():
+        ids = roster.members(handed) if roster else [person.default_id for person in handed.people]
+        if None in ids or not ids:
+            collected.unknown.append(handed.label)
+        students = list(dict.fromkeys(student for student in ids if student is not None))
+        for student in students:
+            by_student.setdefault(student, []).append(handed.label)
+        found.append((handed, students))
+    twice = {student: labels for student, labels in by_student.items() if len(labels) > 1}
+    for student, labels in sorted(twice.items()):
+        collected.students[student] = "twice"
+        collected.problems[student] = [f"has several submissions, none is taken: {named(sorted(labels))}"]
+    return [(handed, [student for student in students if student not in twice]) for handed, students in found]
+
+
+@dataclass
+class _Run:
+    """What stays the same from submission to submission, and what is found out about them."""
+
+    assignment: Assignment
+    out: Path
+    kind: Kind
+    roster: Roster | None
+    update: bool
+    collected: Collected
+    noted: dict[str, Noted | None] = field(default_factory=dict)
+
+    def take(self, handed: Handed, students: list[str]) -> None:
+        """Put one submission into the folders of its students. Raises nothing, whatever is in it."""
+        if students:
+            if len(students) > 1:
+                handed.remarks.append(f"have handed in together, as {shown(handed.label)}.")
+            self.collected.students |= dict.fromkeys(students, "failed")
+            try:
+                files = arranged(handed, self.assignment, self.kind.keep)
+                for student in students:
+                    self.collected.students[student] = self._place(handed, student, files)
+            except Exception as error:
+                handed.problems.append(f"cannot be collected: {shown(str(error) or type(error).__name__)}.")
+        handed.problems += handed.doubts
+        who = ", ".join(students) or handed.label
+        for found, said in ((handed.remarks, self.collected.remarks), (handed.problems, self.collected.problems)):
+            if found:
+                said.setdefault(who, []).extend(found)
+
+    def _place(self, handed: Handed, student: str, files: dict[str, bytes]) -> str:
+        target = self.out / student / self.assignment.name
+        if not files:
+            if self.update and target.exists():  # an earlier submission, which no longer counts
+                place(target, {}, update=True)
+            return "nothing"
+        time = self.roster.submitted.get(student, handed.time) if self.roster else handed.time
+        if time is not None:
+            files = files | {TIMESTAMP: stamp(time).encode()}
+        what = place(target, files, self.update)
+        if handed.late:
+            self.collected.late.append(student)
+        if what in _PLACED:
+            known = Noted(self.kind.title, time, handed.late, tuple(handed.doubts) if time == handed.time else ())
+            if time is not None or handed.late is not None:
+                self.noted[student] = known
+            elif what != "unchanged":
+                self.noted[student] = None
+        return what
+
+
+def _check_links(out: Path, assignment: str, collected: Collected) -> None:
+    """Name what is not a file or a folder below `out`, also where it was not collected now."""
+    for student in sorted(os.listdir(out)) if out.is_dir() else ():
+        if student.startswith("."):
+            continue
+        found = []
+        if (out / student).is_symlink() or (out / student / assignment).is_symlink():
+            found = ["its folder"]
+        elif (out / student / assignment).is_dir():
+            with opened(out / student / assignment) as folder:
+                found = ["/".join(item.path) for item in items(folder) if item.refusal]
+        if found:
+            text = f"not a file, and not graded, in {out.name}/{student}/{assignment}: {named(found)}."
+            collected.problems.setdefault(student, []).append(text)
+
+
+def _by_student(said: dict[str, list[str]]) -> list[str]:
+    lines = []
+    for who, texts in said.items():
+        cut = [f"and {len(texts) - MAX_SHOWN} more remarks"] if len(texts) > MAX_SHOWN else []
+        lines += [f"{shown(who) + ': ' if who else ''}{text}" for text in (*texts[:MAX_SHOWN], *cut)]
+    return lines

@@ -1,0 +1,28 @@
+"""GitHub Classroom: the folder of `gh classroom clone student-repos`, or a zip file of it.
+
+`hw1-submissions/hw1-jdoe/…`: one folder, and in it the repositories, each named by the assignment and the account (or
+the team).
+"""
+
+from __future__ import annotations
+
+from autograder.collect.archive import Source
+from autograder.collect.people import Person, Reading, student_id
+
+_SUFFIX = "-submissions"
+
+
+def read(source: Source, assignment: str) -> Reading:
+    """The submissions, by account."""
+    reading = Reading()
+    for entry in source.entries:
+        prefix = entry.path[0].removesuffix(_SUFFIX) + "-"
+        if not entry.path[0].endswith(_SUFFIX) or len(entry.path) < 2 or not entry.path[1].startswith(prefix):
+            reading.misfits.append(entry.name)
+            continue
+        repository = entry.path[1]
+        account = repository.removeprefix(prefix)
+        handed = reading.of(repository, Person((account, repository), student_id(account)), account, repository)
+        if not entry.is_folder:
+            handed.files.append((entry.path[2:] or (repository,), entry))
+    return reading

@@ -1,0 +1,155 @@
+"""From the files of one submission to the folder of one student."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from autograder.assignment import Assignment
+from autograder.collect.archive import MAX_FILE_BYTES, Entry, inside, shown
+from autograder.collect.people import Handed
+from autograder.files import Refused, items, opened, read_below
+from autograder.late import TIMESTAMP
+from autograder.late.times import stamp
+
+MAX_SUBMISSION_BYTES = 200 * 2**20
+MAX_FILES = 2000
+# Written by nbgrader, or else by a student who wants to seem to have been in time.
+SECRET = "submission_secret.txt"
+_NBGRADERS = {TIMESTAMP, SECRET}
+
+
+def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> dict[str, bytes]:
+    """The content of a submission by relative path; remarks and problems go to `handed`.
+
+    Zip files in it are unpacked. Where none of the files of the assignment lies on top, the one folder that has some
+    counts as the top. Such a file with a number (`ex_model-1.py`) gets its name back. Of nbgrader's own files, those in
+    `keep` are taken over.
+    """
+    wanted = {*assignment.files, f"{assignment.name}.ipynb"}
+    files: dict[tuple[str, ...], bytes] = {}
+    total = seen = 0
+    for path, entry in _unpacked(handed):
+        name = shown("/".join(path))
+        seen += 1
+        total += 0 if entry.refusal else entry.size
+        if total > MAX_SUBMISSION_BYTES or seen > MAX_FILES:
+            handed.problems.append(f"{name} and what follows is left out: a submission is smaller.")
+            break
+        try:
+            if entry.refusal:
+                raise Refused(entry.refusal)
+            content = entry.read()
+        except Refused as refused:
+            handed.problems.append(f"{name} is refused: it is {refused}.")
+            continue
+        if path in files:
+            handed.remarks.append(f"{name} is there twice; the first one counts.")
+        files.setdefault(path, content)
+    top = top_folder(files, wanted) or ()
+    if top:
+        handed.remarks.append(f"Its files lie in {shown('/'.join(top))}/ and are taken from there.")
+    named = {path[len(top) :]: content for path, content in files.items() if path[: len(top)] == top}
+    named = _renamed(named, wanted, handed.remarks)
+    known = stamp(handed.time).encode() if handed.time else None
+    for own in sorted(_NBGRADERS.difference(keep)):
+        brought = named.pop((own,), None)
+        if brought is not None and (own != TIMESTAMP or brought.strip() != known):
+            handed.remarks.append(f"It brings its own {own}: left out.")
+    if named and not any((name,) in named for name in wanted):
+        handed.problems.append(f"has none of the files to hand in ({', '.join(assignment.files)}).")
+    return {"/".join(path): content for path, content in sorted(named.items()) if not _is_covered(path, named)}
+
+
+def top_folder(paths: Iterable[tuple[str, ...]], wanted: set[str]) -> tuple[str, ...] | None:
+    """The highest folder with wanted files: () for the top of all; None where there are none, or in several folders."""
+    folders = {path[:-1] for path in paths if _unnumbered(path[-1], wanted) in wanted}
+    highest = [folder for folder in folders if len(folder) == min(map(len, folders))]
+    return highest[0] if len(highest) == 1 else None
+
+
+def place(target: Path, files: dict[str, bytes], update: bool) -> str:
+    """Make the folder `target` hold just `files`: new, unchanged, or, where it held others, replaced or differs."""
+    if target.parent.is_symlink():
+        raise Refused(f"{target.parent} is a link")
+    there = target.exists() or target.is_symlink()
+    if there and _content(target) == files:
+        return "unchanged"
+    if there and not update:
+        return "differs"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{secrets.token_hex(8)}.new")
+    try:
+        fresh.mkdir()
+        for name, content in files.items():
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / name).write_bytes(content)
+        if not there:
+            os.rename(fresh, target)
+            return "new"
+        old = target.with_name(f".{secrets.token_hex(8)}.old")
+        os.rename(target, old)
+        os.rename(fresh, target)
+        shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        return "replaced"
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _unpacked(handed: Handed) -> Iterator[tuple[tuple[str, ...], Entry]]:
+    """Every file; those in a zip file lie where it lies."""
+    zipped = 0
+    for path, entry in sorted(handed.files, key=lambda file: file[0]):
+        if entry.refusal or not path[-1].lower().endswith(".zip"):
+            yield path, entry
+            continue
+        zipped += entry.size
+        try:
+            if zipped > MAX_SUBMISSION_BYTES:
+                raise Refused("one of too many large ones")
+            source = inside(entry)
+        except Refused as refused:
+            handed.problems.append(f"{shown(entry.name)} is refused: it is {refused}.")
+            continue
+        handed.problems += source.refused
+        yield from ((path[:-1] + inner.path, inner) for inner in source.entries if not inner.is_folder)
+
+
+def _renamed(files: dict[tuple[str, ...], bytes], wanted: set[str], remarks: list[str]) -> dict[tuple[str, ...], bytes]:
+    """Wanted files on top under their own names; of several numbers the highest, which came last, counts."""
+    renamed = dict(files)
+    numbered = [path for path in files if len(path) == 1 and _unnumbered(path[0], wanted) != path[0]]
+    for path in sorted(numbered, key=lambda path: int(re.findall(r"\d+", path[0])[-1])):
+        plain = _unnumbered(path[0], wanted)
+        remarks.append(f"{shown(path[0])} is taken for {plain}.")
+        renamed[(plain,)] = renamed.pop(path)
+    return renamed
+
+
+def _unnumbered(name: str, wanted: set[str]) -> str:
+    plain = re.sub(r"(?:-\d{1,3}| ?\(\d{1,3}\))(\.\w+)$", r"\1", name)
+    return plain if plain in wanted else name
+
+
+def _is_covered(path: tuple[str, ...], files: dict[tuple[str, ...], bytes]) -> bool:
+    """Whether a part of the path is a file: both cannot be made."""
+    return any(path[:n] in files for n in range(1, len(path)))
+
+
+def _content(folder: Path) -> dict[str, bytes] | None:
+    """What a folder holds; None where it holds anything but folders and regular files."""
+    found = {}
+    try:
+        with opened(folder) as top:
+            for item in items(top):
+                if item.refusal:
+                    return None
+                if not item.is_folder:
+                    found["/".join(item.path)] = read_below(top, item.path, MAX_FILE_BYTES)
+    except (OSError, Refused):
+        return None
+    return found

@@ -1,0 +1,23 @@
+"""What lateness costs: deadlines and policies, times of submission, and the points that a mark loses.
+
+`course` reads the rules, `submitted` finds out when a submission was handed in, `policy` works out what that takes.
+"""
+
+from autograder.late.course import Policy, Rules, read_rules
+from autograder.late.policy import Lateness, lateness, of_results, with_penalty
+from autograder.late.submitted import Submitted, submission_time
+from autograder.late.times import TIMESTAMP, parse_time
+
+__all__ = [
+    "TIMESTAMP",
+    "Lateness",
+    "Policy",
+    "Rules",
+    "Submitted",
+    "lateness",
+    "of_results",
+    "parse_time",
+    "read_rules",
+    "submission_time",
+    "with_penalty",
+]

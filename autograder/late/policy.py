@@ -1,0 +1,134 @@
+"""What a mark loses by its time of submission. Result files stay as grading wrote them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from autograder.late.course import Key, Policy, Rules, read_rules
+from autograder.late.record import read_record
+from autograder.late.submitted import Submitted, submission_time
+from autograder.late.times import TIMESTAMP
+from autograder.results import Result
+from autograder.text import number
+
+# For instructors only.
+CLAIMED = f"The time of submission comes from {TIMESTAMP} alone, which students can write."
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """What the time of submission means for one mark. `taken` is in points."""
+
+    submitted: datetime | None
+    due: datetime | None
+    days: int = 0
+    free_days: int = 0
+    taken: float = 0.0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """What a student should read about it; empty where there is nothing to say."""
+        remarks = [remark for remark in self.remarks if remark != CLAIMED]
+        if not self.days:
+            return remarks
+        late = f"Handed in {_count(self.days, 'day')} late."
+        if self.free_days:
+            late += f" {_count(self.free_days, 'late day')} spent."
+        late += f" {_count(self.taken, 'point')} deducted." if self.taken else " No points deducted."
+        return [late, *remarks]
+
+
+def lateness(rules: Rules, results: Iterable[Result], times: Mapping[Key, Submitted]) -> dict[Key, Lateness]:
+    """What each result loses, by assignment and student. Depends on the arguments only, not on the present time."""
+    spent: dict[str, int] = {}
+    found: dict[Key, Lateness] = {}
+    never = datetime.max.replace(tzinfo=UTC)
+    for result in sorted(results, key=lambda r: (rules.due.get(r.assignment, never), r.assignment, r.student)):
+        key = result.assignment, result.student
+        handed_in = times.get(key, Submitted())
+        due = rules.extensions.get(key, rules.due.get(result.assignment))
+        days, remarks = _days(handed_in, due, rules.grace, key in rules.extensions)
+        policy = rules.policies.get(result.assignment, rules.policy)
+        left = rules.days_of.get(result.student, rules.days) - spent.get(result.student, 0)
+        free = _spend(policy, days, max(0, left))
+        spent[result.student] = spent.get(result.student, 0) + free
+        taken = round(result.score * _share(policy, days - free), 6)
+        found[key] = Lateness(handed_in.time, due, days, free, taken, (*handed_in.remarks, *remarks))
+    return found
+
+
+def of_results(results: Iterable[Result], submitted: Path | None, course: Path) -> dict[Key, Lateness]:
+    """The lateness of all results of a course (all assignments together: late days are shared between them).
+
+    Reads `course.toml`, and the times in and below `submitted`. Raises ValueError where there are deadlines and no
+    such folder.
+    """
+    results = list(results)
+    rules = read_rules(course)
+    if submitted is None or not submitted.is_dir():
+        if any(result.assignment in rules.due for result in results):
+            raise ValueError(
+                "course.toml has deadlines: say with --submitted where the submissions and their times are."
+            )
+        return lateness(rules, results, {})
+    now = datetime.now(UTC)
+    records = {name: read_record(submitted, name) for name in {result.assignment for result in results}}
+    times = {}
+    for result in results:
+        noted = records[result.assignment].get(result.student)
+        folder = submitted / result.student / result.assignment
+        times[result.assignment, result.student] = submission_time(folder, rules, now, noted)
+    return lateness(rules, results, times)
+
+
+def with_penalty(result: Result, late: Lateness | None) -> Result:
+    """The result with the score that counts; the checks keep their points."""
+    return replace(result, score=max(0.0, round(result.score - late.taken, 6))) if late and late.taken else result
+
+
+def _days(
+    handed_in: Submitted, due: datetime | None, grace: timedelta, is_extended: bool
+) -> tuple[int, tuple[str, ...]]:
+    """The late days begun, and remarks. Where only the platform says that it is late, one day counts."""
+    platform = handed_in.platform
+    if handed_in.time is None and handed_in.late is not None:
+        if handed_in.late and is_extended:
+            return 0, (f"{platform} calls it late. With the extension it counts as in time.",)
+        if handed_in.late:
+            return 1, (f"{platform} calls it late, but does not say how late: it counts as one day.",)
+        return 0, ()
+    if due is None:
+        return 0, ()
+    if handed_in.time is None:
+        return 0, ("The time of submission is not known: it counts as in time.",)
+    # As instants: two times of the same zone would be subtracted as the clock on the wall shows them.
+    over = handed_in.time.astimezone(UTC) - due.astimezone(UTC) - grace
+    days = max(0, math.ceil(over / timedelta(days=1)))
+    remarks = (CLAIMED,) if handed_in.is_claimed else ()
+    if handed_in.late and not days:
+        remarks = (*remarks, f"{platform} calls it late. By its time it is not.")
+    return days, remarks
+
+
+def _spend(policy: Policy, days: int, left: int) -> int:
+    if policy.kind == "none":
+        return 0
+    if policy.kind == "zero":
+        return days if days <= left else 0
+    return min(days, left)
+
+
+def _share(policy: Policy, days: int) -> float:
+    """The share of the points that so many late days take."""
+    if days <= 0 or policy.kind == "none":
+        return 0.0
+    return 1.0 if policy.kind == "zero" else min(policy.per_day * days, 100.0 - policy.floor) / 100.0
+
+
+def _count(amount: float, what: str) -> str:
+    return f"{number(amount)} {what}{'' if amount == 1 else 's'}"

@@ -1,0 +1,26 @@
+"""Times as nbgrader writes them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+TIMESTAMP = "timestamp.txt"
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?) ?(Z|UTC|GMT|[+-]\d\d:?\d\d)?")
+
+
+def parse_time(text: str) -> datetime:
+    """A time as nbgrader writes it (2026-11-30 12:00:00.000000 UTC) or in ISO form; UTC where no zone is given.
+
+    Raises ValueError for anything else, also for names of zones such as CEST: they are not unique.
+    """
+    match = _STAMP.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text[:40]!r} is not a time such as 2026-11-30 12:00:00 UTC")
+    zone = match[3] if match[3] and match[3][0] in "+-" else "+00:00"
+    return datetime.fromisoformat(f"{match[1]} {match[2]}{zone}")
+
+
+def stamp(time: datetime) -> str:
+    """A time as nbgrader writes it into `timestamp.txt`."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"

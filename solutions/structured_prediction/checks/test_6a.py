@@ -1,0 +1,155 @@
+"""6a: the graph of connectionist temporal classification.
+
+Graphs are compared by what they accept: with random emissions, the sum over all common paths differs for any two graphs
+that accept different strings, whatever their nodes.
+"""
+
+import numpy as np
+import torch
+from oracles import ctc_score, judge_refusal, random_log_probs
+from stand_ins import refusal
+
+from ebmcourse import gtn
+from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.data.words import BETWEEN
+
+OTHER_BLANK = 4
+
+
+@inputs
+def words(rng):
+    """Targets of different letters, none of which is 0 or `OTHER_BLANK`."""
+    letters = rng.permutation(np.setdiff1d(np.arange(1, 26), [OTHER_BLANK]))
+    return [letters[:3].tolist(), letters[3:5].tolist(), letters[5:6].tolist()]
+
+
+@inputs
+def double_letters(rng):
+    """Targets with double letters."""
+    a, b, c = rng.permutation(np.arange(1, 26))[:3].tolist()
+    return [[a, b, b], [c, c], [b, b, a]]
+
+
+@inputs
+def emissions(rng):
+    """Log-probabilities for 1, 3, 5 and 6 frames."""
+    return [random_log_probs(rng, frames, 27) for frames in (1, 3, 5, 6)]
+
+
+@probe
+def score_of(graph, emissions):
+    """log Σ over all paths of the graph that the emissions allow; -inf if there is none."""
+    line = gtn.linear_graph(len(emissions), emissions.shape[1], False)
+    line.set_weights(emissions)
+    both = gtn.intersect(line, graph)
+    return gtn.forward_score(both).item() if both.num_nodes() else float("-inf")
+
+
+@probe
+def accepted(student, targets, emissions, blank):
+    """The scores (targets, emissions) of the graph of each target with each of the emissions."""
+    given = [] if blank is None else [blank]
+    graphs = [student.structured_prediction.create_ctc_graph(list(target), *given) for target in targets]
+    return {"scores": torch.tensor([[score_of(graph, line) for line in emissions] for graph in graphs])}
+
+
+def scores(targets, emissions, blank, **rules):
+    return torch.stack([torch.stack([ctc_score(line, row, blank, **rules) for line in emissions]) for row in targets])
+
+
+def judge_graphs(got, targets, emissions, blank, given):
+    def twice(row):
+        return [label for letter in row for label in (letter, blank)]
+
+    def mistakes():
+        wrong = {
+            "The blank between equal letters can be skipped, so both letters merge into one.": (
+                scores(targets, emissions, blank, skips="all")
+            ),
+            "The blank between different letters must be optional: add an arc from letter to letter.": (
+                scores(targets, emissions, blank, skips="none")
+            ),
+            "The blank before the first letter is missing: a string may begin with blanks.": (
+                scores(targets, emissions, blank, first=(1,))
+            ),
+            "The blank before the first letter must be optional: a string may begin with the letter.": (
+                scores(targets, emissions, blank, first=(0,))
+            ),
+            "The blank after the last letter must be optional: the last two nodes accept.": (
+                scores(targets, emissions, blank, last=(-1,))
+            ),
+            "A string may also end with a blank: the last two nodes accept.": (
+                scores(targets, emissions, blank, last=(-2,))
+            ),
+            "Labels cannot be repeated: each node needs an arc to itself.": (
+                scores(targets, emissions, blank, stays=False)
+            ),
+            "Labels cannot be repeated, and a string cannot begin with a blank: each node needs an arc to itself.": (
+                scores(targets, emissions, blank, stays=False, first=(1,))
+            ),
+            "There are blanks next to blanks: the target is plain letters, and the graph inserts the blanks.": (
+                scores([twice(row) for row in targets], emissions, blank)
+            ),
+        }
+        if given:
+            wrong["`blank_idx` is ignored: the blank is not always BETWEEN."] = scores(targets, emissions, BETWEEN)
+        else:
+            default = "The default blank is 0, which is the letter a: it must be BETWEEN = 26."
+            wrong[default] = scores(targets, emissions, 0)
+        return {name: value.float() for name, value in wrong.items()}
+
+    right = scores(targets, emissions, blank).float()
+    assert_close(got["scores"], right, mistakes=mistakes)
+
+
+@exercise(
+    "6a",
+    points=1,
+    public=True,
+    seconds=30,
+    hint="Nodes: blank, letter, blank, …, blank. Arcs: stay, advance, or skip the blank between different letters.",
+)
+def test_graph_of_different_letters(run, words, emissions):
+    """`create_ctc_graph` accepts exactly the strings of labels that read as the target."""
+    for blank in (None, OTHER_BLANK):
+        got, _ = run(accepted, words, emissions, blank)
+        judge_graphs(got, words, emissions, BETWEEN if blank is None else blank, blank is not None)
+
+
+@probe
+def blank_in_target(student, targets, emissions):
+    """The exceptions for targets that contain the blank, and the scores for a target without it."""
+    module = student.structured_prediction
+    dirty = {
+        "default": refusal(lambda: module.create_ctc_graph([*targets[0], BETWEEN])),
+        "given": refusal(lambda: module.create_ctc_graph([targets[0][0], OTHER_BLANK], OTHER_BLANK)),
+    }
+    graph = module.create_ctc_graph(list(targets[1]))
+    return {"refused": dirty, "scores": torch.tensor([score_of(graph, line) for line in emissions[2:]])}
+
+
+### BEGIN HIDDEN TESTS
+@exercise(
+    "6a", points=0.5, seconds=30, hint="Equal letters are separated by the blank between them: no arc may skip it."
+)
+def test_graph_of_double_letters(run, double_letters, emissions):
+    """`create_ctc_graph` requires a blank between equal letters."""
+    got, _ = run(accepted, double_letters, emissions, None)
+    judge_graphs(got, double_letters, emissions, BETWEEN, False)
+
+
+@exercise(
+    "6a", points=0.5, seconds=30, hint="CTC targets are plain letters: raise a ValueError if the blank is in one."
+)
+def test_blank_in_the_target(run, words, emissions):
+    """`create_ctc_graph` raises a ValueError that says so if the target contains the blank."""
+    got, _ = run(blank_in_target, words, emissions)
+    for found in got["refused"].values():
+        judge_refusal(found, [], "A blank in the target is accepted: raise a ValueError, since it is not a letter.", "")
+        if not any(name in found["message"].lower() for name in ("blank", "between", "26", str(OTHER_BLANK))):
+            fail("The message of the ValueError does not say that the blank is in the target.")
+    if not got["scores"].isfinite().all() or got["scores"].std() < 1e-6:
+        fail("The graph of a target of plain letters is wrong.")
+
+
+### END HIDDEN TESTS

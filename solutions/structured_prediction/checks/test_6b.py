@@ -1,0 +1,226 @@
+"""6b: the CTC loss. The oracles list all paths, or are torch's own loss."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from oracles import blanked, ctc_losses, ctc_paths, ctc_score, judge_refusal, least, random_log_probs, random_targets
+from stand_ins import as_tensor, create_ctc_graph, refusal, replaced
+
+from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.data.words import BETWEEN
+
+
+@inputs
+def log_probs(rng):
+    """Three words of eight frames."""
+    return random_log_probs(rng, 3, 8, 27).float()
+
+
+@inputs
+def targets(rng):
+    return random_targets(rng)
+
+
+@inputs
+def lengths(rng):
+    return torch.tensor([8, *rng.permutation([6, 7]).tolist()])
+
+
+@probe
+def loss_of(student, log_probs, targets, lengths, reduction):
+    """The loss of the program as it is, and with a stand-in for the graph."""
+    module = student.structured_prediction
+
+    def attempt():
+        rows = [list(row) for row in targets]
+        return {"loss": module.CTCLossFunction.apply(log_probs.clone(), rows, lengths, BETWEEN, reduction)}
+
+    def isolated():
+        with replaced(module, create_ctc_graph=create_ctc_graph):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
+def wrong_losses(log_probs, targets, lengths=None):
+    """The results of known mistakes for the loss of each word (B,)."""
+    right = ctc_losses(log_probs, targets, lengths)
+    sizes = torch.tensor([len(row) for row in targets])
+    frames = [log_probs.shape[1]] * len(targets) if lengths is None else lengths.tolist()
+
+    return {
+        "The sign is wrong: this is log p, and the loss is -log p.": -right,
+        "`reduction='none'` returns a mean: one loss per word is expected.": right.mean(),
+        "`reduction='none'` returns the mean loss per letter: one loss per word is expected.": (right / sizes).mean(),
+        "The losses are divided by the numbers of letters: only `reduction='mean'` does this.": right / sizes,
+        "This is the sum over the words: one loss per word is expected.": right.sum(),
+        "These are probabilities: take the negative logarithm.": (-right).exp(),
+        "This is -log p of the best path only: sum over all paths.": torch.stack(
+            [
+                least(-item[:size, blanked(row, BETWEEN)], ctc_paths(size, row))
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        ),
+        "Windows beyond `input_lengths` are included: they must not count.": ctc_losses(log_probs, targets),
+        "Blanks are inserted twice: targets are plain letters, and the graph inserts the blanks.": -torch.stack(
+            [
+                ctc_score(item[:size].double(), [label for letter in row for label in (letter, BETWEEN)], BETWEEN)
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        ),
+    }
+
+
+def judge_losses(got, right, mistakes):
+    # The losses are about 20; those of the reference differ by 2e-6, a tenth of what the defaults allow.
+    assert_close(got["loss"], right.float(), mistakes={name: wrong.float() for name, wrong in mistakes.items()})
+
+
+@exercise(
+    "6b",
+    points=1,
+    public=True,
+    seconds=30,
+    hint="Minus the forward score of the intersection of emissions and graph, for each word: shape (B,).",
+)
+def test_loss_of_every_word(run, log_probs, targets):
+    """With `reduction="none"`, `CTCLossFunction` returns -log p of each word, shape (B,)."""
+    got, want = run(loss_of, log_probs, targets, None, "none")
+    right, mistakes = ctc_losses(log_probs, targets), wrong_losses(log_probs, targets)
+    assert_either_way(got, want, lambda got, want: judge_losses(got, right, mistakes))
+
+
+@inputs
+def certain(rng):
+    """Frames of a network that is certain of two words of three letters: c _ a _ t _ _ _ and _ c _ a _ t _ _."""
+    letters = rng.permutation(np.arange(1, 26))[:6].tolist()
+    labels = [
+        [letters[0], 26, letters[1], 26, letters[2], 26, 26, 26],
+        [26, letters[3], 26, letters[4], 26, letters[5], 26, 26],
+    ]
+    logits = 18 * F.one_hot(torch.tensor(labels), 27) + torch.from_numpy(rng.standard_normal((2, 8, 27)))
+    return {"log_probs": logits.log_softmax(2).float(), "targets": [letters[:3], letters[3:]]}
+
+
+@exercise(
+    "6b",
+    points=0.5,
+    public=True,
+    seconds=30,
+    hint="-log p ≥ 0, because a probability is at most 1. Targets are plain letters.",
+)
+def test_no_loss_is_negative(run, certain):
+    """The loss is never negative, and it is 0 if the network is certain of the word."""
+    log_probs, targets = certain["log_probs"], certain["targets"]
+    got, want = run(loss_of, log_probs, targets, None, "none")
+
+    def judge(got, want):
+        loss = got["loss"]
+        if loss.shape == (2,) and loss.min() < -1e-3:
+            fail("The loss of a word is negative, so its probability exceeds 1: is a path counted twice?")
+        if loss.shape == () and abs(loss.item()) < 1e-3:
+            return  # a mean of the right losses, which costs points above
+        # -log p is 1e-6, and float32 resolves log-probabilities near 0 to 1e-7.
+        assert_close(loss, ctc_losses(log_probs, targets).float(), atol=1e-4)
+
+    assert_either_way(got, want, judge)
+
+
+### BEGIN HIDDEN TESTS
+@exercise(
+    "6b",
+    points=0.5,
+    seconds=30,
+    hint="As in torch: divide the loss of each word by its number of letters, then take the mean over the batch.",
+)
+def test_mean_loss(run, log_probs, targets):
+    """With `reduction="mean"`, each loss is divided by its number of letters before the mean, as in torch."""
+    got, want = run(loss_of, log_probs, targets, None, "mean")
+    each, sizes = ctc_losses(log_probs, targets), torch.tensor([len(row) for row in targets])
+    mistakes = {
+        "This is the mean of the losses of the words: divide each by its number of letters first.": each.mean(),
+        "This is the sum over the batch, not the mean.": (each / sizes).sum(),
+        "The sum is divided by the number of all letters: divide each loss by its own, then take the mean.": (
+            each.sum() / sizes.sum()
+        ),
+        "There is one loss per word: take the mean.": each,
+        "These are the losses per letter of each word: take their mean.": each / sizes,
+        "The mean is taken twice.": (each / sizes).mean() / len(each),
+        "The sign is wrong: this is the mean of log p.": -(each / sizes).mean(),
+        "The losses are divided by the number of windows, not of letters.": (each / 8).mean(),
+    }
+    assert_either_way(got, want, lambda got, want: judge_losses(got, (each / sizes).mean(), mistakes))
+
+
+@exercise("6b", points=0.5, seconds=30, hint="Only the first `input_lengths[b]` windows of word b count.")
+def test_loss_of_padded_words(run, log_probs, targets, lengths):
+    """Windows beyond `input_lengths` do not count in the loss."""
+    got, want = run(loss_of, log_probs, targets, lengths, "none")
+    right, mistakes = ctc_losses(log_probs, targets, lengths), wrong_losses(log_probs, targets, lengths)
+
+    def judge(got, want):
+        if got["loss"].dim() == 0:  # a mean instead of one loss per word, which costs points above
+            padded = "Windows beyond `input_lengths` are included: they must not count."
+            judge_losses(got, right.mean(), {padded: ctc_losses(log_probs, targets).mean()})
+        else:
+            judge_losses(got, right, mistakes)
+
+    assert_either_way(got, want, judge)
+
+
+@inputs
+def too_short(rng):
+    """Four frames, for a word of five letters and for one of three equal letters."""
+    letters = rng.permutation(np.arange(1, 26))[:6].tolist()
+    log_probs = random_log_probs(rng, 1, 4, 27).float()
+    return {"log_probs": log_probs, "letters": [letters[:5]], "doubles": [[letters[5]] * 3]}
+
+
+@probe
+def losses_refused(student, too_short):
+    """The exceptions for too few windows and for an unknown reduction, and the loss of a word with enough windows."""
+    module, log_probs = student.structured_prediction, too_short["log_probs"]
+
+    def loss(rows, reduction="none"):
+        return module.CTCLossFunction.apply(log_probs.clone(), rows, None, BETWEEN, reduction)
+
+    def attempt():
+        good = as_tensor(loss([too_short["letters"][0][:2]])).flatten()
+        return {
+            "reduction": refusal(lambda: loss([too_short["letters"][0][:2]], "median")),
+            "letters": refusal(lambda: loss([list(row) for row in too_short["letters"]])),
+            "doubles": refusal(lambda: loss([list(row) for row in too_short["doubles"]])),
+            "good": good,
+        }
+
+    def isolated():
+        with replaced(module, create_ctc_graph=create_ctc_graph):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
+@exercise(
+    "6b",
+    points=0.5,
+    seconds=30,
+    hint="Raise a ValueError for an unknown reduction, and one that names both numbers for too few windows.",
+)
+def test_what_has_no_loss(run, too_short):
+    """`CTCLossFunction` raises a ValueError for an unknown reduction and for too few windows."""
+    got, want = run(losses_refused, too_short)
+
+    def judge(got, want):
+        silent = "A word with too few windows gets a loss: raise a ValueError, since no path reads as the word."
+        unnamed = "The message of the ValueError does not name both numbers, of windows and of windows needed."
+        judge_refusal(got["reduction"], [], "An unknown reduction is accepted: raise a ValueError.", "")
+        judge_refusal(got["letters"], [{4}, {5}], silent, unnamed)
+        doubles = "The blank between equal letters needs a window of its own, which is not counted."
+        judge_refusal(got["doubles"], [{4}, {5, 3}], doubles, unnamed)
+        if got["good"].numel() != 1 or not got["good"].isfinite().all() or got["good"].abs().max() < 1e-3:
+            fail("The loss of a word with enough windows is wrong.")
+
+    assert_either_way(got, want, judge)
+
+
+### END HIDDEN TESTS

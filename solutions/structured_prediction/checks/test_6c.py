@@ -1,0 +1,172 @@
+"""6c: the gradient of the CTC loss. The oracle is the gradient of torch's own loss."""
+
+import numpy as np
+import torch
+from oracles import ctc_losses, random_targets
+from stand_ins import create_ctc_graph, replaced
+
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.data.words import BETWEEN
+
+
+@inputs
+def logits(rng):
+    return torch.from_numpy(2 * rng.standard_normal((3, 8, 27)).astype(np.float32))
+
+
+@inputs
+def targets(rng):
+    return random_targets(rng)
+
+
+@inputs
+def lengths(rng):
+    return torch.tensor([8, *rng.permutation([6, 7]).tolist()])
+
+
+@inputs
+def upstream(rng):
+    """The gradient with respect to the loss of each word."""
+    return torch.from_numpy((rng.permutation([0.4, 0.9, 1.7]) * rng.choice([-1, 1])).astype(np.float32))
+
+
+@inputs
+def directions(rng):
+    return torch.from_numpy(0.3 * rng.standard_normal((4, 3, 8, 27)).astype(np.float32))
+
+
+@probe
+def gradients(student, logits, targets, lengths, reduction, upstream, directions):
+    """The gradient with respect to the logits, and finite differences of the loss along some directions."""
+    module = student.structured_prediction
+
+    def total(logits):
+        rows = [list(row) for row in targets]
+        loss = module.CTCLossFunction.apply(logits.log_softmax(2), rows, lengths, BETWEEN, reduction)
+        return (loss * upstream[: loss.numel()].view(loss.shape)).sum()
+
+    def attempt():
+        x = logits.clone().requires_grad_()
+        total(x).backward()
+        with torch.no_grad():
+            changes = [(total(logits + 0.02 * d) - total(logits - 0.02 * d)) / 0.04 for d in directions]
+        return {"gradient": x.grad, "changes": torch.stack(changes)}
+
+    def isolated():
+        with replaced(module, create_ctc_graph=create_ctc_graph):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
+def slopes(logits, targets, lengths=None):
+    """The gradient of the loss of each word with respect to its logits, by torch: (B, L, C)."""
+    x = logits.double().requires_grad_()
+    ctc_losses(x.log_softmax(2), targets, lengths).sum().backward()
+    return x.grad.float()
+
+
+def judge_gradient(got, logits, targets, lengths, factors, directions, mistakes):
+    """The gradient must be `factors` (B,) times that of each word, or else the gradient of the student's own loss.
+
+    The loss itself is judged in 6b. Whichever paths it sums over and whatever it divides by, `follows_paths` and the
+    finite differences tell whether the gradient is that of this loss.
+    """
+    own, own_changes = got["gradient"], got["changes"]
+    right = factors[:, None, None] * slopes(logits, targets, lengths)
+    if own.shape == right.shape and own.isfinite().all() and follows_paths(own, logits, targets):
+        changes = (own * directions).sum((1, 2, 3))
+        # Losses of about 30 in float32, differences over 0.04: errors of 1e-4 from rounding, 1e-3 from curvature.
+        if (changes - own_changes).abs().max() < 0.01 + 0.01 * changes.abs().max():
+            return
+    assert_close(own, right, atol=1e-4, mistakes=mistakes)
+
+
+def follows_paths(gradient, logits, targets):
+    """Whether the gradient is that of a loss of the form -log Σ over paths of labels of each word, times a number.
+
+    Such a gradient is p - q in each window that counts: p is the softmax of the logits, and q is the share of the paths
+    with a label there, which is 0 for labels that are not in the word.
+    """
+    for slope, p, target in zip(gradient, logits.softmax(2), targets, strict=True):
+        counts = slope.abs().amax(1) > 1e-7
+        foreign = torch.ones(27, dtype=torch.bool)
+        foreign[[*target, BETWEEN]] = False
+        slope, p = slope[counts], p[counts]
+        factor = (slope * p)[:, foreign].sum() / p[:, foreign].square().sum()
+        if len(p) < 2 or factor.abs() < 1e-2:
+            return False
+        q = p - slope / factor
+        if q[:, foreign].abs().max() > 1e-3 or q.min() < -1e-3 or q.std(0).max() < 1e-2:
+            return False
+    return True
+
+
+def wrong_gradients(logits, targets, factors):
+    each = slopes(logits, targets)
+    weights = factors[:, None, None]
+    return {
+        "`grad_output` is ignored: multiply the gradient of each word by its entry.": each,
+        "`grad_output` is ignored, and the gradient is divided by the number of words.": each / len(each),
+        "The gradient is divided by the number of words, although each word has its own loss.": (
+            weights * each / len(each)
+        ),
+        "The sign is wrong: the gradient of -log p is minus that of log p.": -weights * each,
+        "The gradient is zero.": 0 * each,
+        "All words use the first entry of `grad_output`: each word has its own.": factors[0] * each,
+        "All words use the sum of `grad_output`: each word has its own entry.": factors.sum() * each,
+    }
+
+
+@exercise(
+    "6c", points=1, public=True, seconds=30, hint="Multiply the gradient of each word by its entry of `grad_output`."
+)
+def test_gradient_of_every_word(run, logits, targets, upstream, directions):
+    """`backward` returns the gradient of each word's loss, multiplied by `grad_output`."""
+    got, want = run(gradients, logits, targets, None, "none", upstream, directions)
+    mistakes = wrong_gradients(logits, targets, upstream)
+
+    def judge(got, want):
+        judge_gradient(got, logits, targets, None, upstream, directions, mistakes)
+
+    assert_either_way(got, want, judge)
+
+
+### BEGIN HIDDEN TESTS
+@exercise("6c", points=0.5, seconds=30, hint="For the mean, the factor of a word is 1 / (its letters · words).")
+def test_gradient_of_the_mean(run, logits, targets, upstream, directions):
+    """`backward` returns the gradient of the mean loss, multiplied by `grad_output`."""
+    got, want = run(gradients, logits, targets, None, "mean", upstream, directions)
+    factors = upstream[0] / torch.tensor([float(len(row)) for row in targets]) / len(targets)
+    each = slopes(logits, targets)
+    mistakes = {
+        "The gradient is not divided by the number of words.": len(targets) * factors[:, None, None] * each,
+        "The gradient is not divided by the numbers of letters.": upstream[0] / len(targets) * each,
+        "The gradient is that of the sum: divide by the numbers of letters and of words.": upstream[0] * each,
+        "`grad_output` is ignored: multiply the gradient by it.": factors[:, None, None] / upstream[0] * each,
+        "The sign is wrong: the gradient of -log p is minus that of log p.": -factors[:, None, None] * each,
+    }
+
+    def judge(got, want):
+        judge_gradient(got, logits, targets, None, factors, directions, mistakes)
+
+    assert_either_way(got, want, judge)
+
+
+@exercise("6c", points=0.5, seconds=30, hint="The gradient of windows beyond `input_lengths` is 0.")
+def test_gradient_of_padded_words(run, logits, targets, lengths, upstream, directions):
+    """`backward` returns 0 for windows beyond `input_lengths`."""
+    got, want = run(gradients, logits, targets, lengths, "none", upstream, directions)
+
+    def judge(got, want):
+        own = got["gradient"]
+        if own.shape != logits.shape:
+            raise Mismatch("The gradient must have the shape of the log-probabilities.")
+        if not own.isfinite().all():
+            fail("Windows beyond `input_lengths` have undefined gradients: start with zeros, not with `empty`.")
+        judge_gradient(got, logits, targets, lengths, upstream, directions, wrong_gradients(logits, targets, upstream))
+
+    assert_either_way(got, want, judge)
+
+
+### END HIDDEN TESTS

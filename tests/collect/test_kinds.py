@@ -1,0 +1,118 @@
+"""A source is of the kind that explains every name in it: students choose some of the names."""
+
+from __future__ import annotations
+
+import pytest
+from sources import folder, tree, zipped
+
+from autograder.collect import collect
+
+
+def canvas(n: int, file: str = "tiny.py") -> str:
+    return f"student{n}_{n}_90{n}_{file}"
+
+
+def test_a_file_named_as_by_another_platform_changes_nothing(tiny, tmp_path):
+    forged = canvas(1, "Student2_2_assignsubmission_file_tiny.py")
+    files = {canvas(1): "1", canvas(2): "2", canvas(3): "3", forged: "forged"}
+    collected = collect(zipped(tmp_path / "a.zip", files), tiny, tmp_path / "out")
+    assert collected.kind == "canvas" and collected.is_whole
+    assert {name.partition("/")[0]: text for name, text in tree(tmp_path / "out").items() if "assign" not in name} == {
+        f"student{n}-{n}": str(n) for n in (1, 2, 3)
+    }
+
+
+@pytest.mark.parametrize("inner", ["tiny", "jem"])
+def test_a_clone_that_looks_like_nbgraders_layout_changes_nothing(tiny, tmp_path, inner):
+    forged = {f"s001/{inner}/tiny.py": "1", f"s001/{inner}/timestamp.txt": "2020-01-01 00:00:00 UTC"}
+    files = forged | {f"s00{n}/tiny.py": str(n) for n in (2, 3, 4)}
+    collected = collect(folder(tmp_path / "clones", files), tiny, tmp_path / "out")
+    assert collected.kind == "plain" and collected.students == {f"s00{n}": "new" for n in (1, 2, 3, 4)}
+    assert tree(tmp_path / "out") == {f"s00{n}/tiny/tiny.py": str(n) for n in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "odd"),
+    [
+        ({canvas(1): "1", canvas(2): "2", "tiny.py": "whose?"}, "canvas", "tiny.py"),
+        ({"A_1_assignsubmission_file/tiny.py": "1", "B/tiny.py": "2"}, "moodle", "B/tiny.py"),
+        ({"A_1_assignsubmission_file_tiny.py": "1", "B_2_tiny.py": "2"}, "moodle", "B_2_tiny.py"),
+        ({"s001/tiny.py": "1", "s002.py": "2"}, "plain", "s002.py"),
+        ({"s001/tiny/timestamp.txt": "", "s001/tiny/tiny.py": "1", "note.txt": ""}, "nbgrader", "note.txt"),
+    ],
+)
+def test_a_name_that_does_not_fit_has_to_be_decided(tiny, tmp_path, files, kind, odd):
+    source, out = zipped(tmp_path / "a.zip", files), tmp_path / "out"
+    with pytest.raises(ValueError, match=f"does not explain {odd}: --kind"):
+        collect(source, tiny, out)
+    assert not out.exists()
+    collected = collect(source, tiny, out, kind=kind)
+    assert odd in collected.problems[""][0] and not collected.is_whole
+    assert list(collected.students.values()) == ["new"] * (len(files) - 1 - (kind == "nbgrader"))
+
+
+def test_two_kinds_that_explain_everything_have_to_be_decided(tiny, tmp_path):
+    source = zipped(tmp_path / "a.zip", {"doe_12_34_Roe_7_assignsubmission_file_tiny.py": "1"})
+    with pytest.raises(ValueError, match="several kinds: choose with --kind moodle or --kind canvas"):
+        collect(source, tiny, tmp_path / "out")
+    assert collect(source, tiny, tmp_path / "out", kind="canvas").students == {"doe-12": "new"}
+
+
+def test_what_systems_leave_behind_fits_everywhere(tiny, tmp_path):
+    litter = {"__MACOSX/._x": "", ".DS_Store": "", "Thumbs.db": "", "desktop.ini": "", "._" + canvas(1): ""}
+    collected = collect(zipped(tmp_path / "a.zip", litter | {canvas(1): "1"}), tiny, tmp_path / "out")
+    assert collected.kind == "canvas" and collected.is_whole
+
+
+def test_a_class_in_one_folder_is_not_one_student(tiny, tmp_path):
+    files = {f"clones/s00{n}/tiny.py": str(n) for n in (1, 2)}
+    with pytest.raises(ValueError, match="one folder, clones, with files to hand in at several places: unpack it"):
+        collect(zipped(tmp_path / "a.zip", files), tiny, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"s002/tiny/tiny.py": "x", "s002/tiny/timestamp.txt": "2020-01-01 00:00:00 UTC"},
+        {"Roe_2_assignsubmission_file/tiny.py": "x"},
+        {"s002+tiny+2026-11-30 12:00:00 UTC+x/tiny.py": "x"},
+    ],
+)
+def test_the_only_student_cannot_hand_in_for_another(tiny, tmp_path, inner):
+    source = folder(tmp_path / "clones", {f"s001/{name}": text for name, text in inner.items()})
+    with pytest.raises(ValueError, match=r"several kinds: .*--kind plain"):
+        collect(source, tiny, tmp_path / "out")
+
+
+@pytest.mark.parametrize("inner", ["", "/tiny", "/.git"])
+def test_who_has_an_empty_folder_is_named(tiny, tmp_path, inner):
+    source = folder(tmp_path / "clones", {"s001/tiny.py": "1"})
+    (source / f"s002{inner}").mkdir(parents=True)
+    collected = collect(source, tiny, tmp_path / "out")
+    assert collected.students == {"s001": "new", "s002": "nothing"} and not collected.is_whole
+    assert any("NOT collected: s002" in line for line in collected.lines())
+
+
+def test_an_empty_folder_in_a_zip_is_named(tiny, tmp_path):
+    files = {"A_1_assignsubmission_file/tiny.py": "1", "B_2_assignsubmission_file/": ""}
+    collected = collect(zipped(tmp_path / "a.zip", files), tiny, tmp_path / "out")
+    assert collected.students == {"a-1": "new", "b-2": "nothing"} and not collected.is_whole
+
+
+def test_who_typed_a_text_only_is_named(tiny, tmp_path):
+    files = {canvas(1): "1", "student2_2_text.html": "typed"}
+    collected = collect(zipped(tmp_path / "a.zip", files), tiny, tmp_path / "out")
+    assert collected.students == {"student1-1": "new", "student2-2": "nothing"} and not collected.is_whole
+
+
+def test_a_submission_without_the_files_to_hand_in_is_named(tiny, tmp_path):
+    source = folder(tmp_path / "clones", {"s001/tiny.py": "1", "s002/README.md": "2"})
+    collected = collect(source, tiny, tmp_path / "out")
+    assert collected.students == {"s001": "new", "s002": "new"} and not collected.is_whole
+    assert collected.problems["s002"] == ["has none of the files to hand in (tiny.py)."]
+
+
+@pytest.mark.parametrize("files", [{}, {"README": "nobody's"}])
+def test_a_source_without_submissions_is_said(tiny, tmp_path, files):
+    with pytest.raises(ValueError, match="has no submissions"):
+        collect(zipped(tmp_path / "a.zip", files), tiny, tmp_path / "out")

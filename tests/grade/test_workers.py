@@ -1,0 +1,120 @@
+"""Workers grade a class: over pipes or TLS, so that nobody else can talk to them, and also if some are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+
+from autograder import Failure
+from autograder import assignment as assignments
+from autograder.grade import workers
+from autograder.grade.grader import Job
+from autograder.grade.seed import given
+from autograder.results import read_results
+
+STUDENTS = ["s001", "s002", "s003", "s004"]
+
+
+@pytest.fixture
+def job(tiny_course: Path) -> Job:
+    return Job.of(assignments.load("tiny", tiny_course), given(0), confined=False)
+
+
+@pytest.fixture
+def submitted(tiny_course: Path, tmp_path: Path) -> Path:
+    program = (tiny_course / "solutions" / "tiny" / "tiny.py").read_text()
+    for student in STUDENTS:
+        (tmp_path / "submitted" / student / "tiny").mkdir(parents=True)
+        (tmp_path / "submitted" / student / "tiny" / "tiny.py").write_text(program)
+    return tmp_path / "submitted"
+
+
+def scores(out: Path) -> list[tuple[str, float]]:
+    return [(result.student, result.score) for result in read_results(out, "tiny")]
+
+
+FULL = [(student, 3.0) for student in STUDENTS]
+
+
+@pytest.mark.slow
+def test_grading_on_this_machine_opens_no_port(job, submitted, tmp_path):
+    seen: set[str] = set()
+    names: set[str] = set()
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                try:
+                    names.add(process.name())
+                    seen.update(str(c.laddr) for c in process.net_connections("inet") if c.status == "LISTEN")
+                except psutil.Error:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        workers.grade_class(job, submitted, tmp_path / "out", STUDENTS, workers=2)
+    finally:
+        ended.set()
+        watcher.join()
+    assert scores(tmp_path / "out") == FULL
+    assert names and not seen, f"somebody listens at {seen}"
+
+
+@pytest.mark.slow
+def test_a_cluster_with_tls_takes_only_graders_that_know_its_certificate(job, submitted, tmp_path):
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    security = Security.temporary()
+    own = security.get_tls_config_for_role("client")
+    tls = {"ca-file": own["ca_file"], "client.cert": own["cert"], "client.key": own["key"]}
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "processes": False}
+    with LocalCluster(protocol="tls://", security=security, **settings) as cluster:
+        with pytest.raises((OSError, TypeError, ValueError)):  # without a certificate
+            workers.grade_class(job, submitted, tmp_path / "none", STUDENTS, scheduler=cluster.scheduler_address)
+        with dask.config.set({f"distributed.comm.tls.{key}": value for key, value in tls.items()}):
+            workers.grade_class(job, submitted, tmp_path / "out", STUDENTS[:1], scheduler=cluster.scheduler_address)
+    assert scores(tmp_path / "out") == FULL[:1]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_no_result(job, submitted, tmp_path):
+    killed: list[int] = []
+
+    def kill_one(result: object) -> None:
+        if not killed:
+            for process in psutil.Process().children():
+                if "spawn_main" in " ".join(process.cmdline()):
+                    killed.append(process.pid)
+                    os.kill(process.pid, signal.SIGKILL)
+                    break
+
+    workers.grade_class(job, submitted, tmp_path / "out", STUDENTS, workers=2, done=kill_one)
+    assert killed and scores(tmp_path / "out") == FULL
+
+
+def dies(job: Job, folder: Path, student: str) -> object:
+    if student == "s002":
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _GRADE(job, folder, student)
+
+
+_GRADE = workers.grade_folder
+
+
+@pytest.mark.slow
+def test_a_submission_that_kills_its_worker_is_named_and_the_others_are_graded(job, submitted, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "grade_folder", dies)
+    with pytest.raises(Failure, match=r"while they graded s002; the other"):
+        workers.grade_class(job, submitted, tmp_path / "out", STUDENTS, workers=1)
+    assert scores(tmp_path / "out") == [entry for entry in FULL if entry[0] != "s002"]
