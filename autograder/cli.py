@@ -300,26 +300,51 @@ def report(course: Path, results_dir: Path, submitted: Path | None, exercises: s
 )
 @click.option("--submitted", type=click.Path(path_type=Path), help="Folder of the submissions, with their times.")
 @click.option(
-    "--roster", type=click.Path(path_type=Path), help="CSV file with the ids and other names of the students."
+    "--roster",
+    type=click.Path(path_type=Path),
+    help="CSV file with the ids and other names of the students. A download of Canvas or Moodle is filled in.",
 )
+@click.option("--assignment", default="", help="Export this assignment only.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Column of the roster for the marks of the assignment NAME.",
+)
+@click.option("--scale", is_flag=True, help="Scale the marks to the full marks in the roster.")
 @click.pass_obj
 def export(
-    course: Path, results_dir: Path, to: str, out: Path | None, submitted: Path | None, roster: Path | None
+    course: Path,
+    results_dir: Path,
+    to: str,
+    out: Path | None,
+    submitted: Path | None,
+    roster: Path | None,
+    assignment: str,
+    columns: tuple[str, ...],
+    scale: bool,
 ) -> None:
-    """Export the marks for another system, with the late penalties of course.toml."""
+    """Export the marks for another system, with the late penalties of course.toml.
+
+    If the roster is the gradebook that Canvas exports, or the grading worksheet of Moodle, the marks are filled into a
+    copy of it, which the platform can import.
+    """
     from autograder.collect import read_roster
     from autograder.export import export as write
 
-    people = read_roster(roster).people if roster else None
-
-    out = out or (course if to == "nbgrader" else results_dir)
+    if wrong := [entry for entry in columns if "=" not in entry]:
+        raise ValueError(f"--column {wrong[0]} is not of the form NAME=COLUMN.")
     for path in write(
         results_dir,
         to,
-        out,
+        out or (course if to == "nbgrader" else results_dir),
         submitted=submitted,
         course=course,
-        people=people,
+        roster=read_roster(roster) if roster else None,
+        assignment=assignment,
+        columns={entry.partition("=")[0]: entry.partition("=")[2] for entry in columns},
+        scale=scale,
         say=lambda remark: click.echo(remark, err=True),
     ):
         click.echo(f"wrote {path}")

@@ -7,14 +7,10 @@ together.
 
 Two files are read as they are downloaded: Canvas's gradebook (Grades → Export), and Moodle's grading worksheet, which
 also has the times of submission. The id is then the login or, where that is missing, the next best of the columns.
-Excel's ways of saving are all read: separated by commas, semicolons or tabs; UTF-8, Windows-1252 or “Unicode text”.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,6 +19,7 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 from autograder.collect.people import Handed, plain_name, student_id
+from autograder.collect.table import Table, read_table
 from autograder.late import parse_time
 
 Row = dict[str, str]
@@ -45,6 +42,16 @@ _MOODLE_TIMES = ("%A, %d %B %Y, %I:%M %p", "%A, %B %d, %Y, %I:%M %p", "%A, %d %B
 _NOT_NAMES = {"submitted", "group", "section"}
 
 
+@dataclass(frozen=True)
+class Download:
+    """A file as Canvas or Moodle gave it out: `rows` holds the number of the row of each id."""
+
+    platform: str  # canvas or moodle
+    path: Path
+    table: Table
+    rows: dict[str, int]
+
+
 @dataclass
 class Roster:
     """The students of a course by every name that they have."""
@@ -54,6 +61,7 @@ class Roster:
     submitted: dict[str, datetime] = field(default_factory=dict)
     people: dict[str, Row] = field(default_factory=dict)  # the row of each id
     remarks: list[str] = field(default_factory=list)
+    download: Download | None = None  # if the file is one of a platform
 
     def find(self, names: Iterable[str], called: str = "") -> str | None:
         """The id of the student whom one of the names means, the first that is unique; None where there is none.
@@ -82,12 +90,16 @@ class Roster:
 
 def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
     """Read a roster; raises ValueError for a mistake in it. `zone` is that of times that do not name one."""
-    header, rows = _table(path)
+    table = read_table(path)
+    header, rows = table.header, table.rows()
     roster = Roster()
+    platform = ""
     is_ours = False
     if {"Student", "ID", "Section"} <= set(header):
-        people = _converted(rows, _CANVAS, _CANVAS_IDS)
+        platform = "canvas"
+        people = _converted([row for row in rows if not _is_test_student(row[1])], _CANVAS, _CANVAS_IDS)
     elif "Identifier" in header and "id" not in header:
+        platform = "moodle"
         people = _converted(rows, _MOODLE, _MOODLE_IDS)
     elif is_ours := "id" in map(str.casefold, header):
         own = [(number, {column.casefold(): value for column, value in row.items()}) for number, row in rows]
@@ -119,31 +131,14 @@ def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
     if unread:
         roster.remarks.append(f"times of submission in {path.name} that cannot be read: those of {', '.join(unread)}")
     roster.ids.pop("", None)
+    if platform:
+        roster.download = Download(platform, path, table, {student: number for number, student, _ in people})
     return roster
 
 
-def _table(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
-    """The header, and the rows that hold anything with their numbers; without empty cells."""
-    text = _decoded(path)
-    first = text.partition("\n")[0].strip()
-    separator = max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
-    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        row = {column: cell.strip() for column, cell in zip(header, line, strict=False) if cell.strip() and column}
-        if row:
-            rows.append((number, row))
-    return header, rows
-
-
-def _decoded(path: Path) -> str:
-    data = path.read_bytes()
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
-        with suppress(UnicodeDecodeError):
-            return data.decode(encoding)
-    raise ValueError(f"{path} is not a table of text: save it as “CSV UTF-8”.")
+def _is_test_student(row: Row) -> bool:
+    """Whether a row of Canvas's gradebook is the test student of the course, who is listed like a person."""
+    return row.get("Student") == "Student, Test" and "SIS User ID" not in row
 
 
 def _converted(rows: list[tuple[int, Row]], names: dict[str, str], ids: tuple[str, ...]) -> list[tuple[int, str, Row]]:
