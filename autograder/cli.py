@@ -6,11 +6,14 @@ neither.
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from autograder import Failure
@@ -29,9 +32,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Failure as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_with_course(ctx, str(error))) from error
         except (ValueError, OSError) as error:
-            raise click.UsageError(_sentence(error)) from error
+            raise click.UsageError(_with_course(ctx, _sentence(error))) from error
         except KeyboardInterrupt:
             console.print("Interrupted. Run the same command again to continue.")
             sys.exit(130)
@@ -46,6 +49,16 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
+def _with_course(ctx: click.Context, text: str) -> str:
+    """Insert `--course` into the commands in a text if it was given, so that they can be pasted."""
+    ctx = ctx.find_root()
+    if ctx.get_parameter_source("course") is not ParameterSource.COMMANDLINE:
+        return text
+    commands = f"autograder (?=(?:{'|'.join(main.commands)})\\b)"
+    option = f"--course {shlex.quote(str(ctx.params['course']))} "
+    return re.sub(commands, lambda match: match[0] + option, text)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--course",
@@ -56,19 +69,21 @@ def _sentence(error: Exception) -> str:
 @click.pass_context
 def main(ctx: click.Context, course: Path) -> None:
     """Release, collect, grade and report the assignments of the course."""
+    if not course.is_dir():
+        raise ValueError(f"There is no folder {course}: --course is the folder that contains solutions/.")
     ctx.obj = course
 
 
 @main.command()
 @click.argument("name")
 @click.option("--notebook", is_flag=True, help="Students hand in a notebook instead of a Python file and a notebook.")
-@click.pass_obj
-def new(course: Path, name: str, notebook: bool) -> None:
+@click.pass_context
+def new(ctx: click.Context, name: str, notebook: bool) -> None:
     """Create a small but complete assignment in solutions/NAME/, as a starting point."""
     from autograder.release.new import create
 
-    click.echo(f"wrote {create(name, course, notebook=notebook)}")
-    click.echo(f"Edit it, then run: autograder release {name} && autograder quality {name}")
+    click.echo(f"wrote {create(name, ctx.obj, notebook=notebook)}")
+    click.echo(_with_course(ctx, f"Edit it, then run: autograder release {name} && autograder quality {name}"))
 
 
 @main.command()

@@ -6,6 +6,7 @@ They show the sample class of the tests of the report, which is generated and al
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,10 +54,14 @@ def main(target: Path = FOLDER) -> None:
     with TemporaryDirectory() as folder, Browser(Path(folder) / "profile") as browser:
         results = write_class(Path(folder) / "results", *sample_class())
         write_drawings(results, "jem", STUDENT, [path_through_a_table()])
+        # The gradebook has a second assignment, which some students have not handed in.
+        later = (replace(result, assignment="structured_prediction") for result in sample_class(seed=2)[0])
+        write_class(results, [result for n, result in enumerate(later) if n % 7 != 4], {})
         write_report(results)
         overview = (results / "jem" / "index.html").as_uri()
         feedback = (results / "jem" / "feedback" / f"{STUDENT}.html").as_uri()
         for name, page, look in (
+            ("gradebook", (results / "index.html").as_uri(), {"width": 1200, "height": 900}),
             ("class", overview, {"width": 1200, "height": 1300}),
             ("class_dark", overview, {"width": 1200, "height": 1300, "dark": True}),
             ("feedback", feedback, {"width": 900, "height": 1250}),

@@ -65,7 +65,9 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV file; raises ValueError if it is not text."""
+    """Read a CSV file; raises ValueError if there is no such file or it is not text."""
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
     text, encoding = _decoded(path)
     first = text.partition("\n")[0].strip()
     separator = max(",;\t", key=lambda mark: len(next(iter(_lines(first, mark)), [])))
