@@ -41,7 +41,7 @@ def path_through_a_table() -> Drawn:
     early = [(i, j) for i, j in enumerate([0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 4, 4])]
 
     def make(run: object) -> list[Panel]:
-        return [Panel("Yours", table, early), Panel("The right kind", table, right)]
+        return [Panel("Yours", table, early), Panel("Correct", table, right)]
 
     caption = "The path that your `find_path` takes through a table of energies (dark is low)."
     drawn = draw(Drawing("4b", caption, make, 1.0), None, LiveReference(PUBLIC_SEED, DOCS))
@@ -63,7 +63,6 @@ def main(target: Path = FOLDER) -> None:
         for name, page, look in (
             ("gradebook", (results / "index.html").as_uri(), {"width": 1200, "height": 900}),
             ("class", overview, {"width": 1200, "height": 1300}),
-            ("class_dark", overview, {"width": 1200, "height": 1300, "dark": True}),
             ("feedback", feedback, {"width": 900, "height": 1250}),
             ("feedback_phone", feedback, {"width": 390, "height": 844, "zoom": 1.5, "phone": True}),
         ):

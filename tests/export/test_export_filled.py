@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from autograder import assignment as assignments
 from autograder.cli import main
-from autograder.collect import read_roster
+from autograder.collect import collect, read_roster
 from autograder.collect.table import read_table
 from autograder.results import Result, write_result
 
@@ -205,3 +206,33 @@ def test_every_cell_is_found_and_filled_in_its_place(tmp_path: Path, table: list
     assert read.filled({}) == path.read_bytes()
     filled = cells(read.filled({(2, 3): "9", (2, 0): "8"}).decode()[1:])
     assert filled[1] == ["8", *table[0][1:3], *[""] * (3 - len(table[0])), "9"] and filled[2:] == table[1:]
+
+
+def test_the_marker_late_of_canvas_reaches_the_mark_without_any_times(tmp_path: Path) -> None:
+    home = tmp_path / "course"
+    (home / "solutions" / "jem").mkdir(parents=True)
+    (home / "course.toml").write_text('[late]\npolicy = "percent"\nper_day = 10\n')
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("unetudiant_41_7_ex_model.py", "deuxetudiante_LATE_42_8_ex_model.py"):
+        (source / name).write_text("x = 1\n")
+    download, submitted = sheet(tmp_path, CANVAS), tmp_path / "submitted"
+    collect(source, assignments.load("jem"), submitted, kind="canvas", roster=read_roster(download))
+    folder = results(tmp_path / "results", s001=10.0, s002=10.0)
+    options = ["--submitted", str(submitted)]
+    done = CliRunner().invoke(
+        main,
+        ["--course", str(home), "export", str(folder), "--to", "canvas", "--roster", str(download), *options],
+    )
+    assert done.exit_code == 0 and "s002, jem: Canvas calls it late" in done.output
+    after = (folder / "download.filled.csv").read_text("utf-8")
+    assert changed(download.read_text("utf-8"), after) == {(3, 6): "10", (4, 6): "9"}
+
+
+def test_anonymous_worksheets_of_moodle_are_filled_by_the_number_of_the_participant(tmp_path: Path) -> None:
+    text = "Identifier,Status,Grade,Maximum Grade\nParticipant 501,,,10.00\nParticipant 502,,,10.00\n"
+    folder = results(tmp_path / "results", **{"Participant 501": 7.5, "participant-502": 3.0})
+    download = sheet(tmp_path, text)
+    assert export(folder, "moodle", download).exit_code == 0
+    after = (folder / "download.filled.csv").read_text("utf-8")
+    assert changed(text, after) == {(1, 2): "7.5", (2, 2): "3"}
