@@ -69,7 +69,7 @@ def _with_course(ctx: click.Context, text: str) -> str:
 @click.pass_context
 def main(ctx: click.Context, course: Path) -> None:
     """Release, collect, grade and report the assignments of the course."""
-    if not course.is_dir():
+    if not course.is_dir() and ctx.invoked_subcommand != "new":  # which creates it
         raise ValueError(f"There is no folder {course}: --course is the folder that contains solutions/.")
     ctx.obj = course
 

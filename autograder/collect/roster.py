@@ -1,12 +1,13 @@
 """The roster: a CSV file that maps the names by which other systems know the students to their ids here.
 
-It has a column `id` (the student's id here, which exports use) and any further columns, such as `name`, `email`,
-`moodle`, `canvas`: a student is found by what any of them holds. Accents, capitals, punctuation and the order of first
-and last name do not matter. A column `submitted` gives the time of submission, and a column `group` those who hand in
-together.
+It has a column `id` (the student's id here, which exports use) and any other columns, such as `name`, `email`,
+`moodle`, `canvas`: a student is found by the value in any of them. Accents, capitals, punctuation and the order of
+names do not matter. The column `submitted` has the time of submission, and the column `group` is the same for
+students who hand in together.
 
 Two files are read as they are downloaded: Canvas's gradebook (Grades → Export), and Moodle's grading worksheet, which
-also has the times of submission. The id is then the login or, where that is missing, the next best of the columns.
+also has the times of submission. The id is then the login or, if it is missing, the first column of a list that all
+students have.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from autograder.late import parse_time
 
 Row = dict[str, str]
 
-# The columns of two platforms, as the roster calls them; those of the ids in the order in which they are tried.
+# The columns of two platforms with the names that the roster uses, and the columns of the ids, the first choice first.
 _CANVAS = {"Student": "name", "ID": "canvas", "SIS User ID": "sis", "SIS Login ID": "login", "Section": "section"}
 _CANVAS_IDS = ("SIS Login ID", "SIS User ID", "ID")
 _MOODLE = {
@@ -44,7 +45,7 @@ _NOT_NAMES = {"submitted", "group", "section"}
 
 @dataclass(frozen=True)
 class Download:
-    """A file as Canvas or Moodle gave it out: `rows` holds the number of the row of each id."""
+    """A file that was downloaded from Canvas or Moodle; `rows` maps each id to the number of its row."""
 
     platform: str  # canvas or moodle
     path: Path
@@ -54,7 +55,7 @@ class Download:
 
 @dataclass
 class Roster:
-    """The students of a course by every name that they have."""
+    """The students of a course, found by any of their names."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)  # plain name -> ids
     groups: dict[str, list[str]] = field(default_factory=dict)  # plain name -> ids
@@ -64,10 +65,10 @@ class Roster:
     download: Download | None = None  # if the file is one of a platform
 
     def find(self, names: Iterable[str], called: str = "") -> str | None:
-        """The id of the student whom one of the names means, the first that is unique; None where there is none.
+        """Return the id of the student with one of the names, the first unique one; None if there is none.
 
-        A number is believed only for a student who is `called` by some word of the name in the roster: platforms
-        number groups too.
+        A number counts only if `called` contains a word of the student's name in the roster, because platforms number
+        groups too.
         """
         for name in names:
             found = self.ids.get(plain_name(name), set())
@@ -81,7 +82,7 @@ class Roster:
         return not name or not words or any(word in plain_name(name) for word in words)
 
     def members(self, handed: Handed) -> list[str | None]:
-        """The ids of those who handed it in, a group's members where it is a group's; None for an unknown name."""
+        """Return the ids of the students who handed it in, or of the members of a group; None for an unknown name."""
         for name in handed.groups:
             if found := self.groups.get(plain_name(name)):
                 return list(found)
@@ -89,7 +90,7 @@ class Roster:
 
 
 def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
-    """Read a roster; raises ValueError for a mistake in it. `zone` is that of times that do not name one."""
+    """Read a roster; `zone` is the time zone of times without one. Raises ValueError for a mistake in the file."""
     table = read_table(path)
     header, rows = table.header, table.rows()
     roster = Roster()
@@ -111,7 +112,7 @@ def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
         if student_id(student) is None:
             raise ValueError(f"{path}, row {number}: the id {student!r} cannot be the name of a folder.")
         if student in roster.people:
-            raise ValueError(f"{path}, row {number}: the id {student!r} is there twice.")
+            raise ValueError(f"{path}, row {number}: the id {student!r} is used twice.")
         roster.people[student] = row
         roster.ids.setdefault(plain_name(student), set()).add(student)
         for column, value in row.items():
@@ -142,7 +143,7 @@ def _is_test_student(row: Row) -> bool:
 
 
 def _converted(rows: list[tuple[int, Row]], names: dict[str, str], ids: tuple[str, ...]) -> list[tuple[int, str, Row]]:
-    """A platform's rows of people, with their ids and the roster's names of columns."""
+    """Return the rows of people with their ids, and with the column names of a roster."""
     people = [(number, row) for number, row in rows if row.get("ID") or row.get("Identifier")]
     filled = (column for column in ids if len({row[column] for _, row in people if column in row}) == len(people))
     chosen = next(filled, ids[-1])
@@ -164,6 +165,6 @@ def _time(text: str, zone: tzinfo) -> datetime:
 
 
 def _orders(name: str) -> set[str]:
-    """A name with its words in turn first: systems write Doe, Jane as well as Jane Doe."""
+    """Return a name with each of its words first, because systems write both “Doe, Jane” and “Jane Doe”."""
     words = [word for word in (plain_name(part) for part in re.split(r"[\s,]+", name)) if word]
     return {"".join(words[n:] + words[:n]) for n in range(len(words))}

@@ -63,7 +63,7 @@ def export(
     """
     if to not in FORMATS:
         raise ValueError(f"cannot export to {to!r}: choose one of {', '.join(FORMATS)}")
-    if submitted is not None and not submitted.is_dir():
+    if to != "nbgrader" and submitted is not None and not submitted.is_dir():
         raise ValueError(f"There is no folder {submitted}: --submitted is the folder of the graded submissions.")
     assignments = assignments_in(results_dir)
     if not assignments:

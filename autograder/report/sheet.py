@@ -43,8 +43,7 @@ def read_sheet(name: str, course: Path, exercises: str = "") -> Sheet:
         text = source.read_text("utf-8") if source.is_file() else ""
         for part in re.findall(r"^\s*### BEGIN SOLUTION (\S+)", text, re.MULTILINE):
             files.setdefault(part, file)
-    script = assignment.notebook or assignment.folder / f"{name}.py"
-    written = _written(script.read_text("utf-8")) if script.is_file() else {}
+    written = _written(assignment.notebook.read_text("utf-8")) if assignment.notebook else {}
     return Sheet(assignment.title, assignment.parts, files, url, written)
 
 
