@@ -296,12 +296,18 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
     help="Folder of the submissions, for times and the students' own figures.",
 )
 @click.option("--exercises", default="", help="Web address of the folder that holds the assignments.")
+@click.option(
+    "--roster", type=click.Path(path_type=Path), help="CSV file with the names of the students, for the gradebook."
+)
 @click.pass_obj
-def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str) -> None:
-    """Write the feedback for each student and a page for the class from the result files."""
+def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
+    """Write the feedback for each student, a page for each class and the gradebook of the course."""
+    from autograder.collect import read_roster
     from autograder.report import write_report
 
-    pages = write_report(results_dir, submitted, course, exercises)
+    people = read_roster(roster).people if roster else {}
+    names = {student: row.get("name", "") for student, row in people.items()}
+    pages = write_report(results_dir, submitted, course, exercises, names)
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
 
 

@@ -49,14 +49,18 @@ SLOWEST_SHOWN = 5
 
 
 def write_report(
-    results_dir: Path, submitted: Path | None = None, course: Path = COURSE, exercises: str = ""
+    results_dir: Path,
+    submitted: Path | None = None,
+    course: Path = COURSE,
+    exercises: str = "",
+    names: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write all pages of a results folder, and return their paths.
 
     The pages are `<assignment>/feedback/<student>.html` and `<assignment>/index.html` for each assignment, and
     `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the student's
     own figures. Titles and deadlines come from the `course`. `exercises` is the web address of the folder that holds
-    the folders of the assignments.
+    the folders of the assignments. `names` maps the ids in the roster to names; the gradebook shows them.
 
     Raises ValueError if there are no results, a result file is damaged, `exercises` is not a web address, or there are
     deadlines but no times of submission.
@@ -85,7 +89,7 @@ def write_report(
             written.append(_write(folder / "feedback" / f"{result.student}.html", page))
         counting[assignment] = [late.with_penalty(result, mine[result.student]) for result in group]
         written.append(_write(folder / "index.html", class_page(counting[assignment], timings, mine, sheet)))
-    written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets)))
+    written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets, names or {})))
     return written
 
 
@@ -93,11 +97,12 @@ def course_page(
     classes: Mapping[str, list[Result]],
     lateness: Mapping[tuple[str, str], late.Lateness],
     sheets: Mapping[str, Sheet],
+    names: Mapping[str, str],
 ) -> str:
     """Return the gradebook of the course; `classes` holds the results, with late penalties, by assignment."""
     return _render(
         "index.html",
-        book=gradebook(classes, lateness),
+        book=gradebook(classes, lateness, names),
         classes=[
             {
                 **_class_summary(results),

@@ -37,3 +37,15 @@ def test_printed_commands_name_the_course_if_it_was_given(tmp_path: Path) -> Non
     wrong = run("--course", str(course), "report", "nosuch")
     assert f"run `{given} grade` first" in wrong.output
     assert "run `autograder grade` first" in run("report", "nosuch").output
+
+
+def test_the_roster_adds_names_and_students_without_a_result_to_the_gradebook(tmp_path: Path) -> None:
+    results = write_class(tmp_path / "results", *sample_class(1))
+    roster = tmp_path / "people.csv"
+    roster.write_text("id,name\ns001,Étudiant Un\ns002,Étudiante <b>Deux\n", "utf-8")
+    assert run("report", str(results), "--roster", str(roster)).exit_code == 0
+    page = (results / "index.html").read_text("utf-8")
+    rows = page[page.index("<tbody>") : page.index("</tbody>")].split("</tr>")
+    assert "s001" in rows[0] and "Étudiant Un" in rows[0]
+    assert "s002" in rows[1] and "Étudiante &lt;b&gt;Deux" in rows[1] and "–" in rows[1]
+    assert "Étudiant" not in (results / "jem" / "feedback" / "s001.html").read_text("utf-8")
