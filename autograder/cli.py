@@ -6,11 +6,14 @@ neither.
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from autograder import Failure
@@ -29,9 +32,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Failure as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_with_course(ctx, str(error))) from error
         except (ValueError, OSError) as error:
-            raise click.UsageError(_sentence(error)) from error
+            raise click.UsageError(_with_course(ctx, _sentence(error))) from error
         except KeyboardInterrupt:
             console.print("Interrupted. Run the same command again to continue.")
             sys.exit(130)
@@ -46,6 +49,16 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
+def _with_course(ctx: click.Context, text: str) -> str:
+    """Insert `--course` into the commands in a text if it was given, so that they can be pasted."""
+    ctx = ctx.find_root()
+    if ctx.get_parameter_source("course") is not ParameterSource.COMMANDLINE:
+        return text
+    commands = f"autograder (?=(?:{'|'.join(main.commands)})\\b)"
+    option = f"--course {shlex.quote(str(ctx.params['course']))} "
+    return re.sub(commands, lambda match: match[0] + option, text)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--course",
@@ -56,19 +69,21 @@ def _sentence(error: Exception) -> str:
 @click.pass_context
 def main(ctx: click.Context, course: Path) -> None:
     """Release, collect, grade and report the assignments of the course."""
+    if not course.is_dir() and ctx.invoked_subcommand != "new":  # which creates it
+        raise ValueError(f"There is no folder {course}: --course is the folder that contains solutions/.")
     ctx.obj = course
 
 
 @main.command()
 @click.argument("name")
 @click.option("--notebook", is_flag=True, help="Students hand in a notebook instead of a Python file and a notebook.")
-@click.pass_obj
-def new(course: Path, name: str, notebook: bool) -> None:
+@click.pass_context
+def new(ctx: click.Context, name: str, notebook: bool) -> None:
     """Create a small but complete assignment in solutions/NAME/, as a starting point."""
     from autograder.release.new import create
 
-    click.echo(f"wrote {create(name, course, notebook=notebook)}")
-    click.echo(f"Edit it, then run: autograder release {name} && autograder quality {name}")
+    click.echo(f"wrote {create(name, ctx.obj, notebook=notebook)}")
+    click.echo(_with_course(ctx, f"Edit it, then run: autograder release {name} && autograder quality {name}"))
 
 
 @main.command()
@@ -284,12 +299,18 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
     help="Folder of the submissions, for times and the students' own figures.",
 )
 @click.option("--exercises", default="", help="Web address of the folder that holds the assignments.")
+@click.option(
+    "--roster", type=click.Path(path_type=Path), help="CSV file with the names of the students, for the gradebook."
+)
 @click.pass_obj
-def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str) -> None:
-    """Write the feedback for each student and a page for the class from the result files."""
+def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
+    """Write the feedback for each student, a page for each class and the gradebook of the course."""
+    from autograder.collect import read_roster
     from autograder.report import write_report
 
-    pages = write_report(results_dir, submitted, course, exercises)
+    people = read_roster(roster).people if roster else {}
+    names = {student: row.get("name", "") for student, row in people.items()}
+    pages = write_report(results_dir, submitted, course, exercises, names)
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
 
 
@@ -303,26 +324,51 @@ def report(course: Path, results_dir: Path, submitted: Path | None, exercises: s
 )
 @click.option("--submitted", type=click.Path(path_type=Path), help="Folder of the submissions, with their times.")
 @click.option(
-    "--roster", type=click.Path(path_type=Path), help="CSV file with the ids and other names of the students."
+    "--roster",
+    type=click.Path(path_type=Path),
+    help="CSV file with the ids and other names of the students. A download of Canvas or Moodle is filled in.",
 )
+@click.option("--assignment", default="", help="Export this assignment only.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Column of the roster for the marks of the assignment NAME.",
+)
+@click.option("--scale", is_flag=True, help="Scale the marks to the full marks in the roster.")
 @click.pass_obj
 def export(
-    course: Path, results_dir: Path, to: str, out: Path | None, submitted: Path | None, roster: Path | None
+    course: Path,
+    results_dir: Path,
+    to: str,
+    out: Path | None,
+    submitted: Path | None,
+    roster: Path | None,
+    assignment: str,
+    columns: tuple[str, ...],
+    scale: bool,
 ) -> None:
-    """Export the marks for another system, with the late penalties of course.toml."""
+    """Export the marks for another system, with the late penalties of course.toml.
+
+    If the roster is the gradebook that Canvas exports, or the grading worksheet of Moodle, the marks are filled into a
+    copy of it, which the platform can import.
+    """
     from autograder.collect import read_roster
     from autograder.export import export as write
 
-    people = read_roster(roster).people if roster else None
-
-    out = out or (course if to == "nbgrader" else results_dir)
+    if wrong := [entry for entry in columns if "=" not in entry]:
+        raise ValueError(f"--column {wrong[0]} is not of the form NAME=COLUMN.")
     for path in write(
         results_dir,
         to,
-        out,
+        out or (course if to == "nbgrader" else results_dir),
         submitted=submitted,
         course=course,
-        people=people,
+        roster=read_roster(roster) if roster else None,
+        assignment=assignment,
+        columns={entry.partition("=")[0]: entry.partition("=")[2] for entry in columns},
+        scale=scale,
         say=lambda remark: click.echo(remark, err=True),
     ):
         click.echo(f"wrote {path}")

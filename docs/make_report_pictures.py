@@ -6,6 +6,7 @@ They show the sample class of the tests of the report, which is generated and al
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,7 +41,7 @@ def path_through_a_table() -> Drawn:
     early = [(i, j) for i, j in enumerate([0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 4, 4])]
 
     def make(run: object) -> list[Panel]:
-        return [Panel("Yours", table, early), Panel("The right kind", table, right)]
+        return [Panel("Yours", table, early), Panel("Correct", table, right)]
 
     caption = "The path that your `find_path` takes through a table of energies (dark is low)."
     drawn = draw(Drawing("4b", caption, make, 1.0), None, LiveReference(PUBLIC_SEED, DOCS))
@@ -53,12 +54,15 @@ def main(target: Path = FOLDER) -> None:
     with TemporaryDirectory() as folder, Browser(Path(folder) / "profile") as browser:
         results = write_class(Path(folder) / "results", *sample_class())
         write_drawings(results, "jem", STUDENT, [path_through_a_table()])
+        # The gradebook has a second assignment, which some students have not handed in.
+        later = (replace(result, assignment="structured_prediction") for result in sample_class(seed=2)[0])
+        write_class(results, [result for n, result in enumerate(later) if n % 7 != 4], {})
         write_report(results)
         overview = (results / "jem" / "index.html").as_uri()
         feedback = (results / "jem" / "feedback" / f"{STUDENT}.html").as_uri()
         for name, page, look in (
+            ("gradebook", (results / "index.html").as_uri(), {"width": 1200, "height": 900}),
             ("class", overview, {"width": 1200, "height": 1300}),
-            ("class_dark", overview, {"width": 1200, "height": 1300, "dark": True}),
             ("feedback", feedback, {"width": 900, "height": 1250}),
             ("feedback_phone", feedback, {"width": 390, "height": 844, "zoom": 1.5, "phone": True}),
         ):

@@ -347,7 +347,7 @@ def test_links_and_other_owners_in_the_exchange_are_said(tmp_path: Path, monkeyp
     found = submission_time(stamped(tmp_path, text), Rules(exchange=tmp_path / "inbound"), now + timedelta(days=1))
     assert found.time == now and found.remarks == (
         "Its folder in the exchange belongs to mallory.",
-        "Its folder in the exchange holds what is not a file (seed.txt).",
+        "Its folder in the exchange contains something that is not a file (seed.txt).",
     )
 
 

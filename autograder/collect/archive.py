@@ -146,7 +146,7 @@ def _zip(archive: zipfile.ZipFile, path: Path) -> Source:
             continue
         filled.update(parts[:n] for n in range(1, len(parts)))
         if parts in seen:
-            source.refused.append(f"{shown('/'.join(parts))} is there twice; the first one counts.")
+            source.refused.append(f"{shown('/'.join(parts))} occurs twice; the first one counts.")
         else:
             _add(source, Entry(parts, partial(_unpack, archive, info), info.file_size, _refusal(info)))
         seen.add(parts)

@@ -1,4 +1,4 @@
-"""From a source to the folders of the students."""
+"""Copies the submissions of a source to the folders of the students."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ _PLACED = {"new", "unchanged", "replaced"}
 
 @dataclass
 class Collected:
-    """What became of each student's submission, and what there is to say."""
+    """The state of each student's submission, with remarks and problems."""
 
     kind: str = ""
-    # By id: new, unchanged, replaced; or differs (from what is there), twice, nothing (could be taken), failed.
+    # By id: new, unchanged, replaced; or differs (from the existing one), twice, nothing (usable in it), failed.
     students: dict[str, str] = field(default_factory=dict)
-    late: list[str] = field(default_factory=list)  # whom the platform calls late
-    unknown: list[str] = field(default_factory=list)  # who is not in the roster, as the source names them
-    missing: list[str] = field(default_factory=list)  # who is in the roster, and not in the source
-    remarks: dict[str, list[str]] = field(default_factory=dict)  # by student, "" where it belongs to no student
+    late: list[str] = field(default_factory=list)  # students who are late according to the platform
+    unknown: list[str] = field(default_factory=list)  # names in the source that are not in the roster
+    missing: list[str] = field(default_factory=list)  # students in the roster that are not in the source
+    remarks: dict[str, list[str]] = field(default_factory=dict)  # by student; "" for those that concern no student
     problems: dict[str, list[str]] = field(default_factory=dict)  # the same, for the instructor to look at
 
     @property
     def is_whole(self) -> bool:
-        """Whether everybody's submission is in its place, and as it was handed in."""
+        """Whether all submissions were collected without problems."""
         return not self.unknown and not any(self.problems.values()) and _PLACED.issuperset(self.students.values())
 
     def lines(self) -> list[str]:
-        """The same as text: first what was done, last what is to be done."""
+        """Return the summary as text: first what was done, then what remains to be done."""
         done = Counter(self.students.values())
         lines = [f"{self.kind}: {', '.join(f'{n} {what}' for what, n in sorted(done.items())) or 'no submissions'}"]
         lines += _by_student(self.remarks)
         if self.late:
-            lines.append(f"called late by {KINDS[self.kind].title}: {', '.join(self.late)}")
+            lines.append(f"late according to {KINDS[self.kind].title}: {', '.join(self.late)}")
         if self.missing:
             lines.append(f"in the roster, but not in the source: {', '.join(self.missing)}")
         lines += _by_student(self.problems)
         if differing := [student for student, what in self.students.items() if what == "differs"]:
-            lines.append(f"differ from what is there, left alone (--update replaces them): {', '.join(differing)}")
+            lines.append(
+                f"different from the existing ones, which were kept (--update replaces them): {', '.join(differing)}"
+            )
         if lost := [student for student, what in self.students.items() if what in ("nothing", "failed", "twice")]:
             lines.append(f"NOT collected: {', '.join(map(shown, lost))}")
         if self.unknown:
-            lines.append(
-                f"NOT collected, not in the roster or not to be told apart: {', '.join(map(shown, self.unknown))}"
-            )
+            lines.append(f"NOT collected, not in the roster or ambiguous: {', '.join(map(shown, self.unknown))}")
         return lines
 
 
@@ -67,15 +67,15 @@ def collect(
 ) -> Collected:
     """Put the submissions in the zip file or folder `path` into `out/<student>/<assignment>/`.
 
-    Raises ValueError where `path` is no such source, or it is not clear of which kind. Run again, it changes nothing;
-    what differs from what is there is left alone, or replaced with `update`.
+    Calling it again changes nothing. Existing submissions that are different are kept, or replaced with `update`.
+    Raises ValueError if `path` is not a source, or its kind is not clear.
     """
-    read_record(out, assignment.name)  # a damaged one ends it before anything is written
+    read_record(out, assignment.name)  # raises for a damaged record before anything is written
     with open_source(path, MAX_EACH if kind == "exchange" else None) as source:
         name, reading = read_source(source, assignment, kind)
         collected = Collected(name, remarks={"": reading.remarks}, problems={"": source.refused})
         if reading.misfits:
-            collected.problems[""].append(f"left out, not explained by the kind {name}: {named(reading.misfits)}")
+            collected.problems[""].append(f"left out, not of the kind {name}: {named(reading.misfits)}")
         run = _Run(assignment, out, KINDS[name], roster, update, collected)
         for handed, students in _owners(reading, roster, collected):
             run.take(handed, students)
@@ -88,7 +88,7 @@ def collect(
 
 
 def _owners(reading: Reading, roster: Roster | None, collected: Collected) -> list[tuple[Handed, list[str]]]:
-    """Each submission with the ids of those who handed it in; who has several of them is named and left out."""
+    """Return each submission with the ids of its students. Students with several submissions are left out."""
     found: list[tuple[Handed, list[str]]] = []
     by_student: dict[str, list[str]] = {}
     for handed in reading.handed.values():
@@ -102,13 +102,13 @@ def _owners(reading: Reading, roster: Roster | None, collected: Collected) -> li
     twice = {student: labels for student, labels in by_student.items() if len(labels) > 1}
     for student, labels in sorted(twice.items()):
         collected.students[student] = "twice"
-        collected.problems[student] = [f"has several submissions, none is taken: {named(sorted(labels))}"]
+        collected.problems[student] = [f"has several submissions, and none was collected: {named(sorted(labels))}"]
     return [(handed, [student for student in students if student not in twice]) for handed, students in found]
 
 
 @dataclass
 class _Run:
-    """What stays the same from submission to submission, and what is found out about them."""
+    """The settings for all submissions, and the results."""
 
     assignment: Assignment
     out: Path
@@ -119,10 +119,10 @@ class _Run:
     noted: dict[str, Noted | None] = field(default_factory=dict)
 
     def take(self, handed: Handed, students: list[str]) -> None:
-        """Put one submission into the folders of its students. Raises nothing, whatever is in it."""
+        """Put one submission into the folders of its students. Nothing in a submission raises an exception."""
         if students:
             if len(students) > 1:
-                handed.remarks.append(f"have handed in together, as {shown(handed.label)}.")
+                handed.remarks.append(f"handed in together, as {shown(handed.label)}.")
             self.collected.students |= dict.fromkeys(students, "failed")
             try:
                 files = arranged(handed, self.assignment, self.kind.keep)
@@ -158,7 +158,7 @@ class _Run:
 
 
 def _check_links(out: Path, assignment: str, collected: Collected) -> None:
-    """Name what is not a file or a folder below `out`, also where it was not collected now."""
+    """Report everything below `out` that is not a file or a folder, including earlier submissions."""
     for student in sorted(os.listdir(out)) if out.is_dir() else ():
         if student.startswith("."):
             continue
@@ -169,7 +169,7 @@ def _check_links(out: Path, assignment: str, collected: Collected) -> None:
             with opened(out / student / assignment) as folder:
                 found = ["/".join(item.path) for item in items(folder) if item.refusal]
         if found:
-            text = f"not a file, and not graded, in {out.name}/{student}/{assignment}: {named(found)}."
+            text = f"not a regular file, so not graded, in {out.name}/{student}/{assignment}: {named(found)}."
             collected.problems.setdefault(student, []).append(text)
 
 

@@ -50,10 +50,12 @@ def read(source: Source, assignment: str) -> Reading:
                 handed.problems.append("Its folders in the exchange have different owners.")
         for folder, attempt in list(own.items()):
             if folder in source.owners and (other := other_owner(user, source.owners[folder])):
-                handed.problems.append(f"{shown(folder)} belongs to {shown(other)} and is not taken.")
+                handed.problems.append(f"{shown(folder)} belongs to {shown(other)}, so it was not collected.")
                 del own[folder]
             elif folder in source.changed and attempt.time > last_time(source.changed[folder]):
-                handed.problems.append(f"{shown(folder)} names a time after its last change and is not taken.")
+                handed.problems.append(
+                    f"{shown(folder)} has a time after its last change in its name, so it was not collected."
+                )
                 del own[folder]
         if own:
             _take_last(handed, sorted(own.values(), key=lambda attempt: (attempt.time, attempt.folder)))
@@ -81,4 +83,4 @@ def _take_last(handed: Handed, attempts: list[_Attempt]) -> None:
             handed.files.append((entry.path, replace(entry, refusal=entry.refusal or "not a folder")))
     if earlier:
         times = ", ".join(stamp(attempt.time) for attempt in earlier)
-        handed.remarks.append(f"The submission of {stamp(last.time)} is taken; there are earlier ones: {times}.")
+        handed.remarks.append(f"The submission of {stamp(last.time)} was collected; there are earlier ones: {times}.")

@@ -55,7 +55,7 @@ def read_source(source: Source, assignment: Assignment, kind: str = "") -> tuple
         readings = [KINDS[kind].read(level, assignment.name) for level in levels]
         reading = next((reading for reading in readings if reading.handed), None)
         if reading is None:
-            raise ValueError(f"{source.path} is not of the kind {kind}: no file has a name as that system gives it.")
+            raise ValueError(f"{source.path} is not of the kind {kind}: no file name has the form of this system.")
         return kind, reading
     partial: list[tuple[int, str, Reading]] = []
     whole: dict[str, tuple[int, Reading]] = {}
@@ -87,8 +87,8 @@ def read_source(source: Source, assignment: Assignment, kind: str = "") -> tuple
     if partial:
         _, name, reading = min(partial, key=lambda entry: entry[0])
         raise ValueError(
-            f"{source.path} looks like {KINDS[name].title}, but does not explain {named(reading.misfits)}:"
-            f" --kind {name} leaves that out; other kinds are {', '.join(sorted(KINDS.keys() - {name}))}."
+            f"{source.path} looks like {KINDS[name].title}, except for {named(reading.misfits)}:"
+            f" --kind {name} leaves these out; other kinds are {', '.join(sorted(KINDS.keys() - {name}))}."
         )
     raise ValueError(
         f"{source.path} has no submissions: expected are a folder for each student, or a download of a platform."

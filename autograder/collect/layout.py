@@ -38,7 +38,7 @@ def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> d
         seen += 1
         total += 0 if entry.refusal else entry.size
         if total > MAX_SUBMISSION_BYTES or seen > MAX_FILES:
-            handed.problems.append(f"{name} and what follows is left out: a submission is smaller.")
+            handed.problems.append(f"{name} and all further files were left out: the submission is too large.")
             break
         try:
             if entry.refusal:
@@ -48,18 +48,18 @@ def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> d
             handed.problems.append(f"{name} is refused: it is {refused}.")
             continue
         if path in files:
-            handed.remarks.append(f"{name} is there twice; the first one counts.")
+            handed.remarks.append(f"{name} occurs twice; the first one counts.")
         files.setdefault(path, content)
     top = top_folder(files, wanted) or ()
     if top:
-        handed.remarks.append(f"Its files lie in {shown('/'.join(top))}/ and are taken from there.")
+        handed.remarks.append(f"Its files are in {shown('/'.join(top))}/ and were taken from there.")
     named = {path[len(top) :]: content for path, content in files.items() if path[: len(top)] == top}
     named = _renamed(named, wanted, handed.remarks)
     known = stamp(handed.time).encode() if handed.time else None
     for own in sorted(_NBGRADERS.difference(keep)):
         brought = named.pop((own,), None)
         if brought is not None and (own != TIMESTAMP or brought.strip() != known):
-            handed.remarks.append(f"It brings its own {own}: left out.")
+            handed.remarks.append(f"Its own {own} was left out.")
     if named and not any((name,) in named for name in wanted):
         handed.problems.append(f"has none of the files to hand in ({', '.join(assignment.files)}).")
     return {"/".join(path): content for path, content in sorted(named.items()) if not _is_covered(path, named)}
@@ -125,7 +125,7 @@ def _renamed(files: dict[tuple[str, ...], bytes], wanted: set[str], remarks: lis
     numbered = [path for path in files if len(path) == 1 and _unnumbered(path[0], wanted) != path[0]]
     for path in sorted(numbered, key=lambda path: int(re.findall(r"\d+", path[0])[-1])):
         plain = _unnumbered(path[0], wanted)
-        remarks.append(f"{shown(path[0])} is taken for {plain}.")
+        remarks.append(f"{shown(path[0])} was renamed to {plain}.")
         renamed[(plain,)] = renamed.pop(path)
     return renamed
 

@@ -1,20 +1,17 @@
 """The roster: a CSV file that maps the names by which other systems know the students to their ids here.
 
-It has a column `id` (the student's id here, which exports use) and any further columns, such as `name`, `email`,
-`moodle`, `canvas`: a student is found by what any of them holds. Accents, capitals, punctuation and the order of first
-and last name do not matter. A column `submitted` gives the time of submission, and a column `group` those who hand in
-together.
+It has a column `id` (the student's id here, which exports use) and any other columns, such as `name`, `email`,
+`moodle`, `canvas`: a student is found by the value in any of them. Accents, capitals, punctuation and the order of
+names do not matter. The column `submitted` has the time of submission, and the column `group` is the same for
+students who hand in together.
 
 Two files are read as they are downloaded: Canvas's gradebook (Grades → Export), and Moodle's grading worksheet, which
-also has the times of submission. The id is then the login or, where that is missing, the next best of the columns.
-Excel's ways of saving are all read: separated by commas, semicolons or tabs; UTF-8, Windows-1252 or “Unicode text”.
+also has the times of submission. The id is then the login or, if it is missing, the first column of a list that all
+students have.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,11 +20,12 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 from autograder.collect.people import Handed, plain_name, student_id
+from autograder.collect.table import Table, read_table
 from autograder.late import parse_time
 
 Row = dict[str, str]
 
-# The columns of two platforms, as the roster calls them; those of the ids in the order in which they are tried.
+# The columns of two platforms with the names that the roster uses, and the columns of the ids, the first choice first.
 _CANVAS = {"Student": "name", "ID": "canvas", "SIS User ID": "sis", "SIS Login ID": "login", "Section": "section"}
 _CANVAS_IDS = ("SIS Login ID", "SIS User ID", "ID")
 _MOODLE = {
@@ -45,21 +43,32 @@ _MOODLE_TIMES = ("%A, %d %B %Y, %I:%M %p", "%A, %B %d, %Y, %I:%M %p", "%A, %d %B
 _NOT_NAMES = {"submitted", "group", "section"}
 
 
+@dataclass(frozen=True)
+class Download:
+    """A file that was downloaded from Canvas or Moodle; `rows` maps each id to the number of its row."""
+
+    platform: str  # canvas or moodle
+    path: Path
+    table: Table
+    rows: dict[str, int]
+
+
 @dataclass
 class Roster:
-    """The students of a course by every name that they have."""
+    """The students of a course, found by any of their names."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)  # plain name -> ids
     groups: dict[str, list[str]] = field(default_factory=dict)  # plain name -> ids
     submitted: dict[str, datetime] = field(default_factory=dict)
     people: dict[str, Row] = field(default_factory=dict)  # the row of each id
     remarks: list[str] = field(default_factory=list)
+    download: Download | None = None  # if the file is one of a platform
 
     def find(self, names: Iterable[str], called: str = "") -> str | None:
-        """The id of the student whom one of the names means, the first that is unique; None where there is none.
+        """Return the id of the student with one of the names, the first unique one; None if there is none.
 
-        A number is believed only for a student who is `called` by some word of the name in the roster: platforms
-        number groups too.
+        A number counts only if `called` contains a word of the student's name in the roster, because platforms number
+        groups too.
         """
         for name in names:
             found = self.ids.get(plain_name(name), set())
@@ -73,7 +82,7 @@ class Roster:
         return not name or not words or any(word in plain_name(name) for word in words)
 
     def members(self, handed: Handed) -> list[str | None]:
-        """The ids of those who handed it in, a group's members where it is a group's; None for an unknown name."""
+        """Return the ids of the students who handed it in, or of the members of a group; None for an unknown name."""
         for name in handed.groups:
             if found := self.groups.get(plain_name(name)):
                 return list(found)
@@ -81,13 +90,17 @@ class Roster:
 
 
 def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
-    """Read a roster; raises ValueError for a mistake in it. `zone` is that of times that do not name one."""
-    header, rows = _table(path)
+    """Read a roster; `zone` is the time zone of times without one. Raises ValueError for a mistake in the file."""
+    table = read_table(path)
+    header, rows = table.header, table.rows()
     roster = Roster()
+    platform = ""
     is_ours = False
     if {"Student", "ID", "Section"} <= set(header):
-        people = _converted(rows, _CANVAS, _CANVAS_IDS)
+        platform = "canvas"
+        people = _converted([row for row in rows if not _is_test_student(row[1])], _CANVAS, _CANVAS_IDS)
     elif "Identifier" in header and "id" not in header:
+        platform = "moodle"
         people = _converted(rows, _MOODLE, _MOODLE_IDS)
     elif is_ours := "id" in map(str.casefold, header):
         own = [(number, {column.casefold(): value for column, value in row.items()}) for number, row in rows]
@@ -99,7 +112,7 @@ def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
         if student_id(student) is None:
             raise ValueError(f"{path}, row {number}: the id {student!r} cannot be the name of a folder.")
         if student in roster.people:
-            raise ValueError(f"{path}, row {number}: the id {student!r} is there twice.")
+            raise ValueError(f"{path}, row {number}: the id {student!r} is used twice.")
         roster.people[student] = row
         roster.ids.setdefault(plain_name(student), set()).add(student)
         for column, value in row.items():
@@ -119,35 +132,18 @@ def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
     if unread:
         roster.remarks.append(f"times of submission in {path.name} that cannot be read: those of {', '.join(unread)}")
     roster.ids.pop("", None)
+    if platform:
+        roster.download = Download(platform, path, table, {student: number for number, student, _ in people})
     return roster
 
 
-def _table(path: Path) -> tuple[list[str], list[tuple[int, Row]]]:
-    """The header, and the rows that hold anything with their numbers; without empty cells."""
-    text = _decoded(path)
-    first = text.partition("\n")[0].strip()
-    separator = max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
-    lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        row = {column: cell.strip() for column, cell in zip(header, line, strict=False) if cell.strip() and column}
-        if row:
-            rows.append((number, row))
-    return header, rows
-
-
-def _decoded(path: Path) -> str:
-    data = path.read_bytes()
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
-        with suppress(UnicodeDecodeError):
-            return data.decode(encoding)
-    raise ValueError(f"{path} is not a table of text: save it as “CSV UTF-8”.")
+def _is_test_student(row: Row) -> bool:
+    """Whether a row of Canvas's gradebook is the test student of the course, who is listed like a person."""
+    return row.get("Student") == "Student, Test" and "SIS User ID" not in row
 
 
 def _converted(rows: list[tuple[int, Row]], names: dict[str, str], ids: tuple[str, ...]) -> list[tuple[int, str, Row]]:
-    """A platform's rows of people, with their ids and the roster's names of columns."""
+    """Return the rows of people with their ids, and with the column names of a roster."""
     people = [(number, row) for number, row in rows if row.get("ID") or row.get("Identifier")]
     filled = (column for column in ids if len({row[column] for _, row in people if column in row}) == len(people))
     chosen = next(filled, ids[-1])
@@ -169,6 +165,6 @@ def _time(text: str, zone: tzinfo) -> datetime:
 
 
 def _orders(name: str) -> set[str]:
-    """A name with its words in turn first: systems write Doe, Jane as well as Jane Doe."""
+    """Return a name with each of its words first, because systems write both “Doe, Jane” and “Jane Doe”."""
     words = [word for word in (plain_name(part) for part in re.split(r"[\s,]+", name)) if word]
     return {"".join(words[n:] + words[:n]) for n in range(len(words))}

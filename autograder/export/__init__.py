@@ -1,20 +1,25 @@
 """Exports marks from the result files to other systems.
 
-`csv`, `canvas`, `moodle` and `gradescope` write files into a folder. `nbgrader` writes marks into an existing gradebook
+`csv`, `canvas`, `moodle` and `gradescope` write files into a folder. With a download of Canvas or Moodle as the roster,
+`canvas` and `moodle` fill the marks into a copy of it. `nbgrader` writes marks into an existing gradebook
 and notebooks, which formgrader shows, into the folder `autograded/`. The late policy of the course (`course.toml`)
 changes the exported scores, but not the result files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from autograder import Failure
+from autograder.collect import Roster
 from autograder.export import canvas, gradescope, moodle, plain
+from autograder.export.filled import fill
 from autograder.export.known import Known
 from autograder.late import of_results, with_penalty
+from autograder.report.sheet import read_sheet
 from autograder.results import Result, assignments_in, read_results, read_timings, write_atomically
-from autograder.text import on_one_line
+from autograder.text import listed, on_one_line
 
 # Takes the results of one assignment, with late penalties applied, and returns the content of files by relative path.
 Exporter = Callable[[list[Result], Known], dict[str, bytes]]
@@ -26,6 +31,7 @@ _FILES: dict[str, Exporter] = {
     "gradescope": gradescope.files,
 }
 FORMATS = (*_FILES, "nbgrader")
+_NAMES_SHOWN = 20
 
 
 def export(
@@ -35,48 +41,100 @@ def export(
     *,
     submitted: Path | None = None,
     course: Path | None = None,
-    people: dict[str, dict[str, str]] | None = None,
+    roster: Roster | None = None,
+    assignment: str = "",
+    columns: Mapping[str, str] | None = None,
+    scale: bool = False,
     say: Callable[[str], None] = lambda remark: None,
 ) -> list[Path]:
-    """Write the marks of all assignments in `results_dir`, and return the paths written.
+    """Write the marks of one or all assignments in `results_dir`, and return the paths written.
 
     `out` is a folder, or for "nbgrader" the gradebook (`gradebook.db`) or its folder. `submitted` is the folder of the
     submissions, with their times; for "nbgrader" it defaults to `submitted` in the folder of the gradebook. `course` is
-    the folder with the late policy; without it, no penalties apply. `people` holds the roster's columns by student.
-    `say` is called with each remark on a time of submission.
+    the folder with the late policy; without it, no penalties apply. `say` is called with each remark, for example on a
+    time of submission.
 
-    Raises ValueError if the format is unknown, there are no results, or the results do not match the gradebook.
+    If the `roster` is a download of the platform, the marks are filled into a copy of it, in the columns of the
+    assignments; `columns` names them where they have other names, and with `scale` the marks are scaled to the full
+    marks of the platform.
+
+    Raises ValueError if an argument is wrong, there are no results, or the results do not match the gradebook or the
+    download. Raises Failure, after writing, if results have no row in the download.
     """
     if to not in FORMATS:
         raise ValueError(f"cannot export to {to!r}: choose one of {', '.join(FORMATS)}")
+    if to != "nbgrader" and submitted is not None and not submitted.is_dir():
+        raise ValueError(f"There is no folder {submitted}: --submitted is the folder of the graded submissions.")
     assignments = assignments_in(results_dir)
     if not assignments:
-        raise ValueError(f"no results in {results_dir}: run “autograder grade” first")
-    classes = [read_results(results_dir, assignment) for assignment in assignments]
+        raise ValueError(f"There are no results in {results_dir}: run `autograder grade` first.")
+    if assignment and assignment not in assignments:
+        raise ValueError(
+            f"There are no results of {assignment!r} in {results_dir}; there are: {', '.join(assignments)}."
+        )
+    if unknown := sorted((columns or {}).keys() - assignments):
+        raise ValueError(f"There are no results of {unknown[0]!r}, which --column names.")
+    # Late days are shared by all assignments, so all results are read.
+    everyone = [read_results(results_dir, name) for name in assignments]
+    classes = [results for results in everyone if assignment in ("", results[0].assignment)]
     database = out / "gradebook.db" if out.is_dir() else out
     if to == "nbgrader" and submitted is None:
         submitted = database.parent / "submitted"
-    everyone = [result for results in classes for result in results]
-    late = of_results(everyone, submitted, course) if course else {}
-    for (assignment, student), entry in sorted(late.items()):
-        for remark in entry.remarks:
-            say(f"{on_one_line(student)}, {assignment}: {remark}")
+    late = of_results([result for results in everyone for result in results], submitted, course) if course else {}
+    for (name, student), entry in sorted(late.items()):
+        for remark in entry.remarks if assignment in ("", name) else ():
+            say(f"{on_one_line(student)}, {name}: {remark}")
     if to == "nbgrader":
         # Importing nbgrader takes seconds, and the other formats do not need it.
         from autograder.export import gradebook
 
         assert submitted is not None
         return gradebook.write(classes, database, submitted, late)
+    counting = [[with_penalty(result, late.get((result.assignment, result.student))) for result in c] for c in classes]
+    if roster and roster.download and roster.download.platform == to:
+        return [_fill_in(roster, counting, out, course, columns or {}, scale, say)]
+    if columns or scale:
+        raise ValueError(f"--column and --scale need a download of {to.capitalize()} as the --roster.")
+    people = roster.people if roster else {}
     written = []
-    for results in classes:
+    for results in counting:
         timings = {
             result.student: found
             for result in results
             if (found := read_timings(results_dir, result.assignment, result.student)) is not None
         }
         of_class = {student: entry for (name, student), entry in late.items() if name == results[0].assignment}
-        counting = [with_penalty(result, of_class.get(result.student)) for result in results]
-        for name, content in _FILES[to](counting, Known(timings, of_class, people or {})).items():
+        for name, content in _FILES[to](results, Known(timings, of_class, people)).items():
             write_atomically(out / name, content)
             written.append(out / name)
     return written
+
+
+def _fill_in(
+    roster: Roster,
+    classes: list[list[Result]],
+    out: Path,
+    course: Path | None,
+    columns: Mapping[str, str],
+    scale: bool,
+    say: Callable[[str], None],
+) -> Path:
+    assert roster.download
+    names = [results[0].assignment for results in classes]
+    if roster.download.platform == "moodle" and len(names) > 1:
+        raise ValueError(
+            f"A grading worksheet of Moodle has the marks of one assignment: choose it with --assignment {names[0]},"
+            f" for example; there are results of {', '.join(names)}."
+        )
+    titles = {name: read_sheet(name, course).title for name in names} if course else {}
+    filled = fill(roster, roster.download, classes, titles, columns, scale)
+    path = out / filled.name
+    write_atomically(path, filled.content)
+    if filled.left:
+        say(f"No result, so the row stays as it was: {listed(filled.left, _NAMES_SHOWN)}")
+    if filled.missing:
+        raise Failure(
+            f"wrote {path}, but {roster.download.path} has no row for these results:"
+            f" {listed(filled.missing, _NAMES_SHOWN)}."
+        )
+    return path

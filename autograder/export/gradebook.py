@@ -78,7 +78,7 @@ def _class(gradebook: Gradebook, results: list[Result], releases: Path) -> _Clas
     for notebook in assignment.notebooks:
         path = releases / name / f"{notebook.name}.ipynb"
         if not path.is_file():
-            raise ValueError(f"there is no {path}: run “autograder release {name}” first")
+            raise ValueError(f"there is no {path}: run `autograder release {name}` first")
         notebooks[notebook.name] = nbformat.read(path, as_version=4)
     return _Class(name, results, _cells_of_parts(assignment, results), notebooks)
 

@@ -1,4 +1,4 @@
-"""What lateness costs: deadlines and policies, times of submission, and the points that a mark loses.
+"""Late penalties: deadlines and policies, times of submission, and the points that are deducted.
 
 `course` reads the rules, `submitted` finds out when a submission was handed in, `policy` works out what that takes.
 """

@@ -1,30 +1,30 @@
-"""Deadlines and late policies: `course.toml`, in the folder of the course. All of it may be absent::
+"""Deadlines and late policies: `course.toml`, in the folder of the course. Every entry is optional::
 
     timezone = "Europe/Berlin"               # of times without one; default UTC
-    exchange = "/srv/nbgrader/exchange/ebmcourse/inbound"   # nbgrader's inbound folder, where there is one
+    exchange = "/srv/nbgrader/exchange/ebmcourse/inbound"   # nbgrader's inbound folder, if there is one
 
     [late]
     policy = "percent"                       # none (default), zero, percent
-    per_day = 10                             # percent of the points reached, for each day begun
-    floor = 50                               # percent of the points reached that always stay
+    per_day = 10                             # percent of the points, for each started day
+    floor = 50                               # percent of the points that are never deducted
     grace_minutes = 10
     days = 3                                 # late days that each student may spend, over all assignments
 
-    [late.days_of]                           # another number for some students
+    [late.days_of]                           # a different number for some students
     s007 = 5
 
     [assignments.jem]
     due = 2026-11-30T23:59:00
     policy = "zero"                          # policy, per_day and floor can differ from [late] here
 
-    [assignments.jem.extensions]             # another deadline for some students
+    [assignments.jem.extensions]             # a different deadline for some students
     s003 = 2026-12-03T23:59:00
 
-    [assignments.jem.submitted]              # the time of submission, where the instructor knows it better
+    [assignments.jem.submitted]              # the time of submission, if the recorded one is wrong
     s009 = 2026-11-30T12:00:00
 
-A day is 24 hours, also where the clocks change in between. Late days are spent in the order of the deadlines. Where
-the policy is `zero`, they are spent only if they suffice.
+A day is 24 hours, even if the clocks change in between. Late days are spent in the order of the deadlines. With the
+policy `zero`, they are spent only if there are enough of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Key = tuple[str, str]  # assignment, student
 
 @dataclass(frozen=True)
 class Policy:
-    """What one assignment takes off for each late day; both numbers are percent of the points reached."""
+    """What is deducted for each late day; both numbers are percentages of the points."""
 
     kind: Kind = "none"
     per_day: float = 0.0
@@ -53,7 +53,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Rules:
-    """What `course.toml` says. All times are aware."""
+    """The content of `course.toml`. All times have a time zone."""
 
     due: dict[str, datetime] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Rules:
 
 
 def read_rules(course: Path) -> Rules:
-    """The rules in `course.toml`; the defaults where there is no such file. Raises ValueError for a mistake in it."""
+    """Return the rules in `course.toml`, or the defaults without it. Raises ValueError for a mistake in the file."""
     path = course / "course.toml"
     if not path.is_file():
         return Rules()

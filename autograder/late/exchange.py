@@ -115,7 +115,7 @@ def time_of(
         if parts is None or (parts.user, parts.assignment) != (student, assignment):
             continue
         if parts.time is None:
-            remarks.append("A submission in the exchange has a name that nbgrader does not give.")
+            remarks.append("A submission in the exchange has a name that nbgrader does not use.")
         else:
             folders[parts.time] = name
     if not folders:
@@ -133,6 +133,8 @@ def time_of(
     if owner := other_owner(student, about.st_uid):
         remarks.append(f"Its folder in the exchange belongs to {owner}.")
     if links := ["/".join(item.path) for item in found if item.refusal]:
-        remarks.append(f"Its folder in the exchange holds what is not a file ({on_one_line(links[0], limit=120)}).")
+        remarks.append(
+            f"Its folder in the exchange contains something that is not a file ({on_one_line(links[0], limit=120)})."
+        )
     remarks += changed_later(time, [about.st_ctime, *(item.about.st_ctime for item in found)])
     return time, remarks

@@ -1,4 +1,4 @@
-"""What a mark loses by its time of submission. Result files stay as grading wrote them."""
+"""The late penalty of each mark. Result files are not changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLAIMED = f"The time of submission comes from {TIMESTAMP} alone, which students 
 
 @dataclass(frozen=True)
 class Lateness:
-    """What the time of submission means for one mark. `taken` is in points."""
+    """The time of submission of one mark and its consequences; `taken` is the number of points deducted."""
 
     submitted: datetime | None
     due: datetime | None
@@ -32,7 +32,7 @@ class Lateness:
 
     @property
     def sentences(self) -> list[str]:
-        """What a student should read about it; empty where there is nothing to say."""
+        """The sentences for the student; empty if the submission is on time."""
         remarks = [remark for remark in self.remarks if remark != CLAIMED]
         if not self.days:
             return remarks
@@ -44,7 +44,7 @@ class Lateness:
 
 
 def lateness(rules: Rules, results: Iterable[Result], times: Mapping[Key, Submitted]) -> dict[Key, Lateness]:
-    """What each result loses, by assignment and student. Depends on the arguments only, not on the present time."""
+    """Return the lateness of each result, by assignment and student. It depends on the arguments only."""
     spent: dict[str, int] = {}
     found: dict[Key, Lateness] = {}
     never = datetime.max.replace(tzinfo=UTC)
@@ -63,18 +63,16 @@ def lateness(rules: Rules, results: Iterable[Result], times: Mapping[Key, Submit
 
 
 def of_results(results: Iterable[Result], submitted: Path | None, course: Path) -> dict[Key, Lateness]:
-    """The lateness of all results of a course (all assignments together: late days are shared between them).
+    """Return the lateness of all results of a course. Late days are shared by all assignments.
 
-    Reads `course.toml`, and the times in and below `submitted`. Raises ValueError where there are deadlines and no
-    such folder.
+    Reads `course.toml`, and the times of submission in the folder `submitted`. Raises ValueError if there are deadlines
+    but no such folder.
     """
     results = list(results)
     rules = read_rules(course)
     if submitted is None or not submitted.is_dir():
         if any(result.assignment in rules.due for result in results):
-            raise ValueError(
-                "course.toml has deadlines: say with --submitted where the submissions and their times are."
-            )
+            raise ValueError("course.toml has deadlines: give the folder of the submissions with --submitted.")
         return lateness(rules, results, {})
     now = datetime.now(UTC)
     records = {name: read_record(submitted, name) for name in {result.assignment for result in results}}
@@ -87,14 +85,14 @@ def of_results(results: Iterable[Result], submitted: Path | None, course: Path) 
 
 
 def with_penalty(result: Result, late: Lateness | None) -> Result:
-    """The result with the score that counts; the checks keep their points."""
+    """Return the result with the late penalty deducted from its score, not from its checks."""
     return replace(result, score=max(0.0, round(result.score - late.taken, 6))) if late and late.taken else result
 
 
 def _days(
     handed_in: Submitted, due: datetime | None, grace: timedelta, is_extended: bool
 ) -> tuple[int, tuple[str, ...]]:
-    """The late days begun, and remarks. Where only the platform says that it is late, one day counts."""
+    """Return the number of started late days, and remarks. If only the platform says that it is late, it is one day."""
     platform = handed_in.platform
     if handed_in.time is None and handed_in.late is not None:
         if handed_in.late and is_extended:
@@ -106,7 +104,7 @@ def _days(
         return 0, ()
     if handed_in.time is None:
         return 0, ("The time of submission is not known: it counts as in time.",)
-    # As instants: two times of the same zone would be subtracted as the clock on the wall shows them.
+    # In UTC: Python subtracts two times of the same zone without regard to a change of the clocks.
     over = handed_in.time.astimezone(UTC) - due.astimezone(UTC) - grace
     days = max(0, math.ceil(over / timedelta(days=1)))
     remarks = (CLAIMED,) if handed_in.is_claimed else ()
@@ -124,7 +122,7 @@ def _spend(policy: Policy, days: int, left: int) -> int:
 
 
 def _share(policy: Policy, days: int) -> float:
-    """The share of the points that so many late days take."""
+    """Return the fraction of the points that is deducted for a number of late days."""
     if days <= 0 or policy.kind == "none":
         return 0.0
     return 1.0 if policy.kind == "zero" else min(policy.per_day * days, 100.0 - policy.floor) / 100.0

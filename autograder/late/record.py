@@ -1,7 +1,7 @@
-"""What `autograder collect` knows of the time of a submission: `submitted/.collected/<assignment>.json`.
+"""The times of submission that `autograder collect` records: `submitted/.collected/<assignment>.json`.
 
-The file lies next to the students' folders. Nothing that a student hands in can reach it: `collect` writes below
-`submitted/<student>/<assignment>/` only, and the id of a student never begins with a dot.
+No submission can overwrite this file: `collect` writes submissions only below `submitted/<student>/<assignment>/`, and
+the id of a student never begins with a dot.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class Noted:
-    """What the platform says of one submission."""
+    """What the platform says about one submission."""
 
-    platform: str = ""  # as it is called in a sentence
+    platform: str = ""  # its name in a sentence
     time: datetime | None = None
-    late: bool | None = None  # by the platform's own deadline; None where it says nothing
+    late: bool | None = None  # by the platform's own deadline; None if unknown
     remarks: tuple[str, ...] = ()
 
 
 def read_record(submitted: Path, assignment: str) -> dict[str, Noted]:
-    """What was recorded, by student; raises ValueError where the file is damaged."""
+    """Return the record by student. Raises ValueError if the file is damaged."""
     path = _path(submitted, assignment)
     if not path.is_file():
         return {}
@@ -51,7 +51,7 @@ def read_record(submitted: Path, assignment: str) -> dict[str, Noted]:
 
 
 def update_record(submitted: Path, assignment: str, changes: Mapping[str, Noted | None]) -> None:
-    """Record what is known of some students; None for those of whom nothing is known any more."""
+    """Update the record of some students; None removes a student from it."""
     record = read_record(submitted, assignment)
     new = {student: noted for student, noted in {**record, **changes}.items() if noted is not None}
     if new == record:

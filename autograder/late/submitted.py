@@ -1,7 +1,7 @@
-"""When a submission was handed in, and how far that can be believed.
+"""The time of a submission.
 
-In this order: what `course.toml` says; what `autograder collect` has recorded; the name that the exchange gave to the
-folder; `timestamp.txt` in the submission, which students can write.
+The first of these sources that has a time is used: `course.toml`; the record of `autograder collect`; the name of the
+folder in the exchange; `timestamp.txt` in the submission, which students can write.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from autograder.late.times import TIMESTAMP, parse_time
 
 @dataclass(frozen=True)
 class Submitted:
-    """When a submission was handed in, as far as that is known, and what is odd about it."""
+    """The time of a submission, if it is known, and remarks for the instructor."""
 
     time: datetime | None = None
     remarks: tuple[str, ...] = ()
-    late: bool | None = None  # what the platform says by its own deadline; None where it says nothing
+    late: bool | None = None  # by the platform's own deadline; None if unknown
     platform: str = ""
-    is_claimed: bool = False  # the time comes from a file that the student can write, and from nowhere else
+    is_claimed: bool = False  # the only source of the time is a file that the student can write
 
 
 def submission_time(folder: Path, rules: Rules, now: datetime, noted: Noted | None = None) -> Submitted:
-    """When the submission in `submitted/<student>/<assignment>` was handed in.
+    """Return the time of the submission in `submitted/<student>/<assignment>`.
 
-    `noted` is what `autograder collect` recorded about it. Never raises for what a student did.
+    `noted` is the record of `autograder collect`. Nothing that a student does raises an exception.
     """
     assignment, student = folder.name, folder.parent.name
     if (assignment, student) in rules.submitted:

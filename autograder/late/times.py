@@ -10,9 +10,9 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?) ?
 
 
 def parse_time(text: str) -> datetime:
-    """A time as nbgrader writes it (2026-11-30 12:00:00.000000 UTC) or in ISO form; UTC where no zone is given.
+    """Parse a time as nbgrader writes it (2026-11-30 12:00:00.000000 UTC) or in ISO format; the default zone is UTC.
 
-    Raises ValueError for anything else, also for names of zones such as CEST: they are not unique.
+    Raises ValueError for anything else, including names of zones such as CEST, which are not unique.
     """
     match = _STAMP.fullmatch(text.strip())
     if not match:
@@ -22,5 +22,5 @@ def parse_time(text: str) -> datetime:
 
 
 def stamp(time: datetime) -> str:
-    """A time as nbgrader writes it into `timestamp.txt`."""
+    """Format a time as nbgrader writes it to `timestamp.txt`."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"

@@ -123,5 +123,5 @@ def histogram_columns(counts: Sequence[int]) -> list[Column]:
 
 def _pitch(students: int) -> tuple[int, int]:
     """Return the distance between cells and their width; only wide cells have a gap between them."""
-    pitch = max(4, min(24, STRIP_WIDTH // max(1, students)))
+    pitch = max(4, min(40, STRIP_WIDTH // max(1, students)))
     return pitch, pitch - 1 if pitch >= 8 else pitch

@@ -1,8 +1,9 @@
-"""Writes the pages: feedback for each student, one page for each class, and a list of the assignments.
+"""Writes the pages: feedback for each student, one page for each class, and the gradebook of the course.
 
-Every page is a single file without scripts, fonts or requests to other servers. Its content security policy allows one
-style sheet, by its hash, and inlined images, so markup that is not escaped by mistake cannot run code or change the
-style. The same results give the same bytes.
+Every page is a single file without fonts or requests to other servers. Its content security policy allows one style
+sheet, by its hash, and inlined images, so markup that is not escaped by mistake cannot run code or change the style. No
+page has a script, except for the gradebook, whose policy allows the one that sorts it, also by its hash. The same
+results give the same bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from autograder.assignment import COURSE
 from autograder.drawings import Drawn, read_drawings
 from autograder.report.advice import waiting, what_to_fix
 from autograder.report.charts import NAME_SHOWN, class_strips, histogram_columns, mark_strip
+from autograder.report.excerpt import Excerpt, excerpt
 from autograder.report.figures import figures_of
+from autograder.report.gradebook import gradebook
 from autograder.report.sheet import Sheet, read_sheet
 from autograder.report.statistics import check_statistics, common_mistakes, flags_of, histogram
 from autograder.results import (
@@ -46,14 +49,18 @@ SLOWEST_SHOWN = 5
 
 
 def write_report(
-    results_dir: Path, submitted: Path | None = None, course: Path = COURSE, exercises: str = ""
+    results_dir: Path,
+    submitted: Path | None = None,
+    course: Path = COURSE,
+    exercises: str = "",
+    names: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write all pages of a results folder, and return their paths.
 
     The pages are `<assignment>/feedback/<student>.html` and `<assignment>/index.html` for each assignment, and
     `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the student's
     own figures. Titles and deadlines come from the `course`. `exercises` is the web address of the folder that holds
-    the folders of the assignments.
+    the folders of the assignments. `names` maps the ids in the roster to names; the gradebook shows them.
 
     Raises ValueError if there are no results, a result file is damaged, `exercises` is not a web address, or there are
     deadlines but no times of submission.
@@ -62,26 +69,50 @@ def write_report(
         raise ValueError(f"{exercises!r} is not a web address: it must begin with https:// and contain no blanks.")
     results = {assignment: read_results(results_dir, assignment) for assignment in assignments_in(results_dir)}
     if not results:
-        raise ValueError(f"no results in {results_dir}: run “autograder grade” first")
+        raise ValueError(f"There are no results in {results_dir}: run `autograder grade` first.")
+    if submitted is not None and not submitted.is_dir():
+        raise ValueError(f"There is no folder {submitted}: --submitted is the folder of the graded submissions.")
     lateness = late.of_results([result for group in results.values() for result in group], submitted, course)
     written: list[Path] = []
-    classes: list[dict[str, object]] = []
+    counting: dict[str, list[Result]] = {}
+    sheets = {assignment: read_sheet(assignment, course, exercises) for assignment in results}
     for assignment, group in results.items():
         found = {result.student: read_timings(results_dir, assignment, result.student) for result in group}
         timings = {student: timing for student, timing in found.items() if timing is not None}
         folder = results_dir / assignment
-        sheet = read_sheet(assignment, course, exercises)
+        sheet = sheets[assignment]
         mine = {result.student: lateness[assignment, result.student] for result in group}
         for result in group:
             own = submitted / result.student / assignment if submitted is not None else None
             drawings = read_drawings(results_dir, assignment, result.student)
             page = feedback_page(result, own, sheet, mine[result.student], drawings)
             written.append(_write(folder / "feedback" / f"{result.student}.html", page))
-        counting = [late.with_penalty(result, mine[result.student]) for result in group]
-        written.append(_write(folder / "index.html", class_page(counting, timings, mine)))
-        classes.append(_class_summary(counting))
-    written.append(_write(results_dir / "index.html", _render("index.html", classes=classes)))
+        counting[assignment] = [late.with_penalty(result, mine[result.student]) for result in group]
+        written.append(_write(folder / "index.html", class_page(counting[assignment], timings, mine, sheet)))
+    written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets, names or {})))
     return written
+
+
+def course_page(
+    classes: Mapping[str, list[Result]],
+    lateness: Mapping[tuple[str, str], late.Lateness],
+    sheets: Mapping[str, Sheet],
+    names: Mapping[str, str],
+) -> str:
+    """Return the gradebook of the course; `classes` holds the results, with late penalties, by assignment."""
+    return _render(
+        "index.html",
+        book=gradebook(classes, lateness, names),
+        classes=[
+            {
+                **_class_summary(results),
+                "sheet": sheets[name],
+                "late": sum(bool(lateness[name, result.student].days) for result in results),
+                "due": min((when for r in results if (when := lateness[name, r.student].due)), default=None),
+            }
+            for name, results in classes.items()
+        ],
+    )
 
 
 def feedback_page(
@@ -105,6 +136,7 @@ def feedback_page(
         advice=what_to_fix(result),
         waits=defaultdict(list, waiting(result)),
         anchors=_anchors(result),
+        excerpts=_excerpts(result, submission) if submission is not None else {},
         reached=reached if abs(counting.score - reached) > 1e-6 else None,
         lateness=lateness.sentences if lateness else [],
         drawings=drawings,
@@ -113,7 +145,10 @@ def feedback_page(
 
 
 def class_page(
-    results: list[Result], timings: dict[str, Timings], lateness: Mapping[str, late.Lateness] | None = None
+    results: list[Result],
+    timings: dict[str, Timings],
+    lateness: Mapping[str, late.Lateness] | None = None,
+    sheet: Sheet | None = None,
 ) -> str:
     """Return the page of a class. `timings` and `lateness` are by student and may be incomplete."""
     late_ones = {student: found for student, found in (lateness or {}).items() if found.days}
@@ -132,6 +167,7 @@ def class_page(
     return _render(
         "class.html",
         summary=_class_summary(results),
+        sheet=sheet or Sheet(),
         results=results,
         statistics=statistics,
         strips=class_strips(ranking, statistics, {result.student: _anchors(result) for result in results}),
@@ -172,6 +208,12 @@ def _anchors(result: Result) -> dict[str, str]:
     return {check.id: f"check-{n}" for n, check in enumerate(result.checks, start=1)}
 
 
+def _excerpts(result: Result, submission: Path) -> dict[str, Excerpt]:
+    """Return the student's own lines by check id, where a diagnosis names a place in them."""
+    found = {check.id: excerpt(submission, check.diagnosis) for check in result.checks if check.diagnosis}
+    return {id_: lines for id_, lines in found.items() if lines is not None}
+
+
 def _write(path: Path, page: str) -> Path:
     write_atomically(path, page.encode("utf-8"))
     return path
@@ -193,9 +235,10 @@ def _environment() -> jinja2.Environment:
         # Everything that a template prints passes through `visible`, so no template can forget it.
         finalize=lambda value: text.visible(value) if type(value) is str else value,
     )
-    style = (resources.files("autograder.report") / "templates" / "style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    environment.globals.update(style=Markup(style), style_hash=Markup(digest))
+    for name, file in (("style", "style.css"), ("script", "sort.js")):
+        content = (resources.files("autograder.report") / "templates" / file).read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(content.encode("utf-8")).digest()).decode("ascii")
+        environment.globals.update({name: Markup(content), f"{name}_hash": Markup(digest)})
     environment.filters.update(
         line=lambda value: escape(text.on_one_line(value)),
         label=lambda value: escape(text.on_one_line(value, limit=80)),

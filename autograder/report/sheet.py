@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +17,14 @@ class Sheet:
     """Titles and links of an assignment; all may be empty.
 
     `parts` maps exercises to their titles, `files` maps them to the files to edit, and `url` is the folder of these
-    files on the web.
+    files on the web. `written` maps the questions that are marked by hand to their points.
     """
 
     title: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
+    written: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_sheet(name: str, course: Path, exercises: str = "") -> Sheet:
@@ -41,4 +43,16 @@ def read_sheet(name: str, course: Path, exercises: str = "") -> Sheet:
         text = source.read_text("utf-8") if source.is_file() else ""
         for part in re.findall(r"^\s*### BEGIN SOLUTION (\S+)", text, re.MULTILINE):
             files.setdefault(part, file)
-    return Sheet(assignment.title, assignment.parts, files, url)
+    written = _written(assignment.notebook.read_text("utf-8")) if assignment.notebook else {}
+    return Sheet(assignment.title, assignment.parts, files, url, written)
+
+
+def _written(script: str) -> dict[str, float]:
+    """Return the points of the questions in a notebook, as a Python script, that a person marks."""
+    written = {}
+    for about in re.findall(r"^# %%.* nbgrader=(\{.*\})$", script, re.MULTILINE):
+        cell = json.loads(about)
+        if cell.get("grade") and cell.get("solution"):
+            question = re.sub(r"^answer-", "", str(cell["grade_id"])).replace("-", ".")
+            written[question] = float(cell.get("points", 0))
+    return written

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import correlation
 
 from autograder.results import Result
-from ebmcourse.checking.outcome import Outcome
+from ebmcourse.checking.outcome import DIFFERENT_NUMBERS, Outcome
 
 # With fewer than three students, a correlation is always ±1 or undefined.
 _FEWEST_FOR_CORRELATION = 3
@@ -80,24 +80,25 @@ def check_statistics(results: Sequence[Result]) -> list[CheckStatistics]:
 def common_mistakes(results: Iterable[Result]) -> list[Mistake]:
     """Return the mistakes of a class, most common first; each student counts once per mistake.
 
-    Equal diagnoses of several checks are one mistake. A failed check without a diagnosis is listed by its title.
-    Skipped checks are not counted.
+    Equal diagnoses of several checks are one mistake, except for the diagnosis that names no mistake: its checks are
+    grouped by part. A failed check without a diagnosis is listed by its title. Skipped checks are not counted.
     """
     order: dict[str, None] = {}
-    students: dict[tuple[bool, str], dict[str, None]] = {}
-    parts: dict[tuple[bool, str], dict[str, None]] = {}
+    students: dict[tuple[bool, str, str], dict[str, None]] = {}
+    parts: dict[tuple[bool, str, str], dict[str, None]] = {}
     for result in results:
         for check in result.checks:
             order.setdefault(check.part)
             if check.status in ("passed", "skipped"):
                 continue
-            key = (True, check.diagnosis) if check.diagnosis else (False, check.title)
+            part = check.part if check.diagnosis == DIFFERENT_NUMBERS else ""
+            key = (True, check.diagnosis, part) if check.diagnosis else (False, check.title, "")
             students.setdefault(key, {})[result.student] = None
             parts.setdefault(key, {})[check.part] = None
     place = list(order).index
     mistakes = [
-        Mistake(text, named, tuple(sorted(parts[named, text], key=place)), tuple(who))
-        for (named, text), who in students.items()
+        Mistake(text, named, tuple(sorted(parts[named, text, part], key=place)), tuple(who))
+        for (named, text, part), who in students.items()
     ]
     return sorted(mistakes, key=lambda mistake: (-len(mistake.students), not mistake.named, mistake.text))
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ebmcourse.checking.form import NOT_FINITE, kind_of, shape_difference, unsound
+from ebmcourse.checking.outcome import DIFFERENT_NUMBERS
 
 
 class Mismatch(AssertionError):
@@ -126,7 +127,7 @@ def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -
     if not got.isfinite().all() and want.isfinite().all():
         return NOT_FINITE
     if not torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
-        return "The numbers are different from those of a correct solution."
+        return DIFFERENT_NUMBERS
     return None
 
 

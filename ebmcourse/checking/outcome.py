@@ -9,6 +9,7 @@ Status = Literal["passed", "failed", "error", "timeout", "memory", "skipped"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 NOT_IMPLEMENTED = "Not implemented yet."
+DIFFERENT_NUMBERS = "The numbers are different from those of a correct solution."  # names no mistake
 
 
 class _Words(NamedTuple):

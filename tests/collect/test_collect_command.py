@@ -29,8 +29,8 @@ def test_the_command_says_what_it_did_and_what_is_to_be_done(tiny_course, roster
     source = zipped(tmp_path / "a.zip", CANVAS | {"nobody_7_9009_tiny.py": ""})
     done = run(tiny_course, source, "tiny", "--out", tmp_path / "out", "--roster", roster)
     assert done.exit_code == 1
-    assert "canvas: 4 new" in done.output and "called late by Canvas: s002" in done.output
-    assert "NOT collected, not in the roster or not to be told apart: nobody 7" in done.output
+    assert "canvas: 4 new" in done.output and "late according to Canvas: s002" in done.output
+    assert "NOT collected, not in the roster or ambiguous: nobody 7" in done.output
     done = run(tiny_course, zipped(tmp_path / "b.zip", MOODLE), "tiny", "--out", tmp_path / "b", "--roster", roster)
     assert done.exit_code == 0 and done.output == "moodle: 4 new\n"
 

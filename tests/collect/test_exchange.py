@@ -104,7 +104,7 @@ def test_a_submission_in_the_name_of_another_user_is_not_taken(tiny, inbound, tm
     collected = collect(inbound, tiny, out, kind="exchange")
     assert collected.students == {"s001": "new", "s002": "nothing", "s003": "new"} and not collected.is_whole
     assert tree(out)["s001/tiny/tiny.py"] == "own"
-    assert collected.problems["s002"] == [f"{forged.name} belongs to mallory and is not taken."]
+    assert collected.problems["s002"] == [f"{forged.name} belongs to mallory, so it was not collected."]
     assert "owners of their folders were not checked: s003" in collected.remarks[""][0]
 
 
@@ -115,7 +115,7 @@ def test_a_forged_time_is_not_believed_or_said(tiny, inbound, tmp_path):
     folder(inbound / "s003+tiny+yesterday+x", {"tiny.py": "3"})
     out = tmp_path / "submitted"
     collected = collect(inbound, tiny, out, kind="exchange")
-    assert collected.remarks["s001"] == ["It brings its own timestamp.txt: left out."]
+    assert collected.remarks["s001"] == ["Its own timestamp.txt was left out."]
     assert "changed in the exchange 30 hours after its time of submission" in collected.problems["s002"][0]
     assert "names no time" in collected.problems["s003"][0] and not collected.is_whole
     found = times(out)
@@ -131,7 +131,7 @@ def test_a_time_that_had_not_come_is_not_taken(tiny, inbound, tmp_path):
     submit(inbound, "s001", {"tiny.py": "forged"}, NOW + timedelta(days=300))
     collected = collect(inbound, tiny, tmp_path / "out", kind="exchange")
     assert tree(tmp_path / "out")["s001/tiny/tiny.py"] == "own" and not collected.is_whole
-    assert "names a time after its last change" in collected.problems["s001"][0]
+    assert "has a time after its last change in its name" in collected.problems["s001"][0]
 
 
 def test_names_that_nbgrader_does_not_give_and_too_many_files_stop_nobody(tiny, inbound, tmp_path, monkeypatch):

@@ -144,7 +144,7 @@ def test_damaged_encrypted_and_doubled_entries_are_refused(tiny, tmp_path):
     (tmp_path / "a.zip").write_bytes(data)
     collected = collect(tmp_path / "a.zip", tiny, tmp_path / "out")
     assert tree(tmp_path / "out") == {"s001/tiny/tiny.py": TEXT} and not collected.is_whole
-    assert "there twice" in collected.problems[""][0]
+    assert "occurs twice" in collected.problems[""][0]
     broken, locked = collected.problems["s001"]
     assert "broken.txt is refused" in broken and "locked.txt is refused: it is encrypted" in locked
 

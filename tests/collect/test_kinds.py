@@ -43,7 +43,7 @@ def test_a_clone_that_looks_like_nbgraders_layout_changes_nothing(tiny, tmp_path
 )
 def test_a_name_that_does_not_fit_has_to_be_decided(tiny, tmp_path, files, kind, odd):
     source, out = zipped(tmp_path / "a.zip", files), tmp_path / "out"
-    with pytest.raises(ValueError, match=f"does not explain {odd}: --kind"):
+    with pytest.raises(ValueError, match=f"except for {odd}: --kind"):
         collect(source, tiny, out)
     assert not out.exists()
     collected = collect(source, tiny, out, kind=kind)

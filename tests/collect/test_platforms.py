@@ -125,7 +125,7 @@ def test_gradescope_may_have_one_submission(tiny, tmp_path):
 def test_a_folder_that_gradescopes_metadata_do_not_name_is_refused(tiny, tmp_path):
     files = GRADESCOPE | {"assignment_99_export/submission_600/tiny.py": "5"}
     source = zipped(tmp_path / "a.zip", files)
-    with pytest.raises(ValueError, match=r"looks like Gradescope, but does not explain submission_600/tiny.py: --kind"):
+    with pytest.raises(ValueError, match=r"looks like Gradescope, except for submission_600/tiny.py: --kind"):
         collect(source, tiny, tmp_path / "out")
     collected = collect(source, tiny, tmp_path / "out", kind="gradescope")
     assert not collected.is_whole and "submission_600/tiny.py" in collected.problems[""][0]
@@ -266,7 +266,7 @@ def test_folders_and_clones_and_nbgraders_own(tiny, tmp_path):
     assert tree(tmp_path / "out") == {
         f"s00{n}/tiny/tiny.py": text for n, text in enumerate(("on top", "below", "of several", "clone"), start=1)
     }
-    assert collected.remarks["s004"] == ["It brings its own timestamp.txt: left out."]
+    assert collected.remarks["s004"] == ["Its own timestamp.txt was left out."]
     for student in ("s001", "s002"):
         (tmp_path / "out" / student / "tiny" / "timestamp.txt").write_text("2026-11-30 12:00:00 UTC")
         (tmp_path / "nb" / student).mkdir(parents=True)

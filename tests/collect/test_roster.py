@@ -35,7 +35,7 @@ def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
     ("text", "complaint"),
     [
         ("name\nx\n", "no column `id`"),
-        ("id\ns001\ns001\n", "row 3: the id 's001' is there twice"),
+        ("id\ns001\ns001\n", "row 3: the id 's001' is used twice"),
         ("id\na/b\n", "cannot be the name of a folder"),
         ("id,name\n,x\n", "row 2: the id '' cannot be"),
         ("id\nx.timings\n", "cannot be the name of a folder"),

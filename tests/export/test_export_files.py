@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 from hypothesis import strategies as st
 
+from autograder.collect import Roster
 from autograder.export import FORMATS, export
 from autograder.export.sheets import csv_bytes
 from autograder.results import Result, Timings, write_result, write_timings
@@ -134,7 +135,7 @@ def test_canvas_reads_back_what_was_written(results_dir: Path, tmp_path: Path) -
 def test_columns_of_the_roster_identify_students_in_other_systems(results_dir: Path, tmp_path: Path) -> None:
     people = {"s001": {"id": "s001", "name": "=One, Student", "email": "s001@example.org", "canvas": "41"}}
     for to in ("canvas", "moodle"):
-        export(results_dir, to, tmp_path, people=people)
+        export(results_dir, to, tmp_path, roster=Roster(people=people))
     _, _, first, second, _ = rows(tmp_path / "jem.canvas.csv")
     assert first == ["'=One, Student", "41", "", "s001", "", "4.5"] and second[:2] == ["s002", ""]
     header, first, second, _ = rows(tmp_path / "jem.moodle.csv")
@@ -190,7 +191,7 @@ def test_no_cell_is_a_formula(tmp_path: Path, to: str, before: str) -> None:
         student = text.replace("/", "")
         write_result(tmp_path / "results", replace(RESULTS[1], student=student, flags=[text], checks=[lost]))
         people = {student: {"id": student, "name": text, "email": text, "canvas": text}}
-        for path in export(tmp_path / "results", to, tmp_path / "out", people=people):
+        for path in export(tmp_path / "results", to, tmp_path / "out", roster=Roster(people=people)):
             for separator in SEPARATORS:
                 assert not [cell for cell in cells(path, separator) if cell.startswith(BEGINNINGS)], text
 

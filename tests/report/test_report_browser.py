@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -155,6 +156,37 @@ def test_all_text_is_readable(browser: Browser, pages: list[Path], width: int, d
         assert len(contrasts) >= 10 and contrasts[0][0] >= 4.5, (page, contrasts[:3])
         grounds.add(browser.value("getComputedStyle(document.body).backgroundColor"))
     assert grounds == ({"rgb(21, 23, 27)"} if dark else {"rgb(250, 248, 244)"})
+
+
+def test_the_gradebook_can_be_sorted_by_every_column(browser: Browser, tmp_path: Path) -> None:
+    results, timings = sample_class()
+    write_class(tmp_path, results, timings)
+    for result in results[:4]:
+        write_result(tmp_path, replace(result, assignment="other"))
+    for student in ("t20", "t3"):
+        write_result(tmp_path, replace(results[0], student=student, score=0.0))
+    write_report(tmp_path)
+    browser.look(width=DESKTOP)
+    browser.open((tmp_path / "index.html").as_uri())
+
+    def click(column: int) -> list[tuple[str, str]]:
+        """Click on the title of a column; return the students and the values of the column, from top to bottom."""
+        browser.value(f"document.querySelectorAll('.gradebook thead button')[{column}].click()")
+        row = f"row => [row.cells[0].innerText, row.cells[{column}].dataset.value]"
+        return [
+            tuple(row) for row in browser.value(f"[...document.querySelectorAll('.gradebook tbody tr')].map({row})")
+        ]
+
+    by_name = [*(result.student for result in results), "t3", "t20"]
+    for column in (1, 2, 3, 4):
+        down, up = click(column), click(column)
+        for rows, sign in ((down, -1), (up, 1)):
+            values = [float(value) for _, value in rows if value]
+            assert values == sorted(values, key=lambda value: sign * value)
+            assert [value for _, value in rows[len(values) :]] == [""] * (len(rows) - len(values))
+            assert {name for name, _ in rows} == {*by_name} and len(rows) == len(by_name)
+    assert [name for name, _ in click(0)] == by_name and [name for name, _ in click(0)] == by_name[::-1]
+    assert complaints(browser) == []
 
 
 def test_the_printed_page_is_light_even_in_dark_mode(browser: Browser, pages: list[Path]) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections import Counter
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +43,8 @@ ELEMENTS = {
         "strong",
         "bdi",
     ),
-    *("nav", "code", "figure", "figcaption", "img", "table", "thead", "tbody", "tr", "th", "td"),
+    *("nav", "code", "figure", "figcaption", "img", "table", "thead", "tbody", "tfoot", "tr", "th", "td"),
+    *("details", "summary", "button", "script"),
     *("svg", "symbol", "use", "circle", "rect", "path", "text"),
 }
 VOID = {"meta", "img"}
@@ -57,6 +59,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.text = ""
         self.style = ""
+        self.script = ""
         self.feed(content)
         self.close()
         assert self.open == []
@@ -75,6 +78,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "style":
             self.style += data
+        elif self.open and self.open[-1] == "script":
+            self.script += data
         else:
             self.text += data
 
@@ -128,14 +133,21 @@ def test_pages_need_no_other_files(pages: dict[str, Page]) -> None:
         assert all(not href.startswith(("http", "//")) for href in page.all("href"))
 
 
-def test_the_policy_allows_the_one_style_sheet_and_no_script(pages: dict[str, Page]) -> None:
-    for page in pages.values():
+def sha256(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_the_policy_allows_the_one_style_sheet_and_in_the_gradebook_one_script(pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
         (policy,) = [
             attrs["content"] for _, attrs in page.elements if attrs.get("http-equiv") == "Content-Security-Policy"
         ]
-        digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
-        assert f"style-src 'sha256-{digest}'" in policy
-        assert "default-src 'none'" in policy and "script" not in policy and "unsafe" not in policy
+        rules = dict(rule.split(maxsplit=1) for rule in policy.split("; "))
+        assert rules.pop("style-src") == sha256(page.style) and rules.pop("img-src") == "data:"
+        if name == "index.html":
+            assert rules.pop("script-src") == sha256(page.script)
+        assert set(rules) == {"default-src", "base-uri", "form-action"} and set(rules.values()) == {"'none'"}
+        assert [tag for tag, _ in page.elements].count("script") == (name == "index.html")
 
 
 def test_headings_do_not_skip_a_level_and_ids_are_unique(pages: dict[str, Page]) -> None:
@@ -186,7 +198,7 @@ def test_one_mistake_is_explained_once(tmp_path: Path) -> None:
     crash = "Your program stopped with NameError in ex_model.py, line 3: `import toch`."
     checks = [replace(check, status="error", points=0.0, diagnosis=crash) for check in result.checks]
     page = report_on(tmp_path, [replace(result, score=0.0, checks=checks)])["jem/feedback/s001.html"]
-    assert page.text.count("import toch") == 1 and "25 checks that failed in the same way" in page.text
+    assert page.text.count("import toch") == 1 and "25 checks crashed" in page.text
     assert all(check.hint.replace("`", "") in page.text for check in checks)
 
 
@@ -343,3 +355,96 @@ def test_colours_are_readable(pages: dict[str, Page], scheme: int) -> None:
             assert contrast(colour[ink], colour[tint]) >= 4.5, (ink, tint)
     for area in ("area-pass", "area-fail", "area-mark"):
         assert contrast(colour[area], colour["paper"]) >= 3, area
+
+
+def course(folder: Path, *assignments: str) -> Path:
+    """A course in which these assignments have a title, two written questions, and a deadline."""
+    rules = '[late]\npolicy = "percent"\nper_day = 10\n'
+    for name in assignments:
+        home = folder / "solutions" / name
+        home.mkdir(parents=True)
+        (home / "assignment.toml").write_text(
+            f'title = "All about {name}"\nfiles = ["ex.py"]\n[parts]\n"1" = "One"\n[limits]\nseconds = 60\n'
+        )
+        cells = [
+            '# %% [markdown] nbgrader={"grade_id": "answer-3-1a", "grade": true, "solution": true, "points": 2}',
+            '# %% nbgrader={"grade_id": "test-3-2a", "grade": true, "locked": true}',
+            '# %% [markdown] nbgrader={"grade_id": "answer-3-1b", "grade": true, "solution": true, "points": 1.5}',
+        ]
+        (home / f"{name}.py").write_text("\n".join(cells))
+        rules += f"[assignments.{name}]\ndue = 2026-11-30T12:00:00\n"
+    (folder / "course.toml").write_text(rules)
+    return folder
+
+
+def test_the_gradebook_has_all_students_assignments_penalties_and_links(tmp_path: Path) -> None:
+    first = sample_class(3)[0]
+    for result in [*first, *(replace(result, assignment="later") for result in first[:2])]:
+        write_result(tmp_path / "results", result)
+        folder = tmp_path / "submitted" / result.student / result.assignment
+        folder.mkdir(parents=True)
+        late = (result.assignment, result.student) == ("jem", "s002")
+        (folder / "timestamp.txt").write_text(f"2026-11-30 {'20' if late else '10'}:00:00 UTC")
+    write_report(tmp_path / "results", tmp_path / "submitted", course(tmp_path / "course", "jem", "later"))
+    content = (tmp_path / "results/index.html").read_text("utf-8")
+    page = Page(content)
+    for name, result in [(name, result) for name in ("jem", "later") for result in first]:
+        taken = (name, result.student) != ("later", "s003")
+        assert (f"{name}/feedback/{result.student}.html" in page.all("href")) == taken
+        assert f"{name}/index.html" in page.all("href") and f"All about {name}" in page.text
+    score = first[1].score
+    assert (
+        f"1 day late: −{0.1 * score:g}" in page.text and "1 late" in page.text and "due 2026-11-30 12:00" in page.text
+    )
+    assert "2 written questions with 3.5\xa0points, marked by hand" in page.text
+    rows = [re.findall(r'data-value="(.*?)"', row) for row in re.findall(r"<tr>.*?</tr>", content, re.DOTALL)[1:4]]
+    totals = [2 * first[0].score, 1.9 * score, first[2].score]
+    assert [[float(value or -1) for value in row[:3]] for row in rows] == [
+        [first[0].score, first[0].score, totals[0]],
+        [pytest.approx(0.9 * score), score, pytest.approx(totals[1])],
+        [first[2].score, -1, totals[2]],
+    ]
+    most = 2 * first[0].max_score
+    assert [float(row[3]) for row in rows] == [pytest.approx(total / most) for total in totals]
+
+
+def test_the_gradebook_of_300_students_has_a_row_for_each(tmp_path: Path) -> None:
+    results = sample_class(1)[0]
+    names = [f"s{n:03}" for n in range(300)]
+    page = report_on(tmp_path, [replace(results[0], student=name) for name in names])["index.html"]
+    assert re.findall(r"s\d{3}", page.text) == names
+
+
+def test_feedback_folds_what_passed(pages: dict[str, Page], sample: Path) -> None:
+    for result in sample_class()[0]:
+        content = unescape((sample / f"jem/feedback/{result.student}.html").read_text("utf-8"))
+        folded = "".join(re.findall(r"<details>.*?</details>", content, re.DOTALL))
+        rows = content[content.index('id="parts"') :] if result.checks else ""
+        for check in result.checks:
+            title = re.sub(r"`(.+?)`", r"<code>\1</code>", check.title)
+            assert title in rows and (title in folded) == check.passed
+        assert "<details open" not in content
+
+
+def test_feedback_names_what_is_marked_by_hand(tmp_path: Path) -> None:
+    result = sample_class(1)[0][0]
+    write_result(tmp_path / "results", result)
+    (tmp_path / "submitted/s001/jem").mkdir(parents=True)
+    write_report(tmp_path / "results", tmp_path / "submitted", course(tmp_path / "course", "jem"))
+    text = " ".join(Page((tmp_path / "results/jem/feedback/s001.html").read_text("utf-8")).text.split())
+    assert "Your instructor marks the answers to 2 written questions with 3.5 points." in text
+    assert "3.1a 2 points 3.1b 1.5 points" in text
+
+
+def test_feedback_shows_the_lines_around_an_exception(tmp_path: Path) -> None:
+    result = sample_class(1)[0][0]
+    crash = "Your program stopped with AttributeError in ex_model.py, line 3: `return x.shpae`."
+    checks = [replace(check, status="error", points=0.0, diagnosis=crash) for check in result.checks[:2]]
+    write_result(tmp_path / "results", replace(result, score=0.0, checks=checks))
+    folder = tmp_path / "submitted/s001/jem"
+    folder.mkdir(parents=True)
+    (folder / "ex_model.py").write_text("# <script>alert(1)</script>\ndef f(x):\n    return x.shpae\n")
+    write_report(tmp_path / "results", tmp_path / "submitted", tmp_path)
+    page = (tmp_path / "results/jem/feedback/s001.html").read_text("utf-8")
+    assert "<code># &lt;script&gt;alert(1)&lt;/script&gt;</code>" in page
+    assert page.count('<li class="here"><span class="number">3</span><code>    return x.shpae</code></li>') == 1

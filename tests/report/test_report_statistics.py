@@ -10,7 +10,7 @@ from report_sample import sample_class
 
 from autograder.report.statistics import check_statistics, common_mistakes, flags_of, histogram
 from autograder.results import Result
-from ebmcourse.checking.outcome import Outcome
+from ebmcourse.checking.outcome import DIFFERENT_NUMBERS, Outcome
 
 
 def result(student: str, *checks: tuple[str, str, float, str | None]) -> Result:
@@ -64,6 +64,15 @@ def test_mistakes_count_each_student_once_and_name_the_parts() -> None:
     first, second = common_mistakes(results)
     assert (first.text, first.named, first.parts, first.students) == (sign, True, ("a", "b"), ("s1", "s2"))
     assert (second.text, second.named, second.students) == ("title b", False, ("s3",))
+
+
+def test_checks_of_different_parts_without_a_named_mistake_are_not_the_same_mistake() -> None:
+    results = [
+        result("s1", ("a", "failed", 0, DIFFERENT_NUMBERS), ("b", "failed", 0, DIFFERENT_NUMBERS)),
+        result("s2", ("b", "failed", 0, DIFFERENT_NUMBERS)),
+    ]
+    found = [(mistake.parts, mistake.students) for mistake in common_mistakes(results)]
+    assert found == [(("b",), ("s1", "s2")), (("a",), ("s1",))]
 
 
 def test_parts_of_a_mistake_are_in_the_order_of_the_assignment() -> None:
