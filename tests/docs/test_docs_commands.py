@@ -151,3 +151,8 @@ def test_the_pictures_of_the_readme_exist_and_are_small():
     assert len(pictures) >= 2 + len(list((ROOT / "assignments").iterdir()))
     for name in pictures:
         assert (ROOT / name).stat().st_size < 150_000, name
+
+
+def test_the_students_configuration_of_nbgrader_is_that_of_the_hand_out():
+    (shown,) = (block.text for block in blocks(ROOT / "docs" / "nbgrader.md") if block.language == "python")
+    assert shown == (ROOT / "autograder/release/template/handout/nbgrader_config.py").read_text("utf-8")
