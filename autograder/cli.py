@@ -68,7 +68,10 @@ def new(course: Path, name: str, notebook: bool) -> None:
     from autograder.release.new import create
 
     click.echo(f"wrote {create(name, course, notebook=notebook)}")
-    click.echo(f"Edit it, then run: autograder release {name} && autograder quality {name}")
+    click.echo("Edit it, then run:")
+    click.echo(f"  autograder release {name}           builds the students' version, and runs its notebook once")
+    click.echo(f"  autograder quality {name}           tests the checks with the cases in quality/")
+    click.echo(f"  python -m autograder.demo {name}    grades the sample class in quality/class and writes its pages")
 
 
 @main.command()
