@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench docs release lock clean
+.PHONY: demo test lint bench docs docs-serve release lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m autograder.demo
@@ -22,6 +22,10 @@ bench: .venv/ready
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The search works only with a server, because browsers do not let a page on disk read its index.
+docs-serve: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 release: .venv/ready
 	$(BIN)/autograder release

@@ -12,7 +12,7 @@ from autograder.release.notebooks import PREPROCESSORS
 
 ROOT = Path(__file__).resolve().parent
 
-c = get_config()  # noqa: F821 - nbgrader defines it
+c = get_config()
 
 c.CourseDirectory.course_id = "ebmcourse"
 c.CourseDirectory.root = str(ROOT)

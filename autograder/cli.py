@@ -83,7 +83,14 @@ def new(ctx: click.Context, name: str, notebook: bool) -> None:
     from autograder.release.new import create
 
     click.echo(f"wrote {create(name, ctx.obj, notebook=notebook)}")
-    click.echo(_with_course(ctx, f"Edit it, then run: autograder release {name} && autograder quality {name}"))
+    click.echo("Edit it, then run:")
+    commands = (
+        f"  autograder release {name}           builds the students' version, and runs its notebook once",
+        f"  autograder quality {name}           tests the checks with the cases in quality/",
+        f"  python -m autograder.demo {name}    grades the sample class in quality/class and writes its pages",
+    )
+    for command in commands:
+        click.echo(_with_course(ctx, command))
 
 
 @main.command()
@@ -264,16 +271,25 @@ def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, wo
 @main.command()
 @click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Only compare with the current release; exit with 1 if it differs.")
+@click.option(
+    "--handout",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write a zip file with the releases, the students' library and their guide.",
+)
 @click.pass_obj
-def release(course: Path, names: tuple[str, ...], check: bool) -> None:
+def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | None) -> None:
     """Build the release, assignments/NAME/, and nbgrader's source folder for the named assignments (default: all)."""
+    if check and handout:
+        raise ValueError("Use --check or --handout, not both: --check writes nothing.")
     from autograder.release.build import build, differing
     from autograder.release.build import release as put
     from autograder.release.gate import complaints
     from autograder.release.nbgrader_source import fill
+    from autograder.release.notebook_run import first_error
 
     stale = False
-    for name in names or assignments.names(course):
+    names = names or tuple(assignments.names(course))
+    for name in names:
         assignment = assignments.load(name, course)
         with TemporaryDirectory() as folder:
             built = Path(folder) / name
@@ -281,6 +297,10 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
             if found := complaints(assignment, built):
                 raise Failure(f"{name} was not released: {found[0]}.")
             changed = differing(assignment, built, course)
+            if changed and assignment.notebook and not check:
+                console.print(f"Running the notebook of {name} with the reference; a training takes minutes.")
+                if error := first_error(assignment, built):
+                    raise Failure(f"{name} was not released: {error}.")
             if not check:
                 put(assignment, built, course)
                 fill(assignment, course)
@@ -289,6 +309,15 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
             click.echo(f"{'differs' if check else 'wrote'}: assignments/{name}/{path}")
     if check and stale:
         raise Failure("assignments/ is not up to date with solutions/: run `autograder release` and commit.")
+    if handout:
+        from autograder.release.handout import write_handout
+
+        write_handout(
+            handout,
+            [assignments.load(name, course) for name in names],
+            [assignments.load(name, course) for name in assignments.names(course)],
+        )
+        click.echo(f"wrote {handout}")
 
 
 @main.command()

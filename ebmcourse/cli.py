@@ -10,11 +10,16 @@ try:
     import click
     from rich.console import Console
     from rich.markup import escape
+    from rich.status import Status
 except ModuleNotFoundError as missing:  # `doctor` cannot start either
-    print(f"The package {missing.name} is missing: run `pip install .` in the folder of the course.", file=sys.stderr)
+    print(
+        f"The package {missing.name} is missing: run `pip install -r requirements.txt` in the folder of the course.",
+        file=sys.stderr,
+    )
     sys.exit(2)
 
 DATA_SETS = ("glyphs",)
+_STEP = "Step {} of 3: {} …"
 POLL_SECONDS = 0.2  # interval of looking for changed files with --watch
 
 
@@ -39,7 +44,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
         if not watch:
             sys.exit(1)
     try:
-        with Console(stderr=True).status("Loading …"):
+        with _step(1, "loading the checks"):
             from ebmcourse.checking.public import PublicChecks  # imports torch
 
             checks = PublicChecks(directory, part)
@@ -47,10 +52,14 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
         with checks.process() as process:
             while True:
                 if not error:
-                    with Console(stderr=True).status("Checking …"):
+                    with _step(2, "importing the packages that your program uses"):
                         process.start()
-                        outcomes = checks.outcomes(process)
-                    summary.show(out, checks.description.parts, outcomes, everything=everything)
+                    with _step(3, "checking") as status:
+                        outcomes = checks.outcomes(
+                            process, lambda part: status.update(_STEP.format(3, f"checking {part}"))
+                        )
+                    command = "ebmcourse check" + (f" {directory}" if directory != Path() else "")
+                    summary.show(out, checks.description.parts, outcomes, everything=everything, command=command)
                 if not watch:
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
                 out.print("[dim]Waiting for a file to be saved; press Ctrl-C to quit.[/]")
@@ -65,6 +74,11 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
         raise click.UsageError(str(mistake)) from mistake
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _step(number: int, what: str) -> Status:
+    """Show on standard error what is done now, if that is a terminal."""
+    return Console(stderr=True).status(_STEP.format(number, what))
 
 
 def _wait_for_change(folder: Path) -> None:

@@ -37,7 +37,9 @@ def _packages() -> Iterator[Finding]:
     try:
         requirements = importlib.metadata.requires("ebmcourse") or []
     except importlib.metadata.PackageNotFoundError:
-        yield Finding("the package ebmcourse is not installed", "pip install .    (in the folder of the course)")
+        yield Finding(
+            "the package ebmcourse is not installed", "pip install -r requirements.txt    (in the folder of the course)"
+        )
         return
     for requirement in requirements:
         if "extra ==" in requirement:

@@ -11,20 +11,39 @@ from ebmcourse.checking.outcome import Outcome
 _STYLES = {"passed": "green", "skipped": "yellow"}
 
 
-def show(out: Console, parts: dict[str, str], outcomes: list[Outcome], *, everything: bool) -> None:
-    """Show the outcomes; `parts` maps exercises to titles. If `everything` is true, show every check in detail."""
+def show(
+    out: Console, parts: dict[str, str], outcomes: list[Outcome], *, everything: bool, command: str = "ebmcourse check"
+) -> None:
+    """Show a line for each exercise that is written, the first failure in detail, and one line for the other exercises.
+
+    `parts` maps exercises to titles. If `everything` is true, show every check in detail. `command` is what the student
+    typed, without options.
+    """
     by_part: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_part.setdefault(outcome.part, []).append(outcome)
-    first = next((part for part, found in by_part.items() if not all(o.passed for o in found)), None)
-    for part, found in by_part.items():
-        _part(out, part, parts.get(part, ""), found)
+    unwritten = [part for part, found in by_part.items() if _is_unwritten(found)]
+    written = [part for part in by_part if part not in unwritten]
+    first = next((part for part in written if not all(o.passed for o in by_part[part])), None)
+    for part in by_part if everything else written:
+        _part(out, part, parts.get(part, ""), by_part[part])
         if everything or part == first:
-            _checks(out, found, everything=everything)
+            _checks(out, by_part[part], everything=everything)
+    if unwritten and not everything:
+        out.print(Text.assemble(("· ", "dim"), "Not written yet: ", (", ".join(unwritten), "bold")))
     points, most = sum(o.points for o in outcomes), sum(o.max_points for o in outcomes)
     out.print(f"\n[bold]{points:g} of {most:g} points[/] of the public checks; grading adds hidden ones.")
     if first and not everything:
-        out.print(f"Continue with {first}: `ebmcourse check --part {first}` runs only its checks.")
+        out.print(f"Continue with {first}: `{command} --part {first}` runs only its checks.", markup=False)
+    elif unwritten and not everything:
+        title = parts.get(unwritten[0], "")
+        out.print(f"Next is {unwritten[0]}, {title}: search your files for `TODO ({unwritten[0]})`.", markup=False)
+
+
+def _is_unwritten(outcomes: list[Outcome]) -> bool:
+    """Whether an exercise is still the stub; checks that wait for another one do not matter."""
+    run = [outcome for outcome in outcomes if outcome.status != "skipped"]
+    return bool(run) and all(outcome.is_unwritten for outcome in run)
 
 
 def _part(out: Console, part: str, title: str, outcomes: list[Outcome]) -> None:
@@ -33,7 +52,7 @@ def _part(out: Console, part: str, title: str, outcomes: list[Outcome]) -> None:
     left = sum(not outcome.passed for outcome in outcomes)
     if not left:
         mark, style, state = "✓", "green", ""
-    elif all(outcome.is_unwritten for outcome in outcomes):
+    elif _is_unwritten(outcomes):
         mark, style, state = "·", "dim", "  not implemented yet"
     else:
         mark, style = "✗", "red"
@@ -43,13 +62,14 @@ def _part(out: Console, part: str, title: str, outcomes: list[Outcome]) -> None:
 
 
 def _checks(out: Console, outcomes: list[Outcome], *, everything: bool) -> None:
-    told = False
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    # What is written tells more than what is not, and what was run more than what was not.
+    told = min(failed, key=lambda outcome: (outcome.is_unwritten, outcome.status == "skipped"), default=None)
     for outcome in outcomes:
         style = _STYLES.get(outcome.status, "red")
         points = f"{outcome.points:g}/{outcome.max_points:g}"
         _indented(out, 4, Text.assemble((f"{outcome.sign} ", style), outcome.title, (f"  {points}", "dim")))
-        if not outcome.passed and (everything or not told):
-            told = True
+        if outcome is told or (everything and not outcome.passed):
             _indented(out, 6, Text(outcome.explanation, style))
             if outcome.advice:
                 _indented(out, 6, Text.assemble(("Hint: ", "cyan"), outcome.advice))

@@ -50,13 +50,22 @@ def test_only_the_first_failing_part_is_shown_in_detail(folder):
     said = check(folder, expect=1)
     assert "✓ 1a  Doubling  2/2" in said and "✗ 1b  Adding  0/1  failed" in said
     assert "This is the difference of both." in said and "Hint: Add." in said
-    assert "Continue with 1b: `ebmcourse check --part 1b` runs only its checks." in said
+    assert f"Continue with 1b: `ebmcourse check {folder} --part 1b` runs only its checks." in " ".join(said)
     assert not any("`double` doubles" in line for line in said)
 
+
+@pytest.mark.slow
+def test_what_is_not_written_is_listed_in_one_line_and_what_is_written_is_explained(folder):
+    program = folder / "tiny.py"
     program.write_text(STUB)
     said = check(folder, expect=1)
-    assert "· 1a  Doubling  0/2  not implemented yet" in said and "Hint: Multiply by two." in said
-    assert "· 1b  Adding  0/1  not implemented yet" in said and "Hint: Add." not in said
+    assert "· Not written yet: 1a, 1b" in said and not any("Hint" in line for line in said)
+    assert "Next is 1a, Doubling: search your files for `TODO (1a)`." in said
+
+    program.write_text(STUB + "\n\ndef plus(x, y):\n    return x - y\n")
+    said = check(folder, expect=1)
+    assert "· Not written yet: 1a" in said and "✗ 1b  Adding  0/1  failed" in said
+    assert "This is the difference of both." in said and "Hint: Add." in said
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_missing_and_outdated_packages_are_shown_with_the_command_that_installs_
 
 def test_the_library_itself_may_be_missing(machine):
     forget(machine, "ebmcourse")
-    assert "pip install ." in doctor(machine, expect=1)
+    assert "pip install -r requirements.txt" in doctor(machine, expect=1)
 
 
 @pytest.mark.parametrize("error", ["RuntimeError", "ImportError", "OSError"])
@@ -85,4 +85,4 @@ def test_torch_and_torchvision_may_be_incompatible(machine, error):
 @pytest.mark.parametrize("name", ["click", "rich"])
 def test_packages_of_the_command_line_may_be_missing(machine, name):
     (machine / name).unlink()
-    assert f"{name} is missing: run `pip install .`" in doctor(machine, expect=2)
+    assert f"{name} is missing: run `pip install -r requirements.txt`" in doctor(machine, expect=2)

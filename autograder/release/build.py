@@ -43,7 +43,9 @@ def build(assignment: Assignment, target: Path) -> None:
         judge = Judge(checks, live)
         failed = [outcome for outcome in judge.of_reference if not outcome.passed]
     if failed:
-        raise ValueError(f"The reference does not pass {failed[0].id}: {failed[0].diagnosis}.")
+        error = judge.internal_errors.get(failed[0].id, "").strip().rpartition("\n")[2]
+        reason = error or failed[0].diagnosis or failed[0].explanation
+        raise ValueError(f"The reference does not pass {failed[0].id}: {reason.rstrip('.')}.")
     (checks / RECORDING).write_bytes(record(live, judge.files))
     for folder in target.rglob("__pycache__"):
         shutil.rmtree(folder)

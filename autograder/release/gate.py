@@ -1,16 +1,17 @@
-"""The release gate: tests that a release contains no solutions or hidden checks, and that its stubs are stubs."""
+"""The release gate: a release contains no solution, no hidden check and no value of one, and its stubs are stubs."""
 
 from __future__ import annotations
 
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from autograder.assignment import Assignment
 from autograder.release.stubs import BEGIN_HIDDEN, BEGIN_SOLUTION, END_HIDDEN, END_SOLUTION
 from ebmcourse.checking.judge import collect
-from ebmcourse.checking.public import run_public_checks
+from ebmcourse.checking.observation import decode
+from ebmcourse.checking.public import RECORDING, run_public_checks
 
 # A line with fewer tokens, such as `return loss` or `x, y = batch`, reveals nothing.
 TRIVIAL_TOKENS = 7
@@ -27,20 +28,28 @@ _SILENT = {
 
 def complaints(assignment: Assignment, released: Path) -> list[str]:
     """Return the reasons, as sentences, why the release in the folder `released` must not be published."""
-    return [*leaks(assignment, released), *hidden_checks(released), *stub_complaints(released)]
+    return [
+        *leaks(assignment, released),
+        *hidden_checks(released),
+        *hidden_values(released),
+        *stub_complaints(released),
+    ]
 
 
-def leaks(assignment: Assignment, released: Path) -> list[str]:
-    """Return a sentence for every line of a solution or hidden test that a file of the release contains."""
+def leaks(assignment: Assignment, released: Path, others: Iterable[Assignment] = ()) -> list[str]:
+    """Return a sentence for every line of a solution or hidden test that a file of the release contains.
+
+    Lines that are also in the given text of the assignment, or of one of `others`, are not secret.
+    """
     secrets: dict[str, tuple[str, str]] = {}  # line without blanks -> the line with blanks, and its file
     open_lines: set[str] = set()
-    sources = [*assignment.scripts, *([assignment.notebook] if assignment.notebook else [])]
-    for path in [*sources, *sorted(assignment.checks.glob("*.py"))]:
-        for tokens, secret in _lines(path.read_text("utf-8")):
-            if not secret:
-                open_lines.add(_squeezed("".join(tokens)))
-            elif len(tokens) >= TRIVIAL_TOKENS:
-                secrets.setdefault(_squeezed("".join(tokens)), (" ".join(tokens), path.name))
+    for one in (assignment, *others):
+        for path in _sources(one):
+            for tokens, secret in _lines(path.read_text("utf-8")):
+                if not secret:
+                    open_lines.add(_squeezed("".join(tokens)))
+                elif one is assignment and len(tokens) >= TRIVIAL_TOKENS:
+                    secrets.setdefault(_squeezed("".join(tokens)), (" ".join(tokens), path.name))
     open_text = "\n".join(open_lines)  # a secret line may also be part of a line that is not secret
     secrets = {line: about for line, about in secrets.items() if line not in open_text}
     found = []
@@ -51,6 +60,11 @@ def leaks(assignment: Assignment, released: Path) -> list[str]:
             if line in squeezed:
                 found.append(f"{path.name} contains a line of the solution or a hidden test of {name}: {words}")
     return found
+
+
+def _sources(assignment: Assignment) -> list[Path]:
+    notebook = [assignment.notebook] if assignment.notebook else []
+    return [*assignment.scripts, *notebook, *sorted(assignment.checks.glob("*.py"))]
 
 
 def _squeezed(text: str) -> str:
@@ -89,4 +103,15 @@ def hidden_checks(released: Path) -> list[str]:
         f"the check {check.id} is not public: put it between `{BEGIN_HIDDEN}` and `{END_HIDDEN}`, or make it public"
         for check in collect(released / "checks")
         if not check.public
+    ]
+
+
+def hidden_values(released: Path) -> list[str]:
+    """Return a sentence for every value of the reference in the recording that no public check of the release needs."""
+    public = {check.id for check in collect(released / "checks") if check.public}
+    recorded = decode((released / "checks" / RECORDING).read_bytes())["observations"]
+    return [
+        f"{RECORDING} contains what the reference returns in {key}, which is not a public check"
+        for key in recorded
+        if key.partition("#")[0] not in public
     ]

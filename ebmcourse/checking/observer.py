@@ -6,7 +6,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -174,11 +174,18 @@ class Observer:
     `messages` repeats the messages of the submission's exceptions: helpful on a student's own machine, but in grading
     they could reveal hidden inputs. In grading, what is said about an exception tells less than 18 bits: one of 4,096
     lines, one of 14 classes and one of four remarks; and that only once for each exercise. `budget` is the time in
-    seconds that all calls together may take.
+    seconds that all calls together may take, by `clock`.
     """
 
     def __init__(
-        self, process: StudentProcess, files: dict[str, str], problems: dict[str, str], *, messages: bool, budget: float
+        self,
+        process: StudentProcess,
+        files: dict[str, str],
+        problems: dict[str, str],
+        *,
+        messages: bool,
+        budget: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.flags: list[str] = []
         self.seconds: dict[str, float] = {}  # the submission's own computing time for each check
@@ -187,6 +194,7 @@ class Observer:
         self._problems = problems
         self._messages = messages
         self._budget = budget
+        self._clock = clock
         self._patience = 1.0
         self._kept: dict[Call, _Answer | NoObservation] = {}
         self._described: dict[str, str] = {}  # part -> description of the first exception
@@ -242,17 +250,17 @@ class Observer:
     def _ask(self, request: Request, seconds: float) -> tuple[list[_Answer], int]:
         """The answers to the calls of a request, and the size of the reply in bytes."""
         ticket = secrets.token_hex(len(_NO_TICKET) // 2)
-        begin = time.monotonic()
+        begin = self._clock()
         try:
             frame = self._process.ask(request.encoded(ticket), seconds)
-            elapsed = time.monotonic() - begin
+            elapsed = self._clock() - begin
             answers = _read(frame, ticket, request)
         except ProtocolError as error:
             self._process.close()
             self.flags.append(f"{request.calls[0].check}: the submission's process {error}")
             raise
         finally:
-            self._budget -= time.monotonic() - begin  # the budget does not rely on times that the submission reports
+            self._budget -= self._clock() - begin  # the budget does not rely on times that the submission reports
         for call, (_, used) in zip(request.calls, answers, strict=True):
             self._add_seconds(call.check, min(max(used, 0.0), elapsed))
         return [answer for answer, _ in answers], len(frame)

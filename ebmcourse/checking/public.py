@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from ebmcourse.assignment import Description, read_description
 from ebmcourse.checking.judge import BrokenChecks, Judge
 from ebmcourse.checking.local import LocalProcess
-from ebmcourse.checking.observer import Observer, StudentProcess
+from ebmcourse.checking.observer import Call, Observer, StudentProcess
 from ebmcourse.checking.outcome import Outcome
 from ebmcourse.checking.program import laid_out, program_in, write_program
 from ebmcourse.checking.reference import RecordedReference
@@ -58,14 +60,20 @@ class PublicChecks:
         except (OSError, ValueError):
             raise _damaged(self.folder) from None
 
-    def outcomes(self, process: StudentProcess | None = None) -> list[Outcome]:
+    def outcomes(
+        self, process: StudentProcess | None = None, announce: Callable[[str], None] = lambda part: None
+    ) -> list[Outcome]:
         """Run the checks on the program as it is in the folder now, in the order of the files.
 
-        Without a `process` the program runs in one that is started, and ended, here.
+        Without a `process` the program runs in one that is started, and ended, here. `announce` is called with the
+        exercise whenever the program is about to run for a check.
         """
         with self.process() if process is None else nullcontext(process) as running:
             files, problems = program_in(self.folder, self.description.files, self.description.given)
-            observer = Observer(running, files, problems, messages=True, budget=self.description.seconds)
+            clock = running.clock if isinstance(running, LocalProcess) else time.monotonic
+            budget = self.description.seconds
+            observer = _Announcing(running, files, problems, messages=True, budget=budget, clock=clock)
+            observer.announce = announce
             return self._judge.outcomes(observer, self._part) if self._judge else []
 
     @contextmanager
@@ -96,6 +104,16 @@ class PublicChecks:
             texts.append(text)
             needed += [file for file in files if file not in needed and re.search(rf"\b{Path(file).stem}\b", text)]
         return [module for module in self.description.modules if _mentions("\n".join(texts), module)]
+
+
+class _Announcing(Observer):
+    """An observer that tells which exercise it is about to run."""
+
+    announce: Callable[[str], None]
+
+    def observe(self, call: Call) -> Any:
+        self.announce(call.part)
+        return super().observe(call)
 
 
 def run_public_checks(folder: Path, part: str | None = None, process: StudentProcess | None = None) -> list[Outcome]:

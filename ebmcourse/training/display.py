@@ -1,6 +1,6 @@
 """What is shown during training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from torch import Tensor
 
 from ebmcourse import plots
@@ -17,14 +18,14 @@ from ebmcourse import plots
 class SamplePictures(Callback):
     """Draws images after every epoch, into the TensorBoard log and as `epoch_000.png`, … in `folder`.
 
-    `draw(module)` returns the images, (N, 1, H, W) in [-1, 1].
+    `draw(module)` returns the images, (N, 1, H, W) in [-1, 1]; `titles` are their N titles, if there are any.
     """
 
-    def __init__(self, draw: Callable[[Any], Tensor], folder: Path) -> None:
-        self.draw, self.folder = draw, folder
+    def __init__(self, draw: Callable[[Any], Tensor], folder: Path, titles: Sequence[str] | None = None) -> None:
+        self.draw, self.folder, self.titles = draw, folder, titles
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        figure = plots.sample_sheet(self.draw(pl_module))
+        figure = plots.sample_sheet(self.draw(pl_module), self.titles)
         plots.save(figure, self.folder / f"epoch_{trainer.current_epoch:03d}.png")
         if isinstance(trainer.logger, TensorBoardLogger):
             trainer.logger.experiment.add_figure("samples", figure, trainer.global_step)
@@ -48,13 +49,16 @@ class Progress(ProgressBar):
         self.is_enabled = False
 
     def numbers(self, trainer: pl.Trainer) -> str:
-        values = trainer.progress_bar_metrics.items()
+        # Those of the validation last: they change once in an epoch, and their names are long.
+        values = sorted(trainer.progress_bar_metrics.items(), key=lambda item: item[0].startswith("val_"))
         return "  ".join(f"{name} {value:.3g}" for name, value in values if isinstance(value, float))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn()
         times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False)
-        bar = Bar(*columns, *times, TextColumn("{task.fields[numbers]}"), speed_estimate_period=120)
+        # In a narrow terminal, only the values are cut off.
+        numbers = TextColumn("{task.fields[numbers]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+        bar = Bar(*columns, *times, numbers, expand=True, speed_estimate_period=120)
         if self.is_enabled and bar.console.is_terminal:
             total = trainer.estimated_stepping_batches
             self.task = bar.add_task("training", total=total, completed=trainer.global_step, numbers="")

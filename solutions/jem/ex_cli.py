@@ -11,7 +11,9 @@ from ex_ood import SCORES
 # Defaults for a quick test of the code, for a computer without GPU, and for a GPU.
 COMMON = {"ccond_sample": True, "augment": True, "lmbd": 0.2, "lr": 2e-4}
 PRESETS = {
-    "smoke": COMMON | {"epochs": 3, "warmup_epochs": 2, "train_batches": 60, "steps": 10, "cbuffer_size": 4},
+    "smoke": COMMON
+    | {"epochs": 3, "warmup_epochs": 2, "train_batches": 20, "steps": 5, "cbuffer_size": 4}
+    | {"hidden_features": 16, "lr": 1e-3},
     "cpu": COMMON | {"epochs": 6, "warmup_epochs": 4, "steps": 40, "cbuffer_size": 16},
     "full": COMMON | {"epochs": 60, "warmup_epochs": 5, "batch_size": 64, "cbuffer_size": 128},
 }
@@ -70,7 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     generate = commands.add_parser("generate", help="generate images from noise", **show_defaults)
     ood = commands.add_parser("ood", help="measure the detection of OOD images", **show_defaults)
 
-    for command in train, evaluate, ood:
+    for command in train, evaluate, generate, ood:
         command.add_argument("--data_dir", type=Path, default="data/glyphs", help="data directory, see ex_data.py")
     for command in evaluate, generate, ood:
         help_text = "checkpoint of the model (default: OUT/last.ckpt)"

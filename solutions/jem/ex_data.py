@@ -2,9 +2,11 @@
 
 A data directory contains `train.npy`, `val.npy` and `test.npy`, each with two arrays that were written by two
 calls of `np.save` to one file: the images X (N, H, W) and the labels y (N,). `ood_ta.npy` and `ood_tb.npy`
-contain images only: other letters (A), and digits, punctuation and ornaments (B).
+contain images only: other letters (A), and digits, punctuation and ornaments (B). `classes.json`, which may be missing,
+contains the letter of each class.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,3 +124,13 @@ def get_datasets(data_dir: str | Path) -> dict[str, TransformTensorDataset]:
             "or use --data_dir for a directory of your own."
         )
     return {split: read_split(data_dir, split) for split in LABELLED_SPLITS + OOD_SPLITS}
+
+
+def class_names(data_dir: str | Path, num_classes: int) -> list[str]:
+    """Return the letters of the classes from `classes.json`, or their numbers if there is no such file."""
+    try:
+        entries = json.loads((Path(data_dir) / "classes.json").read_text("utf-8"))["classes"]
+        letters = [entry["letter"] for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError):
+        letters = []
+    return letters if len(letters) == num_classes else [str(number) for number in range(num_classes)]

@@ -16,7 +16,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from ex_data import OOD_SPLITS, InputError, TransformTensorDataset, get_datasets
+from ex_data import OOD_SPLITS, InputError, TransformTensorDataset, class_names, get_datasets
 from ex_model import ShallowCNN
 from ex_ood import SCORES, energy_threshold, ood_metrics, score_fn, score_histogram
 from matplotlib.figure import Figure
@@ -404,6 +404,7 @@ def run_training(args: argparse.Namespace) -> Path:
             raise InputError(f"{args.resume} has {model.hparams.num_classes} classes, {args.data_dir} {num_classes}.")
     else:
         model = JEM(tuple(data["train"][0][0].shape), num_classes=num_classes, **args.hyperparameters)
+    letters = class_names(args.data_dir, num_classes) if model.hparams.ccond_sample else None
     return fit(
         model,
         DataLoader(data["train"], model.hparams.batch_size, shuffle=True),
@@ -411,7 +412,7 @@ def run_training(args: argparse.Namespace) -> Path:
         out=args.out,
         epochs=args.epochs,
         resume=args.resume,
-        callbacks=[DivergenceRollback("gap", low=LOST_GAP), SamplePictures(draw_chains, args.out / "samples")],
+        callbacks=[DivergenceRollback("gap", low=LOST_GAP), SamplePictures(draw_chains, args.out / "samples", letters)],
         limit_train_batches=args.train_batches,
         gradient_clip_val=args.clip,
         precision=args.precision,
@@ -473,7 +474,8 @@ def run_generation(args: argparse.Namespace, ckpt_path: str | Path, conditional:
     model = load_model(ckpt_path)
     labels = torch.arange(args.count) % model.hparams.num_classes if conditional else None
     chains = generate_images(model, labels, args.count, args.mixing)
-    strip, sheet = draw_generation(chains, None if labels is None else labels.tolist())
+    letters = class_names(args.data_dir, model.hparams.num_classes)
+    strip, sheet = draw_generation(chains, None if labels is None else [letters[label] for label in labels])
     for figure, name in (strip, "generation.png"), (sheet, "samples.png"):
         print(f"wrote {plots.save(figure, args.out / name)}")
     return chains[-1].cpu()

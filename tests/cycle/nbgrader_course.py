@@ -22,13 +22,8 @@ from autograder.release.nbgrader_source import fill
 from autograder.release.notebooks import solved_notebook
 from autograder.release.programs import part_points
 
-# The configuration of a student (docs/nbgrader.md): the course, and files that are not handed in.
-STUDENT_CONFIG = """
-c = get_config()
-c.CourseDirectory.course_id = "ebmcourse"
-c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", ".*", "data", "runs"]
-c.CourseDirectory.max_dir_size = 4_000_000
-"""
+# The configuration of a student, as it is in the hand-out: the course, and files that are not handed in.
+STUDENT_CONFIG = (COURSE / "autograder/release/template/handout/nbgrader_config.py").read_text("utf-8")
 
 
 class Course:
@@ -100,12 +95,11 @@ class Course:
         return self.folder_of(student) / self.name
 
     def fetch(self, student: str) -> Path:
-        self.nbgrader("fetch_assignment", self.name, f"--Exchange.root={self.exchange}", student=student)
+        self.nbgrader("fetch_assignment", self.name, "--course", "ebmcourse", student=student)
         return self.work_of(student)
 
     def submit(self, student: str) -> str:
-        options = (f"--Exchange.root={self.exchange}", f"--student={student}")
-        return self.nbgrader("submit", self.name, *options, student=student)
+        return self.nbgrader("submit", self.name, "--course", "ebmcourse", f"--student={student}", student=student)
 
     def collect(self, *options: str) -> str:
         # All students are the same user of this system, so ids and owners do not match.

@@ -135,3 +135,24 @@ def test_options_in_the_text_exist():
             options = {option for parameter in command.params for option in parameter.opts}
             for option in re.findall(r"--[a-z]+", rest):
                 assert option in options | {"--help"}, f"{page.name}: {tool} {name} has no option {option}"
+
+
+def test_the_readme_has_the_figures_of_the_results():
+    sys.path.append(str(ROOT / "docs"))
+    from make_readme_table import README, RESULTS, with_figures
+
+    readme = README.read_text("utf-8")
+    same = readme == with_figures(readme, RESULTS.read_text("utf-8"))
+    assert same, "README.md has other figures than docs/results.md: run `python docs/make_readme_table.py`"
+
+
+def test_the_pictures_of_the_readme_exist_and_are_small():
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert len(pictures) >= 2 + len(list((ROOT / "assignments").iterdir()))
+    for name in pictures:
+        assert (ROOT / name).stat().st_size < 150_000, name
+
+
+def test_the_students_configuration_of_nbgrader_is_that_of_the_hand_out():
+    (shown,) = (block.text for block in blocks(ROOT / "docs" / "nbgrader.md") if block.language == "python")
+    assert shown == (ROOT / "autograder/release/template/handout/nbgrader_config.py").read_text("utf-8")

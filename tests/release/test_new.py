@@ -18,12 +18,21 @@ def run(course, *arguments):
     return CliRunner().invoke(autograder, ["--course", str(course), *map(str, arguments)])
 
 
+def rename(folder, old, new):
+    """Rename a function in the files of an assignment, as an author would with an editor."""
+    for path in folder:
+        path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_sandbox")
-@KINDS
-def test_a_new_assignment_can_be_released_and_graded_and_passes_the_quality_cases(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "name"), [([], "free_energy"), (["--notebook"], "soft_minimum")])
+def test_a_new_assignment_can_be_released_and_graded_and_passes_the_quality_cases(tmp_path, kind, name):
+    """Also after its function was renamed."""
     course = tmp_path / "course"
-    for command in ["new", "fresh", *kind], ["release", "fresh"], ["release", "--check"]:
+    assert run(course, "new", "fresh", *kind).exit_code == 0
+    rename([path for path in (course / "solutions").rglob("*.*") if path.is_file()], "free_energy", name)
+    for command in ["release", "fresh"], ["release", "--check"]:
         result = run(course, *command)
         assert result.exit_code == 0, result.output
     fresh = assignments.load("fresh", course)
@@ -34,12 +43,27 @@ def test_a_new_assignment_can_be_released_and_graded_and_passes_the_quality_case
     assert result.exit_code == 0, result.output
     scores = {path.stem: json.loads(path.read_text()) for path in (out / "fresh").glob("s00?.json")}
     assert scores["s001"]["score"] == scores["s001"]["max_score"] > 0
-    assert scores["s002"]["score"] == 0
+    assert scores["s002"]["score"] == scores["s003"]["score"] == 0
     assert "soft maximum" in scores["s002"]["checks"][0]["diagnosis"]
     assert run(course, "report", out).exit_code == 0
     # Attacks take time and are common to all assignments, so they run for one of the kinds only.
     result = run(course, "quality", "fresh", "--workers", 1, *(["--only", "mutants"] if kind else []))
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.slow
+def test_a_function_that_is_renamed_in_some_files_only_is_not_released(tmp_path):
+    assert run(tmp_path, "new", "fresh").exit_code == 0
+    folder = tmp_path / "solutions" / "fresh"
+    rename([folder / "ex_fresh.py"], "free_energy", "soft_minimum")
+    result = run(tmp_path, "release", "fresh")
+    assert result.exit_code == 2 and "The reference does not pass 1a/" in result.output
+    assert "free_energy" in result.output and "Traceback" not in result.output
+    rename([folder / "checks" / "test_1.py"], "free_energy", "soft_minimum")
+    result = run(tmp_path, "release", "fresh")
+    assert result.exit_code == 1 and "of the notebook stops with AttributeError" in result.output
+    assert "has no attribute 'free_energy'" in result.output
+    assert not (tmp_path / "assignments").exists()
 
 
 @KINDS

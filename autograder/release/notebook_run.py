@@ -1,0 +1,48 @@
+"""Runs a released notebook with the reference, to find cells that stop with an exception for every student."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from autograder.assignment import Assignment
+from autograder.release.programs import solved
+
+# Short trainings, on one thread; and no remarks of the debugger, which a kernel has.
+SETTINGS = {"EBM_PRESET": "small", "OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+MAX_SECONDS = 3600  # for one cell
+
+
+def first_error(assignment: Assignment, released: Path) -> str | None:
+    """Return a sentence about the first cell that stops with an exception, or None.
+
+    `released` is the folder of the release. The cells run in a copy, with the reference in place of the stubs.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    with TemporaryDirectory() as name:
+        folder = Path(name) / assignment.name
+        shutil.copytree(released, folder)
+        for path in assignment.scripts:
+            shutil.copy(path, folder)
+        file = folder / f"{assignment.name}.ipynb"
+        if assignment.hands_in_notebook:
+            file.write_text(solved(assignment), "utf-8")
+        notebook = nbformat.read(file, 4)
+        resources = {"metadata": {"path": str(folder)}}
+        client = NotebookClient(notebook, timeout=MAX_SECONDS, kernel_name="python3", resources=resources)
+        try:
+            client.execute(env=os.environ | SETTINGS, stderr=subprocess.DEVNULL)
+        except CellExecutionError as error:
+            cell = next(cell for cell in notebook.cells if any(_is_error(output) for output in cell.get("outputs", ())))
+            return f"with the reference, the cell {cell.id} of the notebook stops with {error.ename}: {error.evalue}"
+    return None
+
+
+def _is_error(output: dict[str, str]) -> bool:
+    return output["output_type"] == "error"
