@@ -58,6 +58,13 @@ def batches_of(weights, images, letters, sizes):
     return list(zip(features.split(sizes), labels.split(sizes), strict=True))
 
 
+def cosine(got, right, weights):
+    """The cosine of the angle between the changes of `weights`; 0 if the shape is wrong or nothing has changed."""
+    if got.shape != right.shape:
+        return 0.0
+    return torch.nn.functional.cosine_similarity((got - weights).flatten(), (right - weights).flatten(), dim=0).item()
+
+
 def judge_weights(got, weights, batches, epochs):
     right = descend(weights, batches, RATE, epochs, loss_of())[0]
     # In float64 the reference's weights differ by less than 1e-6; mistakes change them by more than 0.01.
@@ -128,11 +135,18 @@ def test_mean_loss_of_every_epoch(run, weights, images, letters):
 @exercise("2a", points=0.25, seconds=20, hint="Call `model.train()` before the first epoch.")
 def test_model_is_in_training_mode(run, weights, images, letters):
     """`train_model` puts the model into training mode, and trains it."""
-    got, want = run(trained, weights, images, letters, SIZES, 1)
+    got, _ = run(trained, weights, images, letters, SIZES, 1)
     if got["in_training"] is not True:
         fail("The model is not in training mode: call `model.train()` first.")
-    if got["weights"].shape != want["weights"].shape or not (got["weights"] - weights).abs().max() > 1e-3:
-        fail("The model is in training mode, but its weights do not change.")
+    # The steps are judged above, so known mistakes pass. Over 40 seeds, the other ones (sums, kept gradients, one step
+    # per epoch) have a cosine of at least 0.8 with the right change, and weights that do not come from a training 0.25.
+    batches = batches_of(weights, images, letters, SIZES)
+    changes = [
+        cosine(got["weights"], descend(weights, batches[:number], RATE, 1, loss_of(sign))[0], weights)
+        for number, sign in ((3, -1), (3, 1), (1, -1))
+    ]
+    if max(map(abs, changes)) < 0.6:
+        fail("The model is in training mode, but its weights do not change along the gradient of the loss.")
 
 
 @exercise(
@@ -143,13 +157,13 @@ def test_model_is_in_training_mode(run, weights, images, letters):
 )
 def test_batch_with_one_image(run, weights, images, letters):
     """`train_model` works for a batch with a single image."""
-    got, want = run(trained, weights, images[:1], letters[:1], (1,), 1)
+    got, _ = run(trained, weights, images[:1], letters[:1], (1,), 1)
     if got["weights"].shape == weights.shape and (got["weights"] - weights).abs().max() < 1e-6:
         fail("A batch with a single image does not change the model.")
-    # Steps and losses are judged above: here it is enough that the loss of the image decreases.
-    batch = batches_of(weights, images[:1], letters[:1], (1,))[0]
-    if got["weights"].shape != want["weights"].shape or loss_of()(got["weights"], batch) > loss_of()(weights, batch):
-        fail("After a step on a single image, its loss has not decreased.")
+    # The length of a step and the losses are judged above: here it is enough that the step follows the gradient.
+    right = descend(weights, batches_of(weights, images[:1], letters[:1], (1,)), RATE, 1, loss_of())[0]
+    if cosine(got["weights"], right, weights) < 0.9:
+        fail("A step on a single image does not follow the gradient of its loss.")
 
 
 ### END HIDDEN TESTS

@@ -7,7 +7,7 @@ all paths, so the right result is known.
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import alignments, blanked, descend, falls, is_read, judge_mean_losses, per_batch, sums
+from oracles import alignments, blanked, descend, is_read, judge_mean_losses, per_batch, sums
 from stand_ins import (
     CrossEntropy,
     Reader,
@@ -234,10 +234,14 @@ def test_mean_loss_of_every_epoch(run, weights, alike):
     got, want = run(trained, weights, alike, SIZES, 3)
     batches = batches_of(weights, alike, SIZES)
     windows = [sum(len(own) for own, _, _ in batch) for batch in batches]
+    # The labels are judged above: here, the first loss may also be that of a known mistake.
+    borders = ({}, {"first": (1,)}, {"last": (-1,)}, {"first": (1,), "last": (-1,)}, {"first": (0,), "last": (-1,)})
+    rules = (*borders, {"sign": -1}, {"target": "argmin"}, {"target": "states"})
+    first = torch.stack([loss_of(**rule)(weights, batches[0]) for rule in rules])
 
     def judge(got, want):
         losses = per_batch(got["sums"], got["counts"], windows, 3)
-        if losses is None or losses[0, 0] < 0.01:
+        if losses is None or (losses[0, 0] - first).abs().min() > 1e-4:
             fail("The criterion must be called exactly once for each window of each word.")
         # Means over windows, over words (the same here) and over batches are all accepted.
         divided = (
@@ -284,23 +288,22 @@ def drawn(rng):
 
 @probe
 def learned(student, words, isolated):
-    """The mean losses during a training with Adam, and the energies of the words after it."""
+    """The energies of the words after a training with Adam."""
 
     def train(module, loader):
         model = Reader(words["weights"], 32, 18)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
         criterion = CrossEntropy()
         module.train_ebm_model(model, 24, loader, criterion, optimizer)
-        means = as_tensor(criterion.sums) / as_tensor(criterion.counts)
         with torch.no_grad():
-            return {"means": means, "energies": [model(image[None, None])[0] for image in words["images"]]}
+            return {"energies": [model(image[None, None])[0] for image in words["images"]]}
 
     return training(student, words, (3, 3), train, only="isolated" if isolated else "whole")
 
 
-@exercise("5a", points=1, seconds=60, hint="The loss must fall, and the words must be read correctly afterwards.")
+@exercise("5a", points=1, seconds=60, hint="After the training, the classes of least energy must read as the words.")
 def test_words_are_learned(run, drawn):
-    """After training on six short words, the loss has fallen and the words are read correctly."""
+    """After training on six short words, the words are read correctly."""
 
     def judge(got, want):
         if any(a.shape != b.shape for a, b in zip(got["energies"], want["energies"], strict=True)):
@@ -308,8 +311,6 @@ def test_words_are_learned(run, drawn):
         # The reference reads all six (60 seeds), an untrained network none.
         if sum(map(is_read, got["energies"], drawn["texts"])) < 4:
             fail("After training, most of the words are not read correctly.")
-        if not falls(got["means"]):
-            fail("The mean loss does not fall during training.")
 
     try:  # training takes long, so the program is observed as it is only if it fails with the stand-ins
         got, want = run(learned, drawn, True)

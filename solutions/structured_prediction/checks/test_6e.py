@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import descend, falls, is_read, judge_mean_losses, per_batch
+from oracles import descend, is_read, judge_mean_losses, per_batch
 from stand_ins import CTCCriterion, Reader, as_losses, as_tensor, loader_of
 
 from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe
@@ -47,7 +47,6 @@ def trained(student, weights, words, sizes, epochs):
         "weights": model.weights,
         "losses": as_losses(losses),
         "targets": criterion.targets,
-        "lengths": criterion.lengths,
         "excess": as_tensor(criterion.excess),
         "sums": as_tensor(criterion.sums),
         "counts": as_tensor(criterion.counts),
@@ -68,12 +67,19 @@ def batches_of(weights, words, sizes):
     return batches
 
 
-def loss_of(*, padding=False, sign=-1, mean=True):
+WRONG_ARGUMENTS = ({"sign": 1}, {"scores": "energies"}, {"scores": "probabilities"}, {"blanks": True})
+
+
+def loss_of(*, padding=False, sign=-1, mean=True, scores="log_probs", blanks=False):
     """The loss of a batch as a function of the weights; the arguments are known mistakes."""
 
     def loss(weights, batch):
         features, lengths, letters = batch
-        log_probs = (sign * features @ weights.T).log_softmax(2).transpose(0, 1)
+        energies = sign * features @ weights.T
+        given = {"energies": lambda: energies, "probabilities": lambda: energies.softmax(2)}
+        log_probs = given.get(scores, lambda: energies.log_softmax(2))().transpose(0, 1)
+        if blanks:
+            letters = [[label for letter in row for label in (letter, BETWEEN)] for row in letters]
         sizes = torch.tensor([len(row) for row in letters])
         labels = torch.tensor([label for row in letters for label in row])
         frames = torch.tensor([features.shape[1]] * len(lengths) if padding else lengths)
@@ -159,7 +165,10 @@ def test_mean_loss_of_every_epoch(run, weights, alike):
     """`train_gtn_model` returns a list with the mean loss of each epoch."""
     got, _ = run(trained, weights, alike, SIZES, 3)
     losses = per_batch(got["sums"], got["counts"], SIZES, 3)
-    if losses is None or losses[0, 0] < 0.01:
+    # The arguments are judged above: here, the first loss may also be that of a known mistake.
+    batch = batches_of(weights, alike, SIZES)[0]
+    first = torch.stack([loss_of(**rule)(weights, batch) for rule in ({}, *WRONG_ARGUMENTS)])
+    if losses is None or (losses[0, 0] - first).abs().min() > 1e-3:
         fail("The criterion must be called exactly once for each word in each epoch.")
     # Means over words and over batches are both accepted.
     judge_mean_losses(got["losses"], losses, [SIZES, [1.0] * len(SIZES)], SIZES, "words")
@@ -179,28 +188,25 @@ def drawn(rng):
 
 @probe
 def learned(student, words):
-    """The mean losses during a training with Adam, and the energies of the words after it."""
+    """The energies of the words after a training with Adam."""
     model = Reader(words["weights"], 32, 18)
     loader = loader_of(list(zip(words["images"], words["texts"], strict=True)), (3, 3), collate_fn)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     criterion = CTCCriterion()
     student.structured_prediction.train_gtn_model(model, 24, loader, criterion, optimizer)
-    means = as_tensor(criterion.sums) / as_tensor(criterion.counts)
     with torch.no_grad():
-        return {"means": means, "energies": [model(image[None, None])[0] for image in words["images"]]}
+        return {"energies": [model(image[None, None])[0] for image in words["images"]]}
 
 
-@exercise("6e", points=0.5, seconds=60, hint="The loss must fall, and the words must be read correctly afterwards.")
+@exercise("6e", points=0.5, seconds=60, hint="After the training, the classes of least energy must read as the words.")
 def test_words_are_learned(run, drawn):
-    """After training on six short words, the loss has fallen and the words are read correctly."""
+    """After training on six short words, the words are read correctly."""
     got, want = run(learned, drawn)
     if any(a.shape != b.shape for a, b in zip(got["energies"], want["energies"], strict=True)):
         raise Mismatch("After training, the energies have the wrong shape.")
     # The reference reads all six (60 seeds), an untrained network none.
     if sum(map(is_read, got["energies"], drawn["texts"])) < 4:
         fail("After training, most of the words are not read correctly.")
-    if not falls(got["means"]):
-        fail("The mean loss does not fall during training.")
 
 
 ### END HIDDEN TESTS
