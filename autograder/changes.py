@@ -1,4 +1,4 @@
-"""Comparison of results: marks that a regrade has changed and why, and submissions that are identical."""
+"""Comparison of results: marks that changed when a class was graded again, and identical submissions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHECKS_SHOWN = 4
 
 @dataclass(frozen=True)
 class Change:
-    """One mark that has changed."""
+    """A mark that is different after grading again."""
 
     student: str
     before: Result
@@ -25,18 +25,22 @@ class Change:
 
     @property
     def reasons(self) -> list[str]:
-        """What differs between the two gradings and can be the reason."""
+        """What changed between the two gradings and may be the reason.
+
+        A result records one checksum of everything that belongs to grading (`autograder.grade.fingerprint`), so a
+        change of the checks cannot be told from a change of the reference, the limits or a package.
+        """
         pairs = {
-            "submission": (self.before.submission_sha256, self.after.submission_sha256),
-            "checks": (self.before.checks_sha256, self.after.checks_sha256),
-            "seed": (self.before.seed, self.after.seed),
-            "sandbox": (self.before.confined, self.after.confined),
+            "the submission": (self.before.submission_sha256, self.after.submission_sha256),
+            "the checks, the reference, the limits or a package": (self.before.checks_sha256, self.after.checks_sha256),
+            "the seed": (self.before.seed, self.after.seed),
+            "the use of the sandbox": (self.before.confined, self.after.confined),
         }
         return [what for what, (old, new) in pairs.items() if old != new]
 
     @property
     def checks(self) -> list[tuple[str, float | None, float | None]]:
-        """Each check that gives other points: its id, the points before and after, or None."""
+        """The checks whose points changed: id, points before and points after; None where there was no such check."""
         old, new = ({check.id: check.points for check in result.checks} for result in (self.before, self.after))
         return [
             (id_, old.get(id_), new.get(id_)) for id_ in dict.fromkeys([*new, *old]) if old.get(id_) != new.get(id_)
@@ -44,7 +48,7 @@ class Change:
 
 
 def results_before(results_dir: Path, assignment: str, students: Iterable[str]) -> dict[str, Result]:
-    """The results that exist before grading, without damaged ones, which are graded again."""
+    """Read the results that exist before grading; damaged ones are left out."""
     found = {}
     for student in students:
         path = result_path(results_dir, assignment, student)
@@ -56,13 +60,13 @@ def results_before(results_dir: Path, assignment: str, students: Iterable[str]) 
 
 
 def changes(before: Mapping[str, Result], after: Iterable[Result]) -> list[Change]:
-    """The marks that differ, by student. A student without an earlier result is not a change."""
+    """Return the marks that differ, sorted by student; students without an earlier result are left out."""
     found = [Change(result.student, before[result.student], result) for result in after if result.student in before]
     return sorted((change for change in found if _mark(change.before) != _mark(change.after)), key=lambda c: c.student)
 
 
 def identical(results: Iterable[Result]) -> list[list[str]]:
-    """Groups of students whose submissions are identical, byte by byte; submissions without points do not count."""
+    """Return groups of students whose submissions are identical byte by byte, except submissions without points."""
     groups: dict[str, list[str]] = {}
     for result in results:
         if result.score > 0:
@@ -71,9 +75,9 @@ def identical(results: Iterable[Result]) -> list[list[str]]:
 
 
 def changes_table(found: list[Change]) -> Table:
-    """The changes for the terminal."""
+    """Return a table of the changes for the terminal."""
     table = Table(title="changed marks")
-    for column in ("student", "before", "now", "because of another", "checks"):
+    for column in ("student", "before", "now", "what changed", "checks"):
         table.add_column(column)
     for change in found:
         checks = [f"{id_} {_points(old)} → {_points(new)}" for id_, old, new in change.checks]
@@ -83,7 +87,7 @@ def changes_table(found: list[Change]) -> Table:
             change.student,
             _shown(change.before),
             _shown(change.after),
-            ", ".join(change.reasons),
+            "\n".join(change.reasons),
             "\n".join(shown),
         )
         table.add_row(*(_plain(cell) for cell in cells))
@@ -103,5 +107,5 @@ def _points(points: float | None) -> str:
 
 
 def _plain(cell: str) -> Text:
-    """Text without markup of rich and without control characters of the terminal."""
+    """Return text that rich does not read as markup, without control characters."""
     return Text("\n".join(on_one_line(line) for line in cell.split("\n")))

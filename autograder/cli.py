@@ -1,6 +1,7 @@
-"""The instructors' commands. Exit codes: 0 success, 1 something was found wrong, 2 wrong use.
+"""The instructors' commands. Exit codes: 0 for success, 1 if a problem was found, 2 for wrong use.
 
-Every command imports what it needs when it runs: most of them need neither torch nor nbgrader, which take seconds.
+Commands import their modules when they run, because torch and nbgrader take seconds to import and most commands need
+neither.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ console = Console(stderr=True, highlight=False)
 
 
 class Commands(click.Group):
-    """Turns a user's mistake into one line on stderr and exit code 2."""
+    """Reports a user's mistake in one line on stderr, with exit code 2."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -32,14 +33,16 @@ class Commands(click.Group):
         except (ValueError, OSError) as error:
             raise click.UsageError(_sentence(error)) from error
         except KeyboardInterrupt:
-            console.print("Interrupted. Nothing is lost: the same command goes on where it stopped.")
+            console.print("Interrupted. Run the same command again to continue.")
             sys.exit(130)
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}. Files that were written before are complete; run the command again to go on."
+        return (
+            f"{where}{error.strerror}. Files that were written before are complete; run the command again to continue."
+        )
     return str(error)
 
 
@@ -52,20 +55,20 @@ def _sentence(error: Exception) -> str:
 )
 @click.pass_context
 def main(ctx: click.Context, course: Path) -> None:
-    """Release, grade and report the assignments of the course."""
+    """Release, collect, grade and report the assignments of the course."""
     ctx.obj = course
 
 
 @main.command()
 @click.argument("name")
-@click.option("--notebook", is_flag=True, help="Students hand in a notebook, instead of a Python file beside one.")
+@click.option("--notebook", is_flag=True, help="Students hand in a notebook instead of a Python file and a notebook.")
 @click.pass_obj
 def new(course: Path, name: str, notebook: bool) -> None:
-    """Make a new assignment, solutions/NAME/: small, complete, and to be rewritten."""
+    """Create a small but complete assignment in solutions/NAME/, as a starting point."""
     from autograder.release.new import create
 
     click.echo(f"wrote {create(name, course, notebook=notebook)}")
-    click.echo(f"Change it, and then: autograder release {name} && autograder quality {name}")
+    click.echo(f"Edit it, then run: autograder release {name} && autograder quality {name}")
 
 
 @main.command()
@@ -75,9 +78,9 @@ def new(course: Path, name: str, notebook: bool) -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes on this machine (default: one per core).")
 @click.option("--scheduler", help="Address of a running Dask scheduler, instead of workers on this machine.")
 @click.option("--student", help="Grade this student only.")
-@click.option("--seed", type=int, help="Draw the inputs from this known seed instead of the course's secret one.")
-@click.option("--unconfined", is_flag=True, help="Grade WITHOUT a sandbox; every result is marked.")
-@click.option("--force", is_flag=True, help="Grade also submissions whose results are up to date.")
+@click.option("--seed", type=int, help="Draw the inputs from this seed instead of the secret seed of the course.")
+@click.option("--unconfined", is_flag=True, help="Grade WITHOUT the sandbox; every result is marked as such.")
+@click.option("--force", is_flag=True, help="Also grade submissions whose results are up to date.")
 @click.pass_obj
 def grade(
     course: Path,
@@ -92,15 +95,8 @@ def grade(
     force: bool,
 ) -> None:
     """Grade the submissions SUBMITTED/<student>/NAME/ of the assignment NAME."""
-    from autograder.changes import changes, changes_table, identical, results_before
-    from autograder.grade import seed as seeds
     from autograder.grade import submissions
-    from autograder.grade import workers as processes
-    from autograder.grade.grader import Job
-    from autograder.report import class_table
     from autograder.results import Result, is_student_id, read_results
-    from autograder.sandbox.selftest import failures
-    from autograder.text import on_one_line
 
     assignment = assignments.load(name, course)
     everyone = submissions.students(submitted, name)
@@ -111,11 +107,20 @@ def grade(
             raise ValueError(f"There is no folder {submitted / student / name}.")
         everyone = [student]
     if not everyone:
-        raise ValueError(f"No submissions found: expected are folders {submitted}/<student>/{name}/.")
+        raise ValueError(f"No submissions found: there is no folder {submitted}/<student>/{name}/.")
+
+    from autograder.changes import changes, changes_table, identical, results_before
+    from autograder.grade import seed as seeds
+    from autograder.grade import workers as processes  # imports torch
+    from autograder.grade.grader import Job
+    from autograder.report import class_table
+    from autograder.sandbox.selftest import failures
+    from autograder.text import on_one_line
+
     if unconfined:
-        console.print("[bold red]Warning: grading without a sandbox. Every submission runs with your rights.[/]")
+        console.print("[bold red]Warning: grading without the sandbox. Every submission runs with your permissions.[/]")
     elif broken := failures(course, [submitted, out]):
-        raise Failure(f"The sandbox does not hold here ({broken[0]}); see `autograder selftest`.")
+        raise Failure(f"The sandbox does not work here ({broken[0]}): run `autograder selftest` for details.")
     job = Job.of(assignment, seeds.given(seed) if seed is not None else seeds.secret(), confined=not unconfined)
     (out / name).mkdir(parents=True, exist_ok=True)
     todo = [
@@ -136,7 +141,7 @@ def grade(
             if todo:
                 processes.grade_class(job, submitted, out, todo, workers=workers, scheduler=scheduler, done=done)
     finally:
-        # After an interrupt, too: for the next run, the new marks are the marks before.
+        # Also after an interrupt: the next run compares with the new marks.
         if before:
             found = changes(before, graded)
             console.print(f"Graded again: {len(before)}; marks that changed: {len(found)}.")
@@ -147,16 +152,23 @@ def grade(
     for group in identical(results):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
     if unusable:
-        raise Failure(f"Not graded, since these folders cannot be ids: {', '.join(map(on_one_line, unusable))}.")
+        listed = ", ".join(map(on_one_line, unusable))
+        raise Failure(f"Not graded, because the names of these folders cannot be ids: {listed}.")
 
 
 @main.command()
 @click.argument("words", nargs=-1, required=True, metavar="[SOURCE] NAME")
-@click.option("--from", "origin", type=click.Choice(["exchange"]), help="Collect from nbgrader's exchange, not SOURCE.")
+@click.option(
+    "--from", "origin", type=click.Choice(["exchange"]), help="Collect from nbgrader's exchange instead of SOURCE."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the submissions: submitted.")
-@click.option("--kind", type=click.Choice(list(KINDS)), help="What SOURCE is (default: what explains all its names).")
-@click.option("--roster", type=click.Path(path_type=Path), help="CSV: id, and whatever else identifies a student.")
-@click.option("--update", is_flag=True, help="Replace submissions that are there and differ.")
+@click.option(
+    "--kind", type=click.Choice(list(KINDS)), help="Platform of SOURCE (default: recognized by the names of all files)."
+)
+@click.option(
+    "--roster", type=click.Path(path_type=Path), help="CSV file with the ids and other names of the students."
+)
+@click.option("--update", is_flag=True, help="Replace existing submissions that differ.")
 @click.pass_obj
 def collect(
     course: Path,
@@ -170,7 +182,7 @@ def collect(
     """Put the submissions of the assignment NAME into OUT/<student>/NAME/.
 
     SOURCE is a zip file or folder from Moodle, Canvas, Gradescope, ILIAS or GitHub Classroom, or a folder with one
-    folder for each student. With `--from exchange` there is no SOURCE: nbgrader's inbound folder is read.
+    folder for each student. With `--from exchange`, submissions are read from nbgrader's exchange instead of SOURCE.
     """
     from autograder.collect import collect as put
     from autograder.collect import read_roster
@@ -193,15 +205,16 @@ def collect(
 @main.command()
 @click.argument("name")
 @click.option(
-    "--only", default="", help="Only the cases whose kind/name, and the checks whose forged/id, contains this text."
+    "--only", default="", help="Only cases whose kind/name contains this text, and checks whose forged/id does."
 )
+@click.option("--blind", is_flag=True, help="Grade the blind mistakes and variants instead.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one per core).")
 @click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
 @click.pass_obj
-def quality(course: Path, name: str, only: str, workers: int | None, seed: int) -> None:
-    """Grade mutants, variants and attacks of the assignment NAME, and judge forged replies: the grader is graded."""
+def quality(course: Path, name: str, only: str, blind: bool, workers: int | None, seed: int) -> None:
+    """Test the checks of the assignment NAME with mutants, variants, attacks and forged replies."""
     from autograder.quality.forged import measure_forged
-    from autograder.quality.measure import measure
+    from autograder.quality.measure import BLIND_KINDS, KINDS, measure
     from autograder.quality.table import report
 
     assignment = assignments.load(name, course)
@@ -211,28 +224,31 @@ def quality(course: Path, name: str, only: str, workers: int | None, seed: int) 
             measure(
                 assignment,
                 known_seed=seed,
+                kinds=BLIND_KINDS if blind else KINDS,
                 only=only,
                 workers=workers,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         )
-        calls = bar.add_task("Forged replies", total=None)
-        forged = measure_forged(
-            assignment,
-            known_seed=seed,
-            only=only,
-            progress=lambda done, total: bar.update(calls, completed=done, total=total),
-        )
+        forged = None
+        if not blind:
+            calls = bar.add_task("Forged replies", total=None)
+            forged = measure_forged(
+                assignment,
+                known_seed=seed,
+                only=only,
+                progress=lambda done, total: bar.update(calls, completed=done, total=total),
+            )
     Console().print(report(verdicts, forged))
-    sys.exit(1 if forged.complaints or any(verdict.complaint for verdict in verdicts) else 0)
+    sys.exit(1 if (forged and forged.complaints) or any(verdict.complaint for verdict in verdicts) else 0)
 
 
 @main.command()
 @click.argument("names", nargs=-1)
-@click.option("--check", is_flag=True, help="Only compare with what is there; exit 1 on any difference.")
+@click.option("--check", is_flag=True, help="Only compare with the current release; exit with 1 if it differs.")
 @click.pass_obj
 def release(course: Path, names: tuple[str, ...], check: bool) -> None:
-    """Build what students get, assignments/NAME/, for all assignments or those named; and nbgrader's source of it."""
+    """Build the release, assignments/NAME/, and nbgrader's source folder for the named assignments (default: all)."""
     from autograder.release.build import build, differing
     from autograder.release.build import release as put
     from autograder.release.gate import complaints
@@ -245,7 +261,7 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
             built = Path(folder) / name
             build(assignment, built)
             if found := complaints(assignment, built):
-                raise Failure(f"{name} is not released: {found[0]}.")
+                raise Failure(f"{name} was not released: {found[0]}.")
             changed = differing(assignment, built, course)
             if not check:
                 put(assignment, built, course)
@@ -254,7 +270,7 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
         for path in changed:
             click.echo(f"{'differs' if check else 'wrote'}: assignments/{name}/{path}")
     if check and stale:
-        raise Failure("assignments/ is not what solutions/ gives: run `autograder release` and commit.")
+        raise Failure("assignments/ is not up to date with solutions/: run `autograder release` and commit.")
 
 
 @main.command()
@@ -262,12 +278,12 @@ def release(course: Path, names: tuple[str, ...], check: bool) -> None:
 @click.option(
     "--submitted",
     type=click.Path(path_type=Path),
-    help="Folder of the submissions: their times, and the students' own figures.",
+    help="Folder of the submissions, for times and the students' own figures.",
 )
-@click.option("--exercises", default="", help="Web address below which students find the assignments' folders.")
+@click.option("--exercises", default="", help="Web address of the folder that holds the assignments.")
 @click.pass_obj
 def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str) -> None:
-    """Write the feedback of every student and the page of the class from the result files."""
+    """Write the feedback for each student and a page for the class from the result files."""
     from autograder.report import write_report
 
     pages = write_report(results_dir, submitted, course, exercises)
@@ -280,15 +296,17 @@ def report(course: Path, results_dir: Path, submitted: Path | None, exercises: s
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder to write to (default: RESULTS_DIR; for nbgrader the course, where gradebook.db is).",
+    help="Folder to write to (default: RESULTS_DIR; for nbgrader the course, with gradebook.db).",
 )
 @click.option("--submitted", type=click.Path(path_type=Path), help="Folder of the submissions, with their times.")
-@click.option("--roster", type=click.Path(path_type=Path), help="CSV: id, and by what other systems know a student.")
+@click.option(
+    "--roster", type=click.Path(path_type=Path), help="CSV file with the ids and other names of the students."
+)
 @click.pass_obj
 def export(
     course: Path, results_dir: Path, to: str, out: Path | None, submitted: Path | None, roster: Path | None
 ) -> None:
-    """Write the marks in the form that another system imports; course.toml says what late ones lose."""
+    """Export the marks for another system, with the late penalties of course.toml."""
     from autograder.collect import read_roster
     from autograder.export import export as write
 
@@ -310,7 +328,7 @@ def export(
 @main.command()
 @click.pass_obj
 def selftest(course: Path) -> None:
-    """Prove the confinement on this machine, one line per probe."""
+    """Test the sandbox on this machine, one line per test."""
     from autograder.sandbox.selftest import run_all
 
     broken = False

@@ -1,6 +1,6 @@
-"""`make demo`: the whole way of an assignment, on the sample classes that the course brings.
+"""`make demo`: releases, grades and reports all assignments with the sample classes of the course.
 
-Runs the instructor's own commands one after the other and shows them: release, grade, report.
+Runs the instructor's commands one after the other and shows them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ FOLDER = Path("build") / "demo"
 
 
 def confined() -> bool:
-    """Whether submissions can be confined here; installs bubblewrap first where that is possible without asking."""
+    """Whether the sandbox works here; install bubblewrap first if root runs this on Debian or Ubuntu."""
     if shutil.which("bwrap") is None and shutil.which("apt-get") and os.getuid() == 0:
-        Console().print("Installing bubblewrap, which confines submissions …")
+        Console().print("Installing bubblewrap for the sandbox …")
         subprocess.run(["apt-get", "update", "-qq"], check=False)
         subprocess.run(["apt-get", "install", "-y", "-qq", "bubblewrap"], check=False, stdout=subprocess.DEVNULL)
     try:
         with Sandbox():
             return True
     except Unavailable as reason:
-        Console().print(f"[bold yellow]{reason}[/]\nThe harmless part of the sample class is graded without a sandbox.")
+        Console().print(
+            f"[bold yellow]{reason}[/]\nGrading only the harmless submissions of the sample class, without the sandbox."
+        )
         return False
 
 

@@ -1,12 +1,12 @@
-"""Drawings for the feedback pages, made by grading and kept with the results.
+"""Drawings for the feedback pages, made during grading and stored with the results.
 
-Layout: ``RESULTS_DIR/<assignment>/drawings/<student>.json``, a list of drawings; no file where there are none::
+Layout: ``RESULTS_DIR/<assignment>/drawings/<student>.json``, a list of drawings; no file if there are none::
 
     [{"part": "4b", "caption": "…", "panels": [{"title": "…", "width": 9, "height": 4, "png": "<base64>",
                                                "path": [[0.5, 0.5], …]}]}]
 
 `path` holds points (x, y) in pixels of the picture. Inputs come from the public seed or from the drawing itself, never
-from the seed of grading (`ebmcourse.checking.drawings`). Nothing here changes a mark.
+from the seed of grading (`ebmcourse.checking.drawings`). Drawings do not affect marks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autograder.results import result_path, write_atomically
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A panel as it is kept: a PNG of `width` × `height` in base64, and the points (x, y) in its pixels."""
+    """A stored panel: a PNG of `width` × `height` in base64, and points (x, y) in its pixels."""
 
     title: str
     width: int
@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A drawing as it is kept."""
+    """A stored drawing."""
 
     part: str
     caption: str
@@ -41,13 +41,13 @@ class Drawn:
 
 
 def drawings_path(results_dir: Path, assignment: str, student: str) -> Path:
-    """The path of the drawings of a result."""
+    """Return the path of the drawings of a result."""
     path = result_path(results_dir, assignment, student)
     return path.parent / "drawings" / path.name
 
 
 def write_drawings(results_dir: Path, assignment: str, student: str, drawings: list[Drawn]) -> None:
-    """Write the file whole or not at all; without drawings, an older one is deleted."""
+    """Write the file atomically; without drawings, delete an older file."""
     path = drawings_path(results_dir, assignment, student)
     if drawings:
         text = json.dumps([asdict(drawing) for drawing in drawings], ensure_ascii=False, indent=2, sort_keys=True)
@@ -57,7 +57,7 @@ def write_drawings(results_dir: Path, assignment: str, student: str, drawings: l
 
 
 def read_drawings(results_dir: Path, assignment: str, student: str) -> list[Drawn]:
-    """The drawings of a result; none where there is no file. Raises ValueError where it is damaged."""
+    """Return the drawings of a result, or an empty list if there is no file. Raises ValueError if it is damaged."""
     path = drawings_path(results_dir, assignment, student)
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""Reading files that come from students: a name may be a link, a pipe, a device, or a file of a gigabyte."""
+"""Reads files that come from students: a path may be a link, a pipe, a device, or a very large file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Refused(ValueError):
-    """A file that is not read; the message completes “it is …”."""
+    """Raised for a file that is not read; the message completes “it is …”."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """What lies below a folder: a file, a folder, or something that is not to be read."""
+    """An entry below a folder: a file, a folder, or something that is not read."""
 
-    path: tuple[str, ...]  # from the folder
+    path: tuple[str, ...]  # relative to the folder
     about: os.stat_result
     refusal: str = ""  # completes “it is …”; empty for files and folders that can be read
 
@@ -34,16 +34,16 @@ class Item:
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """The bytes of the regular file at `path`, of at most `most` bytes.
+    """Return the content of the regular file at `path`, which may have up to `most` bytes.
 
-    Raises FileNotFoundError where there is nothing, and `Refused` for anything that is not to be read. The last part
-    of the path is never followed if it is a link.
+    Raises FileNotFoundError if there is no file, and `Refused` if it is not a regular file or too large. If the last
+    part of the path is a link, it is not followed.
     """
     return _read(os.fspath(path), most, None)
 
 
 def read_below(folder: int, path: Sequence[str], most: int) -> bytes:
-    """Like `read_regular`, for a file below an open folder: no part of its path is followed if it is a link."""
+    """Like `read_regular`, for a file below an open folder; links in any part of the path are not followed."""
     where = os.dup(folder)
     try:
         for name in path[:-1]:
@@ -52,14 +52,14 @@ def read_below(folder: int, path: Sequence[str], most: int) -> bytes:
             where = inner
         return _read(path[-1], most, where)
     except OSError:
-        raise Refused("a link, or gone") from None
+        raise Refused("a link or removed") from None
     finally:
         os.close(where)
 
 
 @contextmanager
 def opened(folder: Path, follow: bool = False) -> Iterator[int]:
-    """The descriptor of a folder, for `items` and `read_below`; raises OSError for anything else, and for a link."""
+    """Open a folder for `items` and `read_below`; raise OSError for anything else and for a link."""
     descriptor = os.open(folder, _FOLDER | (0 if follow else os.O_NOFOLLOW))
     try:
         yield descriptor
@@ -70,10 +70,10 @@ def opened(folder: Path, follow: bool = False) -> Iterator[int]:
 def items(
     folder: int, skip: Collection[str] = (), each: int | None = None, _above: tuple[str, ...] = ()
 ) -> Iterator[Item]:
-    """Everything below an open folder, in the order of names, each folder before what it holds. Follows no links.
+    """Yield all entries below an open folder, sorted by name, each folder before its content. Links are not followed.
 
-    What has a name in `skip` is left out, with all that it holds. Of what each folder on top holds, the first `each`
-    are listed; where there are more, the folder comes again, with a refusal.
+    Entries whose name is in `skip` are left out, with their content. Of the content of each top-level folder, only the
+    first `each` entries are yielded; if there are more, the folder is yielded again, with a refusal.
     """
     for name in sorted(os.listdir(folder)):
         if name in skip:
@@ -86,7 +86,7 @@ def items(
         if not stat.S_ISDIR(about.st_mode):
             yield Item(path, about, _refusal(about.st_mode))
         elif len(path) > MAX_DEPTH:
-            yield Item(path, about, f"a folder below {MAX_DEPTH} others")
+            yield Item(path, about, f"a folder at a depth of more than {MAX_DEPTH}")
         else:
             try:
                 inner = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)

@@ -1,12 +1,12 @@
-"""The result files: what grading writes, and the only input of reports, exports and statistics.
+"""The result files: the output of grading, and the only input of reports, exports and statistics.
 
 Layout of a results folder::
 
     RESULTS_DIR/<assignment>/<student>.json           one Result; its schema is results.schema.json
     RESULTS_DIR/<assignment>/<student>.timings.json   how long grading took; may be missing
 
-The files are UTF-8 with sorted keys, an indent of two spaces and a final newline. `score` need not be the sum of the
-points of the checks: a late policy may have lowered it. Timings have a file of their own, so that grading a submission
+The files are UTF-8 with sorted keys, an indent of two spaces and a final newline. `score` may differ from the sum of
+the points of the checks, for example after a late penalty. Timings have their own file, so that grading a submission
 again gives the same bytes.
 """
 
@@ -29,13 +29,13 @@ SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 TIMINGS_SUFFIX = ".timings"
 
-# Leaves room, within the 255 bytes of a file name, for the suffixes that are added to a student's id.
+# A file name has at most 255 bytes, including the suffixes that are added to a student's id.
 _MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of grading one submission. `seed` may be the course's secret: never show it to students."""
+    """The result of grading one submission. `seed` may be the secret of the course: never show it to students."""
 
     assignment: str
     student: str
@@ -50,11 +50,11 @@ class Result:
 
     @property
     def fraction(self) -> float:
-        """Score as a share of the full mark, within [0, 1]; 0 where the full mark is 0."""
+        """The score as a fraction of the full mark, in [0, 1]; 0 if the full mark is 0."""
         return min(1.0, max(0.0, self.score / self.max_score)) if self.max_score > 0 else 0.0
 
     def to_json(self) -> bytes:
-        """The content of the result file. Raises ValueError where a field breaks the schema."""
+        """Return the content of the result file. Raises ValueError if a field violates the schema."""
         data: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
         if self.confined is None:
             del data["confined"]
@@ -64,16 +64,16 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Wall time in seconds of one grading, whole and per check id."""
+    """Wall time in seconds of grading a submission, in total and by check id."""
 
     seconds: float
     checks: dict[str, float] = field(default_factory=dict)
 
 
 def result_from(data: object) -> Result:
-    """The Result that parsed JSON describes. Raises ValueError saying what does not fit the schema."""
+    """Convert parsed JSON to a Result. Raises ValueError if it does not match the schema."""
     if isinstance(data, dict) and data.get("schema") not in (None, SCHEMA):
-        raise ValueError(f"its schema is {data['schema']!r}, and this version reads schema {SCHEMA}")
+        raise ValueError(f"its schema is {data['schema']!r}, but this version reads schema {SCHEMA}")
     values = dict(_validated(data, "result"))
     del values["schema"]
     checks = [Outcome(**{**check, **_floats(check, "points", "max_points")}) for check in values["checks"]]
@@ -84,7 +84,7 @@ def result_from(data: object) -> Result:
 
 @cache
 def _schema(kind: str) -> Callable[[object], Any]:
-    """A function that returns valid data and raises for other data; `kind` is a definition, "result" or "timings"."""
+    """Return a function that validates data; `kind` is a definition of the schema, "result" or "timings"."""
     schemas = json.loads(SCHEMA_FILE.read_text("utf-8"))
     validate: Callable[[object], Any] = fastjsonschema.compile({**schemas, "$ref": f"#/definitions/{kind}"})
     return validate
@@ -103,24 +103,24 @@ def _floats(data: dict[str, Any], *keys: str) -> dict[str, float]:
 
 
 def result_path(results_dir: Path, assignment: str, student: str) -> Path:
-    """The path of a result. Raises ValueError for a name that cannot be a file name of its own."""
+    """Return the path of a result. Raises ValueError for a name that cannot be a file name."""
     return results_dir / _file_name(assignment) / f"{_file_name(student)}.json"
 
 
 def timings_path(results_dir: Path, assignment: str, student: str) -> Path:
-    """The path of the timings of a result."""
+    """Return the path of the timings of a result."""
     return results_dir / _file_name(assignment) / f"{_file_name(student)}{TIMINGS_SUFFIX}.json"
 
 
 def write_result(results_dir: Path, result: Result) -> Path:
-    """Write the result file whole or not at all, and return its path."""
+    """Write the result file atomically, and return its path."""
     path = result_path(results_dir, result.assignment, result.student)
     write_atomically(path, result.to_json())
     return path
 
 
 def write_timings(results_dir: Path, assignment: str, student: str, timings: Timings) -> Path:
-    """Write the timings file whole or not at all, and return its path."""
+    """Write the timings file atomically, and return its path."""
     path = timings_path(results_dir, assignment, student)
     write_atomically(path, _encode(asdict(timings)))
     return path
@@ -129,8 +129,8 @@ def write_timings(results_dir: Path, assignment: str, student: str, timings: Tim
 def read_result(path: Path) -> Result:
     """Read one result file.
 
-    Raises ValueError, with the file's name, when it is damaged, of another schema version, or holds the
-    result of another student or assignment than its place says.
+    Raises ValueError, with the name of the file, if it is damaged, has another schema version, or contains the result
+    of another student or assignment than its path says.
     """
     try:
         result = result_from(_decode(path))
@@ -142,7 +142,7 @@ def read_result(path: Path) -> Result:
 
 
 def read_timings(results_dir: Path, assignment: str, student: str) -> Timings | None:
-    """Read the timings of a result; None when there are none. Raises ValueError like `read_result`."""
+    """Read the timings of a result; return None if there are none. Raises ValueError like `read_result`."""
     path = timings_path(results_dir, assignment, student)
     if not path.exists():
         return None
@@ -154,7 +154,7 @@ def read_timings(results_dir: Path, assignment: str, student: str) -> Timings | 
 
 
 def assignments_in(results_dir: Path) -> list[str]:
-    """Names of the assignments that have at least one result, sorted."""
+    """Return the sorted names of the assignments that have at least one result."""
     if not results_dir.is_dir():
         return []
     return sorted(
@@ -165,12 +165,12 @@ def assignments_in(results_dir: Path) -> list[str]:
 
 
 def read_results(results_dir: Path, assignment: str) -> list[Result]:
-    """All results of one assignment, sorted by student. Raises ValueError like `read_result`."""
+    """Read all results of one assignment, sorted by student. Raises ValueError like `read_result`."""
     return [read_result(path) for path in _result_files(results_dir / assignment)]
 
 
 def is_student_id(name: str) -> bool:
-    """Whether result files can be named by it."""
+    """Whether `name` can be used in the names of result files."""
     try:
         return bool(_file_name(name))
     except ValueError:
@@ -178,7 +178,7 @@ def is_student_id(name: str) -> bool:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, then rename: a full disk or Ctrl-C never leaves half a file in its place."""
+    """Write to a temporary file, then rename it: a full disk or Ctrl-C never leaves an incomplete file at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -197,18 +197,18 @@ def _result_files(folder: Path) -> list[Path]:
 def _file_name(name: str) -> str:
     if not name or name.startswith(".") or "/" in name or "\0" in name or name.endswith(TIMINGS_SUFFIX):
         raise ValueError(
-            f"{name!r} cannot name a student or an assignment:"
-            f" it must be free of slashes, of a leading dot and of a final “{TIMINGS_SUFFIX}”"
+            f"{name!r} cannot be the name of a student or an assignment:"
+            f" it must not contain a slash, begin with a dot or end with “{TIMINGS_SUFFIX}”"
         )
     if len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
-        raise ValueError(f"{name[:30]!r}… cannot name a student: over {_MAX_NAME_BYTES} bytes")
+        raise ValueError(f"{name[:30]!r}… cannot be the name of a student: it has more than {_MAX_NAME_BYTES} bytes")
     return name
 
 
 def _encode(data: object) -> bytes:
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
-    # A lone surrogate (from an undecodable file name) has no UTF-8 form; “\udc80”, which backslashreplace
-    # writes, is its JSON escape.
+    # A lone surrogate (from an undecodable file name) has no UTF-8 form; backslashreplace writes it as “\udc80”, which
+    # is its JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -1,8 +1,8 @@
-"""Text and numbers for pages, tables and exports, also where students may have chosen the text.
+"""Formats text and numbers for pages, tables and exports; the text may come from students.
 
-Everything that a page shows passes through `visible`: it writes control characters, direction overrides, zero-width
-letters and stacks of accents as ⟨U+202E⟩, so that no name can look like another one and no text can reorder or cover
-its line. Escaping of markup is left to jinja.
+Everything that a page shows passes through `visible`. It replaces control characters, direction overrides, zero-width
+characters and stacked accents by their codes, such as ⟨U+202E⟩, so that no name can look like another one and no text
+can reorder or cover its line. Jinja escapes the markup.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _CODE = re.compile(r"`([^`\n]+)`")
 
 
 def visible(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """`text` with unseen characters spelt out, and cut after `limit` characters. Keeps newlines and tabs."""
+    """Return `text` with invisible characters replaced by their codes, cut after `limit` characters.
+
+    Newlines and tabs are kept.
+    """
     text = text.replace("\r\n", "\n")
     cut = len(text) - limit
     if cut > 0:
@@ -40,18 +43,18 @@ def visible(text: str, limit: int = MAX_CHARACTERS) -> str:
 
 
 def on_one_line(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """`visible`, with every run of white space as one blank."""
+    """Return `visible` text in which every run of white space is one blank."""
     return " ".join(visible(text, limit).split())
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """`names` on one line, each at most 80 letters long, and after `most` of them the number of the others."""
+    """Return the first `most` names on one line, each cut after 80 characters, and the number of the others."""
     shown = ", ".join(on_one_line(name, limit=80) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def prose(text: str) -> Markup:
-    """HTML of plain text whose `backticks` mark code; newlines stay, empty lines at most one at a time."""
+    """Return plain text as HTML: `backticks` mark code, newlines are kept, and several empty lines become one."""
     shown = re.sub(r"\n\s*\n", "\n\n", visible(text).strip())
     pieces = _CODE.split(shown)
     return Markup("").join(
@@ -60,12 +63,12 @@ def prose(text: str) -> Markup:
 
 
 def number(value: float) -> str:
-    """Points or a score with at most two decimals: 2, 1.5, 0.33."""
+    """Format points or a score with at most two decimals: 2, 1.5, 0.33."""
     return f"{round(value, 2) + 0.0:.12g}"
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as whole per cent. 100 % and 0 % are said only of all and none."""
+    """Format a fraction in [0, 1] as a whole percentage; only exactly 1 and 0 become 100 % and 0 %."""
     whole = round(100 * share)
     if whole == 100 and share < 1:
         whole = 99
@@ -75,7 +78,7 @@ def percent(share: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A wall time that a person can read: 40 ms, 1.3 s, 2 min 5 s."""
+    """Format a wall time: 40 ms, 1.3 s, 2 min 5 s."""
     if value < 0.9995:
         return f"{1000 * value:.0f} ms"
     if value < 59.95:

@@ -1,11 +1,11 @@
-"""What grading one submission costs beside the submission's own computing, once everything is warm.
+"""What grading one submission costs in addition to the submission's own computing, once everything is warm.
 
 Overhead is the time from the submission's text to its result, less the time that the submission's process spent in
-probes: questions and answers on their way, judging, and the wait for the last submission's world to end. On a machine
-that does other things, too, the median tells more about these; so the round with the least overhead stands beside it,
-and the CPU time of the judge's process, which is most of the overhead that is not waiting.
+probes: requests and replies, judging, and waiting for the container of the last submission to end. The table shows the
+median, the least overhead (other work on the machine disturbs it less), and the CPU time of the judge, which
+is most of the overhead that is not waiting.
 
-The peer is the plain way: a fresh Python process for every submission that imports what the submission needs.
+The peer is a fresh Python process for every submission that imports what the submission needs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from autograder import assignment, seed, submissions
+from autograder import assignment
+from autograder.grade import seed, submissions
 from autograder.grade.grader import Grader, Job
 from autograder.quality.cases import Case
 

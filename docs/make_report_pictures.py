@@ -1,6 +1,6 @@
-"""Take the pictures of the report for the documentation: `python docs/make_report_pictures.py` (needs Chromium).
+"""Make the pictures of the report for the documentation: `python docs/make_report_pictures.py` (needs Chromium).
 
-The class is made up, and the same every time: the sample class of the report's tests.
+They show the sample class of the tests of the report, which is generated and always the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from autograder.drawings import Drawn, draw, write_drawings
+from autograder.drawings import Drawn, write_drawings
+from autograder.grade.draw import draw
 from autograder.report import write_report
 from ebmcourse.checking.drawings import Drawing, Panel
 from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference
@@ -24,7 +25,7 @@ from report_sample import sample_class, write_class  # noqa: E402
 
 FOLDER = DOCS / "images" / "report"
 STUDENT = "s012"
-# The rectangle around the section with a heading, and some room.
+# The rectangle around the section with a heading, and a margin.
 BOX = """selector => {
   const {x, y, width, height} = document.querySelector(selector).parentElement.getBoundingClientRect();
   return {x: x - 16, y: y - 16, width: width + 32, height: height + 32, scale: 1};

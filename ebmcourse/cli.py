@@ -1,4 +1,4 @@
-"""The students' commands. Exit codes: 0 success, 1 something was found wrong, 2 wrong use."""
+"""The students' commands. Exit codes: 0 for success, 1 if a problem was found, 2 for wrong use."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ try:
     import click
     from rich.console import Console
     from rich.markup import escape
-except ModuleNotFoundError as missing:  # then not even `doctor` can start
+except ModuleNotFoundError as missing:  # `doctor` cannot start either
     print(f"The package {missing.name} is missing: run `pip install .` in the folder of the course.", file=sys.stderr)
     sys.exit(2)
 
 DATA_SETS = ("glyphs",)
-POLL_SECONDS = 0.2  # between two looks at the files with --watch
+POLL_SECONDS = 0.2  # interval of looking for changed files with --watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """The students' tools of the course on energy-based models."""
+    """Tools for the students of the course on energy-based models."""
 
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
 @click.option("--part", help="Check this exercise only, for example 3.2a.")
-@click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first failure.")
+@click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first failing part.")
 @click.option("--watch", is_flag=True, help="Check again whenever a file is saved, until Ctrl-C.")
 def check(directory: Path, part: str | None, everything: bool, watch: bool) -> None:
     """Run the public checks on your solution in DIRECTORY (default: here)."""
@@ -53,7 +53,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
                     summary.show(out, checks.description.parts, outcomes, everything=everything)
                 if not watch:
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
-                out.print("[dim]Waiting for a file to be saved; Ctrl-C ends.[/]")
+                out.print("[dim]Waiting for a file to be saved; press Ctrl-C to quit.[/]")
                 sys.stdout.flush()  # also into a pipe
                 _wait_for_change(checks.folder)
                 out.rule()
@@ -68,7 +68,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
 
 
 def _wait_for_change(folder: Path) -> None:
-    """Return as soon as a Python file or notebook in `folder` is written, added or removed."""
+    """Wait until a Python file or notebook in `folder` is written, added or removed."""
     before = _states(folder)
     while _states(folder) == before:
         time.sleep(POLL_SECONDS)
@@ -80,7 +80,7 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
     for path in paths:
         try:
             about = path.stat()
-        except FileNotFoundError:  # an editor replaces it at this moment
+        except FileNotFoundError:  # an editor is replacing it
             continue
         found[path.name] = (about.st_mtime_ns, about.st_size)
     return found
@@ -89,17 +89,17 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 @main.command()
 @click.argument("name", type=click.Choice(DATA_SETS))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: data/NAME).")
-@click.option("--size", default="full", show_default=True, help="full, or small for a first try.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other pictures.")
+@click.option("--size", default="full", show_default=True, help="full, or small for a first test.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
 def data(name: str, out: Path | None, size: str, seed: int) -> None:
-    """Draw the data set NAME."""
+    """Generate the data set NAME."""
     from ebmcourse.data import glyphs
     from ebmcourse.progress import progress_bar
 
     folder = out or Path("data") / name
     try:
         with progress_bar() as bar:
-            task = bar.add_task(f"Drawing {name}", total=None)
+            task = bar.add_task(f"Generating {name}", total=None)
             glyphs.generate(folder, size, seed, lambda done, total: bar.update(task, completed=done, total=total))
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
@@ -108,7 +108,7 @@ def data(name: str, out: Path | None, size: str, seed: int) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Say what is missing on this machine for the course, and the command that installs it."""
+    """Check that this machine has everything for the course, and show how to install what is missing."""
     from ebmcourse.doctor import examine
 
     out = Console(highlight=False)

@@ -1,4 +1,4 @@
-"""What a machine needs for the course, and how to get what is missing."""
+"""Checks that a machine has everything for the course, and says how to install what is missing."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-REINSTALL = "pip install --force-reinstall torch torchvision"  # in one command, so both from the same source
+REINSTALL = "pip install --force-reinstall torch torchvision"  # in one command, so that both come from the same source
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; `remedy` is the command or advice that mends it, None where all is well."""
+    """One requirement; `remedy` is a command or advice that fixes a problem, and None if there is no problem."""
 
     what: str
     remedy: str | None = None
 
 
 def examine() -> Iterator[Finding]:
-    """Look at Python, the packages, the processor or GPU, memory and disk."""
+    """Check Python, the packages, the GPU and the disk."""
     version = ".".join(map(str, sys.version_info[:3]))
     old = sys.version_info < (3, 11)
     yield Finding(f"Python {version}", "Install Python 3.11 or newer." if old else None)
     yield from _packages()
     yield _torch()
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    yield Finding(f"{free:.0f} GiB free on this disk", None if free > 2 else "Make room: 2 GiB are needed.")
+    yield Finding(f"{free:.0f} GiB free on this disk", None if free > 2 else "Free some space: 2 GiB are needed.")
 
 
 def _packages() -> Iterator[Finding]:
@@ -55,7 +55,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _torch() -> Finding:
-    """torch and torchvision must be built for each other: a wrong pair fails only when both are imported."""
+    """Import torch and torchvision: versions that were not built for each other fail only when both are imported."""
     try:
         import torch
         import torchvision  # noqa: F401

@@ -1,4 +1,4 @@
-"""The progress bar of all commands: on standard error, with the time left."""
+"""The progress bar of all commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def progress_bar() -> Progress:
-    """A bar with the number of items done and the time left."""
+    """Return a progress bar on standard error, with the number of finished items and the remaining time."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True))

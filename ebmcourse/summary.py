@@ -1,4 +1,4 @@
-"""How `ebmcourse check` shows the state of a solution: a line per exercise, and the first failure in full."""
+"""The output of `ebmcourse check`: a line per exercise, and the first failure in detail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STYLES = {"passed": "green", "skipped": "yellow"}
 
 
 def show(out: Console, parts: dict[str, str], outcomes: list[Outcome], *, everything: bool) -> None:
-    """Show the outcomes; `parts` holds the titles of the parts. `everything`: every check in full."""
+    """Show the outcomes; `parts` maps exercises to titles. If `everything` is true, show every check in detail."""
     by_part: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_part.setdefault(outcome.part, []).append(outcome)
@@ -24,20 +24,20 @@ def show(out: Console, parts: dict[str, str], outcomes: list[Outcome], *, everyt
     points, most = sum(o.points for o in outcomes), sum(o.max_points for o in outcomes)
     out.print(f"\n[bold]{points:g} of {most:g} points[/] of the public checks; grading adds hidden ones.")
     if first and not everything:
-        out.print(f"Go on with {first}: `ebmcourse check --part {first}` runs its checks alone.")
+        out.print(f"Continue with {first}: `ebmcourse check --part {first}` runs only its checks.")
 
 
 def _part(out: Console, part: str, title: str, outcomes: list[Outcome]) -> None:
-    """One line: ✓ done, ✗ begun, · not begun."""
+    """Show one line: ✓ if the exercise is done, ✗ if it is wrong, · if it is not started."""
     points, most = sum(o.points for o in outcomes), sum(o.max_points for o in outcomes)
     left = sum(not outcome.passed for outcome in outcomes)
     if not left:
         mark, style, state = "✓", "green", ""
     elif all(outcome.is_unwritten for outcome in outcomes):
-        mark, style, state = "·", "dim", "  not written yet"
+        mark, style, state = "·", "dim", "  not implemented yet"
     else:
         mark, style = "✗", "red"
-        state = "  not right yet" if len(outcomes) == 1 else f"  {left} of {len(outcomes)} checks to go"
+        state = "  failed" if len(outcomes) == 1 else f"  {left} of {len(outcomes)} checks failed"
     points_text = (f"{points:g}/{most:g}", "dim")
     out.print(Text.assemble((f"{mark} ", style), (part, "bold"), f"  {title}  ", points_text, (state, style)))
 
@@ -56,5 +56,5 @@ def _checks(out: Console, outcomes: list[Outcome], *, everything: bool) -> None:
 
 
 def _indented(out: Console, spaces: int, text: Text) -> None:
-    """Text that stays indented where it is wrapped."""
+    """Print text that is also indented where it is wrapped."""
     out.print(Padding(text, (0, 0, 0, spaces), expand=False))

@@ -1,4 +1,4 @@
-"""Grading again says whose mark changed, from what to what, and why."""
+"""Grading again reports which marks changed, from what to what, and why."""
 
 from __future__ import annotations
 
@@ -23,31 +23,36 @@ def result(student: str, points: dict[str, float], **more: object) -> Result:
     return Result("jem", student, sum(points.values()), 2.0 * len(points), checks=checks, **values)
 
 
+GRADING = "the checks, the reference, the limits or a package"
 BEFORE = result("s001", {"a": 2.0, "b": 0.0})
 
 
 @pytest.mark.parametrize(
     ("after", "reasons", "checks"),
     [
-        (result("s001", {"a": 2.0, "b": 1.0}, checks_sha256="d"), ["checks"], [("b", 0, 1)]),
-        (result("s001", {"a": 0.0, "b": 0.0}, submission_sha256="t"), ["submission"], [("a", 2, 0)]),
-        (result("s001", {"a": 2.0, "c": 1.0}, checks_sha256="d"), ["checks"], [("c", None, 1), ("b", 0, None)]),
-        (result("s001", {"a": 0.0, "b": 0.0}, seed=1, confined=False), ["seed", "sandbox"], [("a", 2, 0)]),
+        (result("s001", {"a": 2.0, "b": 1.0}, checks_sha256="d"), [GRADING], [("b", 0, 1)]),
+        (result("s001", {"a": 0.0, "b": 0.0}, submission_sha256="t"), ["the submission"], [("a", 2, 0)]),
+        (result("s001", {"a": 2.0, "c": 1.0}, checks_sha256="d"), [GRADING], [("c", None, 1), ("b", 0, None)]),
+        (
+            result("s001", {"a": 0.0, "b": 0.0}, seed=1, confined=False),
+            ["the seed", "the use of the sandbox"],
+            [("a", 2, 0)],
+        ),
     ],
 )
-def test_a_change_knows_its_reasons_and_its_checks(after, reasons, checks):
+def test_a_change_has_its_reasons_and_its_checks(after, reasons, checks):
     (change,) = changes({"s001": BEFORE}, [after])
     assert (change.before.score, change.after.score) == (2, after.score)
     assert change.reasons == reasons and change.checks == checks
 
 
-def test_who_keeps_the_mark_or_is_new_is_no_change():
+def test_equal_marks_and_new_students_are_no_changes():
     same = replace(BEFORE, checks_sha256="d", flags=["x"])
     assert changes({"s001": BEFORE}, [same, result("s002", {"a": 0.0})]) == []
     assert len(changes({"s001": BEFORE}, [replace(same, max_score=5.0)])) == 1
 
 
-def test_the_table_cannot_be_steered_and_is_short():
+def test_the_table_is_short_and_holds_no_control_characters():
     hostile = "s0[red]01\x1b[2J"
     after = result(hostile, {f"{n}/check": 1.0 for n in range(9)})
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
@@ -57,14 +62,14 @@ def test_the_table_cannot_be_steered_and_is_short():
     assert "0/check none → 1" in text and "and 5 more" in text and "8/check" not in text
 
 
-def test_damaged_and_missing_results_count_as_none(tmp_path: Path):
+def test_damaged_and_missing_results_are_left_out(tmp_path: Path):
     write_result(tmp_path, BEFORE)
     (tmp_path / "jem" / "s002.json").write_text("{")
     assert results_before(tmp_path, "jem", ["s001", "s002", "s003"]) == {"s001": BEFORE}
 
 
 def graded_by_hand(job, submitted, out, students, *, done, **_):
-    """In the place of `grade_class`: 1b is wrong where it says alpha=2, and 1a is worth what its check says."""
+    """Stand-in for `grade_class`: 1b fails if the code has alpha=2, and 1a gives the points of its check."""
     worth = 4.0 if "points=4" in (job.assignment.checks / "test_1.py").read_text() else 2.0
     for student in students:
         read = submissions.read(submitted / student / "tiny", student, job.assignment)
@@ -77,7 +82,7 @@ def graded_by_hand(job, submitted, out, students, *, done, **_):
             raise KeyboardInterrupt
 
 
-def test_grade_says_what_changed_also_where_it_is_stopped(tiny_course: Path, tmp_path: Path, monkeypatch):
+def test_grade_reports_changes_even_if_it_is_interrupted(tiny_course: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(workers, "grade_class", graded_by_hand)
     source, submitted = tiny_course / "solutions" / "tiny", tmp_path / "submitted"
     for student in ("s001", "s002"):
@@ -108,7 +113,7 @@ def test_grade_says_what_changed_also_where_it_is_stopped(tiny_course: Path, tmp
     (submitted / "s001" / "tiny" / "tiny.py").write_text(text + "# stop\n")
     said = grade(code=130)
     assert "Graded again: 2; marks that changed: 1." in said and "s001" in said and "s002" not in said
-    assert "submission, checks" in said and "1a/double 2 → 4" in said
+    assert "the submission" in said and "the checks, the reference" in said and "1a/double 2 → 4" in said
     said = grade()
     assert "Graded again: 1; marks that changed: 1." in said
 
@@ -117,10 +122,10 @@ def marked(student: str, digest: str, score: float = 1.0) -> Result:
     return Result("jem", student, score, 2.0, digest, "", 0)
 
 
-def test_students_with_the_same_files_stand_together():
+def test_students_with_the_same_files_are_grouped():
     results = [marked("s004", "a"), marked("s002", "b"), marked("s001", "a"), marked("s003", "c")]
     assert identical(results) == [["s001", "s004"]]
 
 
-def test_submissions_without_points_are_alike_anyway():
+def test_submissions_without_points_are_not_compared():
     assert identical([marked("s001", "a", 0.0), marked("s002", "a", 0.0)]) == []

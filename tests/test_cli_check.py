@@ -1,4 +1,4 @@
-"""`ebmcourse check`: what a student sees while working."""
+"""`ebmcourse check`: the public checks while a student works."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def plus(x, y):
 
 @pytest.fixture
 def folder(tiny_course):
-    """The released tiny assignment, with one more public check, for part 1b."""
+    """The released tiny assignment, with an additional public check for part 1b."""
     checks = tiny_course / "solutions" / "tiny" / "checks" / "test_1.py"
     hidden = checks.read_text()
     public = hidden.replace("### BEGIN HIDDEN TESTS\n", "").replace("### END HIDDEN TESTS\n", "")
     public = public.replace("points=1, hint", "points=1, public=True, hint")
-    checks.write_text(public.replace("public=True", "public=True, seconds=120"))  # a busy machine is no endless loop
+    checks.write_text(public.replace("public=True", "public=True, seconds=120"))  # the machine may be busy
     released = CliRunner().invoke(autograder, ["--course", str(tiny_course), "release"])
     assert released.exit_code == 0, released.output
     return tiny_course / "assignments" / "tiny"
@@ -44,23 +44,23 @@ def check(folder, *options, expect):
 
 
 @pytest.mark.slow
-def test_done_parts_are_short_and_the_first_failing_one_has_its_hint(folder):
+def test_only_the_first_failing_part_is_shown_in_detail(folder):
     program = folder / "tiny.py"
     program.write_text("def double(x):\n    return 2 * x\n\n\ndef plus(x, y):\n    return x - y\n")
     said = check(folder, expect=1)
-    assert "✓ 1a  Doubling  2/2" in said and "✗ 1b  Adding  0/1  not right yet" in said
+    assert "✓ 1a  Doubling  2/2" in said and "✗ 1b  Adding  0/1  failed" in said
     assert "This is the difference of both." in said and "Hint: Add." in said
-    assert "Go on with 1b: `ebmcourse check --part 1b` runs its checks alone." in said
+    assert "Continue with 1b: `ebmcourse check --part 1b` runs only its checks." in said
     assert not any("`double` doubles" in line for line in said)
 
     program.write_text(STUB)
     said = check(folder, expect=1)
-    assert "· 1a  Doubling  0/2  not written yet" in said and "Hint: Multiply by two." in said
-    assert "· 1b  Adding  0/1  not written yet" in said and "Hint: Add." not in said
+    assert "· 1a  Doubling  0/2  not implemented yet" in said and "Hint: Multiply by two." in said
+    assert "· 1b  Adding  0/1  not implemented yet" in said and "Hint: Add." not in said
 
 
 @pytest.mark.slow
-def test_all_shows_everything_and_part_only_one(folder):
+def test_all_shows_every_part_and_part_shows_one(folder):
     (folder / "tiny.py").write_text(STUB)
     said = check(folder, "--all", expect=1)
     assert "Hint: Multiply by two." in said and "Hint: Add." in said
@@ -70,7 +70,7 @@ def test_all_shows_everything_and_part_only_one(folder):
     assert "2 of 2 points of the public checks; grading adds hidden ones." in check(folder, "--part", "1a", expect=0)
 
 
-def test_a_syntax_error_is_shown_where_it_is_before_anything_is_imported(tmp_path):
+def test_a_syntax_error_is_shown_before_anything_is_imported(tmp_path):
     (tmp_path / "checks").mkdir()
     (tmp_path / "good.py").write_text("import nothing_like_that\n")
     (tmp_path / "zero.py").write_text("def double(x):\n    if x = 1:\n        return 2 * x\n")
@@ -82,20 +82,20 @@ def test_a_syntax_error_is_shown_where_it_is_before_anything_is_imported(tmp_pat
 
 
 @pytest.mark.parametrize("text", ["a = '", "x = (1,\n", "\x00", "def f():\nreturn 1\n", "if x:\n\treturn\n  y\n"])
-def test_every_kind_of_broken_file_is_one_message(tmp_path, text):
+def test_every_kind_of_invalid_file_gives_one_message(tmp_path, text):
     (tmp_path / "checks").mkdir()
     (tmp_path / "broken.py").write_text(text)
     said = check(tmp_path, expect=1)
     assert said[0].startswith("✗ broken.py, line ") and said[-1].startswith("Fix this first")
 
 
-def test_a_folder_that_is_no_assignment_and_a_part_that_does_not_exist_are_told_in_a_sentence(tmp_path):
+def test_a_wrong_folder_is_reported_in_a_sentence(tmp_path):
     said = check(tmp_path, expect=2)
     assert "go to the folder of the assignment" in said[-1]
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_a_program_computes_reaches_the_caller(folder):
+def test_ctrl_c_during_a_check_reaches_the_caller(folder):
     class Process:
         def ask(self, frame, seconds):
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`ebmcourse doctor` on machines where something is missing, too old, or does not fit together."""
+"""`ebmcourse doctor` on machines with missing, outdated or incompatible packages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NEEDED_TO_SPEAK = ("click", "rich", "markdown_it", "mdurl", "pygments")
+NEEDED_BY_THE_COMMAND_LINE = ("click", "rich", "markdown_it", "mdurl", "pygments")
 
 
 @pytest.fixture
 def machine(tmp_path):
-    """A folder of packages with the students' library, what its command line needs, and nothing else."""
+    """A folder of packages with only the students' library and the packages that its command line needs."""
     (tmp_path / "ebmcourse").symlink_to(ROOT / "ebmcourse")
-    for name in NEEDED_TO_SPEAK:
+    for name in NEEDED_BY_THE_COMMAND_LINE:
         place = Path(importlib.util.find_spec(name).origin).parent
         (tmp_path / name).symlink_to(place)
     pretend(tmp_path, "ebmcourse", PROJECT["version"], PROJECT["dependencies"])
@@ -54,13 +54,13 @@ def doctor(machine, expect: int) -> str:
     return done.stdout + done.stderr
 
 
-def test_all_is_well(machine):
+def test_a_complete_machine_has_no_problems(machine):
     said = doctor(machine, expect=0)
     assert "✗" not in said and "no GPU" in said
     assert said.count("✓") == len(PROJECT["dependencies"]) + 3
 
 
-def test_what_is_missing_or_too_old_comes_with_the_command_that_mends_it(machine):
+def test_missing_and_outdated_packages_are_shown_with_the_command_that_installs_them(machine):
     forget(machine, "numba")
     forget(machine, "pytest")
     pretend(machine, "pytest", "7.4.1")
@@ -69,13 +69,13 @@ def test_what_is_missing_or_too_old_comes_with_the_command_that_mends_it(machine
     assert said[said.index("✗ pytest 7.4.1 is too old") + 1].strip() == 'pip install --upgrade "pytest>=8"'
 
 
-def test_the_library_itself_is_not_installed(machine):
+def test_the_library_itself_may_be_missing(machine):
     forget(machine, "ebmcourse")
     assert "pip install ." in doctor(machine, expect=1)
 
 
 @pytest.mark.parametrize("error", ["RuntimeError", "ImportError", "OSError"])
-def test_torch_and_torchvision_that_were_not_made_for_each_other(machine, error):
+def test_torch_and_torchvision_may_be_incompatible(machine, error):
     (machine / "torchvision.py").write_text(f"raise {error}('operator torchvision::nms does not exist\\nand more')\n")
     said = doctor(machine, expect=1)
     assert "(operator torchvision::nms does not exist)" in said
@@ -83,6 +83,6 @@ def test_torch_and_torchvision_that_were_not_made_for_each_other(machine, error)
 
 
 @pytest.mark.parametrize("name", ["click", "rich"])
-def test_even_the_command_line_may_miss_something(machine, name):
+def test_packages_of_the_command_line_may_be_missing(machine, name):
     (machine / name).unlink()
     assert f"{name} is missing: run `pip install .`" in doctor(machine, expect=2)

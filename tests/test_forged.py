@@ -5,7 +5,6 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
-from conftest import write_files
 
 from autograder import assignment as assignments
 from autograder.quality.forged import KINDS, measure_forged
@@ -40,7 +39,8 @@ def course(folder, checks="", forged=None):
     with open(path / "checks" / "test_1.py", "a", encoding="utf-8") as file:
         file.write(dedent(checks))
     if forged is not None:
-        write_files(path / "quality", {"forged.toml": forged})
+        (path / "quality").mkdir(exist_ok=True)
+        (path / "quality" / "forged.toml").write_text(dedent(forged), "utf-8")
     return assignments.load("tiny", folder)
 
 

@@ -107,9 +107,9 @@ def test_a_later_submission_never_gains_and_no_mark_is_negative(policy, days, bu
 
 def test_what_a_student_reads_about_it():
     late = one(Policy("percent", per_day=10), timedelta(days=2), days=1)
-    assert late.sentences == ["Handed in 2 days late. 1 late day spent. 1 point taken off."]
+    assert late.sentences == ["Handed in 2 days late. 1 late day spent. 1 point deducted."]
     assert one(Policy("percent", per_day=10), timedelta(days=1), days=1).sentences == [
-        "Handed in 1 day late. 1 late day spent. Nothing is taken off."
+        "Handed in 1 day late. 1 late day spent. No points deducted."
     ]
     assert one(Policy("zero"), timedelta()).sentences == []
 

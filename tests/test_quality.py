@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from typing import get_args
 
 import pytest
 from rich.console import Console
 
 from autograder import assignment as assignments
-from autograder.quality.cases import load
+from autograder.quality.cases import Kind, load
 from autograder.quality.forged import Forged, Survivor, measure_forged
 from autograder.quality.measure import CONTROL, STUB, Verdict, complaint, measure
 from autograder.quality.table import report
@@ -80,6 +81,6 @@ def test_there_are_enough_cases(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_case_can_be_written(name, tmp_path):
     assignment = assignments.load(name)
-    for kind in ("mutants", "variants", "attacks", "class"):
+    for kind in get_args(Kind):
         for case in load(assignment, kind):
             case.write(assignment, tmp_path / kind / case.name)

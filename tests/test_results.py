@@ -1,4 +1,4 @@
-"""The result files: their schema, their bytes, and what happens to damaged ones."""
+"""The result files: their schema, their bytes, and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_file_round_trip_gives_an_equal_result_and_equal_bytes(tmp_path: Path, r
     assert path.read_bytes() == before
 
 
-def test_a_file_has_exactly_the_agreed_form() -> None:
+def test_a_file_has_exactly_the_documented_form() -> None:
     text = RESULT.to_json().decode("utf-8")
     assert text.endswith("}\n") and not text.endswith("\n\n")
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -96,11 +96,11 @@ def test_a_file_has_exactly_the_agreed_form() -> None:
     assert as_data(replace(RESULT, confined=False))["confined"] is False
 
 
-def test_letters_of_any_alphabet_stay_readable_in_the_file() -> None:
+def test_non_ascii_letters_are_readable_in_the_file() -> None:
     assert "Γράμμα" in replace(RESULT, student="Γράμμα").to_json().decode("utf-8")
 
 
-def test_an_undecodable_file_name_survives() -> None:
+def test_an_undecodable_file_name_is_kept() -> None:
     result = replace(RESULT, flags=[os.fsdecode(b"caf\xe9.py")])
     assert result_from(json.loads(result.to_json())) == result
 
@@ -132,7 +132,7 @@ def test_an_undecodable_file_name_survives() -> None:
     ],
     ids=repr,
 )
-def test_a_file_that_breaks_the_schema_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+def test_the_error_names_a_file_that_violates_the_schema(tmp_path: Path, change: dict[str, object]) -> None:
     path = result_path(tmp_path, "jem", "s001")
     path.parent.mkdir()
     path.write_text(json.dumps(as_data() | change), encoding="utf-8")
@@ -149,7 +149,7 @@ def test_a_missing_key_is_an_error(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"text"', b"[" * 100_000], ids=len)
-def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+def test_the_error_names_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     path = result_path(tmp_path, "jem", "s001")
     path.parent.mkdir()
     path.write_bytes(content)
@@ -157,34 +157,34 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
         read_results(tmp_path, "jem")
 
 
-def test_another_schema_version_is_said_plainly(tmp_path: Path) -> None:
+def test_another_schema_version_is_an_error(tmp_path: Path) -> None:
     path = write_result(tmp_path, RESULT)
     path.write_text(json.dumps(as_data() | {"schema": 7}), encoding="utf-8")
-    with pytest.raises(ValueError, match="its schema is 7, and this version reads schema 1"):
+    with pytest.raises(ValueError, match="its schema is 7, but this version reads schema 1"):
         read_result(path)
 
 
-def test_a_result_in_the_place_of_another_student_is_refused(tmp_path: Path) -> None:
+def test_a_result_with_the_file_name_of_another_student_is_refused(tmp_path: Path) -> None:
     path = write_result(tmp_path, RESULT)
     path.rename(path.with_name("s002.json"))
     with pytest.raises(ValueError, match="it is the result of 's001'"):
         read_results(tmp_path, "jem")
 
 
-def test_a_result_that_breaks_the_schema_is_not_written(tmp_path: Path) -> None:
+def test_a_result_that_violates_the_schema_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="status must be one of"):
         write_result(tmp_path, replace(RESULT, checks=[replace(CHECK, status="lost")]))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../s002", ".hidden", "s001.timings", "s\0", "x" * 300])
-def test_a_name_that_is_no_file_name_of_its_own_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="cannot name"):
+def test_a_name_that_cannot_be_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the name"):
         result_path(tmp_path, "jem", name)
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_interrupted_write_leaves_the_old_file_and_no_other(
+def test_an_interrupted_write_leaves_only_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
     path = write_result(tmp_path, RESULT)
@@ -200,7 +200,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_written_file_is_readable_as_the_umask_allows(tmp_path: Path) -> None:
+def test_the_permissions_of_a_file_follow_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o022)
     try:
         path = write_result(tmp_path, RESULT)
@@ -209,7 +209,7 @@ def test_a_written_file_is_readable_as_the_umask_allows(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_timings_lie_beside_the_result_and_are_no_result(tmp_path: Path) -> None:
+def test_timings_are_stored_next_to_the_result(tmp_path: Path) -> None:
     write_result(tmp_path, RESULT)
     assert read_timings(tmp_path, "jem", "s001") is None
     timings = Timings(1.5, {"3.2a/shape": 0.25})
@@ -223,7 +223,7 @@ def test_timings_lie_beside_the_result_and_are_no_result(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"seconds": "1", "checks": {}}', '{"seconds": 1, "checks": {"a": null}}']
 )
-def test_damaged_timings_are_named(tmp_path: Path, content: str) -> None:
+def test_the_error_names_damaged_timings(tmp_path: Path, content: str) -> None:
     path = write_timings(tmp_path, "jem", "s001", Timings(1.0))
     path.write_text(content)
     with pytest.raises(ValueError, match=r"s001\.timings\.json"):

@@ -1,4 +1,4 @@
-"""Text from students becomes visible, inert text."""
+"""Text from students is made visible and safe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ hostile = st.text() | st.text("`<>&\"'\u202e\u200b\x00\x07\x1b\u0301ab\n")
 
 
 class Seen(HTMLParser):
-    """What a browser makes of a fragment: its tags and its text."""
+    """The tags and the text of an HTML fragment, as a browser reads it."""
 
     def __init__(self, fragment: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -33,13 +33,13 @@ class Seen(HTMLParser):
 
 
 @given(hostile)
-def test_nothing_unseen_is_left(text: str) -> None:
+def test_no_invisible_character_is_left(text: str) -> None:
     for character in visible(text):
         assert character in "\n\t" or unicodedata.category(character)[0] not in "C"
 
 
 @given(st.text("abc äß日本語 αβγ 🙂.,-<>&'\"\n\t"))
-def test_ordinary_text_is_left_alone(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert visible(text) == text
 
 
@@ -61,13 +61,13 @@ def test_backticks_become_code() -> None:
     assert str(prose("a lone ` stays")) == "a lone ` stays"
 
 
-def test_unseen_characters_are_spelt_out() -> None:
+def test_invisible_characters_are_replaced_by_their_codes() -> None:
     assert visible("s001\u202egnp.") == "s001⟨U+202E⟩gnp."
     assert visible("\x1b[31m") == "⟨U+001B⟩[31m"
     assert visible("a" + "\u0301" * 5).count("⟨U+0301⟩") == 2
 
 
-def test_long_text_is_cut_and_says_so() -> None:
+def test_long_text_is_cut_with_a_note() -> None:
     assert visible("x" * 50, limit=10) == "xxxxxxxxxx … (40 more characters)"
 
 
@@ -80,7 +80,7 @@ def test_points(value: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize(("share", "shown"), [(0, "0 %"), (1, "100 %"), (0.999, "99 %"), (0.001, "1 %"), (0.5, "50 %")])
-def test_percent_says_all_and_none_only_of_all_and_none(share: float, shown: str) -> None:
+def test_only_exactly_all_and_none_are_100_and_0_percent(share: float, shown: str) -> None:
     assert percent(share) == shown
 
 
@@ -92,7 +92,7 @@ def test_wall_times(value: float, shown: str) -> None:
     assert seconds(value) == shown
 
 
-def test_a_long_list_is_counted_not_cut() -> None:
+def test_the_rest_of_a_long_list_is_counted() -> None:
     assert listed(["a", "b"], 2) == "a, b"
     assert listed(["a", "b\nc", "d"], 2) == "a, b c and 1 more"
     assert listed([], 2) == ""

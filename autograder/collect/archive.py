@@ -59,7 +59,7 @@ class Source:
     changed: dict[str, float] = field(default_factory=dict)  # the last change in it, as the system knows it
 
     def below(self) -> Source | None:
-        """What the only folder holds; None where there is more than one, or files beside it."""
+        """What the only folder holds; None where there are several folders or files."""
         tops = {entry.path[0] for entry in self.entries}
         if len(tops) != 1 or any(len(entry.path) == 1 for entry in self.entries):
             return None
@@ -157,7 +157,7 @@ def _zip(archive: zipfile.ZipFile, path: Path) -> Source:
 
 
 def _add(source: Source, entry: Entry) -> None:
-    if entry.path[-1].startswith("._"):  # of macOS, beside the file that it belongs to
+    if entry.path[-1].startswith("._"):  # made by macOS for another file
         return
     if complaint := _complaint(entry.path):
         source.refused.append(f"{shown(entry.name)} is refused: it is {complaint}.")

@@ -33,8 +33,8 @@ class Collected:
     late: list[str] = field(default_factory=list)  # whom the platform calls late
     unknown: list[str] = field(default_factory=list)  # who is not in the roster, as the source names them
     missing: list[str] = field(default_factory=list)  # who is in the roster, and not in the source
-    remarks: dict[str, list[str]] = field(default_factory=dict)  # by student, "" for what belongs to nobody
-    problems: dict[str, list[str]] = field(default_factory=dict)  # the same, for somebody to look at
+    remarks: dict[str, list[str]] = field(default_factory=dict)  # by student, "" where it belongs to no student
+    problems: dict[str, list[str]] = field(default_factory=dict)  # the same, for the instructor to look at
 
     @property
     def is_whole(self) -> bool:

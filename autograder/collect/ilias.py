@@ -1,7 +1,7 @@
 """ILIAS: the zip file of “Download all submissions” of an exercise, or what it unpacks to.
 
 `<assignment>/Submissions/[Team 12/]Doe_Jane_jdoe_4711/ex_model.py` (“Abgaben” in German): name, login and number of
-the user who uploaded; a list of the submissions may lie beside it. A late file begins with “Late Submission - ”. The
+the user who uploaded; a list of them may be in the same folder. A late file begins with “Late Submission - ”. The
 dates in the zip file depend on the version of ILIAS, so they are not used.
 """
 

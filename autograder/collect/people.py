@@ -31,7 +31,7 @@ class Handed:
     time: datetime | None = None  # where the platform says it
     late: bool | None = None  # by the platform's own deadline; None where it says nothing
     remarks: list[str] = field(default_factory=list)  # on what was done
-    problems: list[str] = field(default_factory=list)  # on what somebody has to look at
+    problems: list[str] = field(default_factory=list)  # for the instructor to look at
     doubts: list[str] = field(default_factory=list)  # on the time, for the instructor
 
 

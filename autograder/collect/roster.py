@@ -56,7 +56,7 @@ class Roster:
     remarks: list[str] = field(default_factory=list)
 
     def find(self, names: Iterable[str], called: str = "") -> str | None:
-        """The id of the student whom one of the names means, the first that means just one; None for nobody.
+        """The id of the student whom one of the names means, the first that is unique; None where there is none.
 
         A number is believed only for a student who is `called` by some word of the name in the roster: platforms
         number groups too.
@@ -73,7 +73,7 @@ class Roster:
         return not name or not words or any(word in plain_name(name) for word in words)
 
     def members(self, handed: Handed) -> list[str | None]:
-        """The ids of those who handed it in, a group's members where it is a group's; None for somebody unknown."""
+        """The ids of those who handed it in, a group's members where it is a group's; None for an unknown name."""
         for name in handed.groups:
             if found := self.groups.get(plain_name(name)):
                 return list(found)

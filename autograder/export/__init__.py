@@ -1,8 +1,8 @@
-"""Marks for other systems, from the result files.
+"""Exports marks from the result files to other systems.
 
-`csv`, `canvas`, `moodle` and `gradescope` write files into a folder; `nbgrader` writes into an existing gradebook, and
-beside it the notebooks that formgrader shows. The late policy of the course (`course.toml`) changes the scores that
-are written here, never the result files.
+`csv`, `canvas`, `moodle` and `gradescope` write files into a folder. `nbgrader` writes marks into an existing gradebook
+and notebooks, which formgrader shows, into the folder `autograded/`. The late policy of the course (`course.toml`)
+changes the exported scores, but not the result files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autograder.late import of_results, with_penalty
 from autograder.results import Result, assignments_in, read_results, read_timings, write_atomically
 from autograder.text import on_one_line
 
-# Takes the results of one assignment, with the scores that count, and gives the content of its files by relative path.
+# Takes the results of one assignment, with late penalties applied, and returns the content of files by relative path.
 Exporter = Callable[[list[Result], Known], dict[str, bytes]]
 
 _FILES: dict[str, Exporter] = {
@@ -40,12 +40,12 @@ def export(
 ) -> list[Path]:
     """Write the marks of all assignments in `results_dir`, and return the paths written.
 
-    `out` is a folder; for "nbgrader" it is the gradebook (`gradebook.db`) or the folder that holds it. `submitted` has
-    the submissions and their times (for "nbgrader", by default, the folder of that name beside the gradebook), and
-    `course` the late policy; without it there is none. `say` is called with each remark on a time of submission.
-    `people` holds the roster's columns by student, by which other systems find them.
+    `out` is a folder, or for "nbgrader" the gradebook (`gradebook.db`) or its folder. `submitted` is the folder of the
+    submissions, with their times; for "nbgrader" it defaults to `submitted` in the folder of the gradebook. `course` is
+    the folder with the late policy; without it, no penalties apply. `people` holds the roster's columns by student.
+    `say` is called with each remark on a time of submission.
 
-    Raises ValueError for an unknown format, where there are no results, or where they do not fit.
+    Raises ValueError if the format is unknown, there are no results, or the results do not match the gradebook.
     """
     if to not in FORMATS:
         raise ValueError(f"cannot export to {to!r}: choose one of {', '.join(FORMATS)}")
@@ -62,7 +62,7 @@ def export(
         for remark in entry.remarks:
             say(f"{on_one_line(student)}, {assignment}: {remark}")
     if to == "nbgrader":
-        # nbgrader takes seconds to import, and the other formats do without it.
+        # Importing nbgrader takes seconds, and the other formats do not need it.
         from autograder.export import gradebook
 
         assert submitted is not None

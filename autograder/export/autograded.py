@@ -1,7 +1,7 @@
-"""nbgrader's folder `autograded/`: the notebooks that formgrader shows and that `generate_feedback` makes pages of.
+"""nbgrader's folder `autograded/`: the notebooks that formgrader shows and that `generate_feedback` converts to pages.
 
-nbgrader's own autograding executes the student's notebook. Here the notebook is put together, and nothing runs: the
-released cells, the student's answers in the cells to fill in, and under each tested cell what the checks found.
+nbgrader's own autograding executes the student's notebook. Here, nothing is executed. The notebook consists of the
+released cells, the student's answers in the solution cells, and the outcomes of the checks below each tested cell.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from autograder.late import TIMESTAMP
 from autograder.results import Result, write_atomically
 from autograder.text import number, prose
 from ebmcourse.checking.notebook import Report
+from ebmcourse.checking.outcome import Outcome
 
 SECRET = "submission_secret.txt"
 
@@ -30,9 +31,10 @@ SECRET = "submission_secret.txt"
 def graded_notebook(
     released: NotebookNode, answers: WrittenAnswers, result: Result, parts: dict[str, str], notes: list[str]
 ) -> str:
-    """The notebook, JSON, of one student: answers and marks; `parts` maps tested cells to parts of the result.
+    """Return the notebook of one student as JSON, with answers and marks.
 
-    `notes` are plain sentences that stand on top, with the remarks on the notebook.
+    `parts` maps the names of tested cells to parts of the result. `notes` are sentences for the top of the notebook,
+    where the remarks on it are shown too.
     """
     notebook = nbformat.from_dict(released)
     remarks = list(answers.remarks)
@@ -43,7 +45,7 @@ def graded_notebook(
             text, pictures = answers.texts[name], answers.pictures.get(name, {})
             cell.source = harmless(text, pictures) if is_text else text
             if cell.source != text:
-                remarks.append(f"HTML, unusual links and pictures from elsewhere in `{name}` are shown as text.")
+                remarks.append(f"HTML, unusual links and external pictures in `{name}` are shown as text.")
             if is_text and pictures:
                 cell.attachments = pictures
         if name in parts:
@@ -56,10 +58,10 @@ def graded_notebook(
 
 
 def write(folder: Path, notebooks: dict[str, str], submission: Path, time: datetime | None) -> None:
-    """Write `autograded/<student>/<assignment>/`: the notebooks by name, and what releasing feedback needs.
+    """Write `autograded/<student>/<assignment>/`: the notebooks by name, the secret and the time of submission.
 
-    `release_feedback` finds the page for a student by the secret of the submission. One that came another way has
-    none, and gets one, because nbgrader would stop at it for the whole class.
+    `release_feedback` uses the secret of the submission to name the student's page, and stops if a secret is missing. A
+    submission that was not made through nbgrader has no secret, so a new one is generated for it.
     """
     for name, text in notebooks.items():
         write_atomically(folder / f"{name}.ipynb", text.encode("utf-8"))
@@ -78,24 +80,26 @@ def _secret(path: Path) -> str | None:
 
 
 def _found(result: Result, part: str) -> NotebookNode:
-    """What the checks of one part found, as the output of its tested cell; all text in it is escaped.
+    """The outcomes of the checks of one part, as the output of its tested cell; all text in it is escaped.
 
-    The HTML is as plain as what is left of any HTML where a course has nbgrader's pages cleaned.
+    The HTML uses only elements that nbgrader keeps where a course has its pages sanitized. `<br>` and `<p>` are not
+    among them and would appear as text.
     """
     checks = [check for check in result.checks if check.part == part]
-    lines = []
-    for check in checks:
-        points = f"{number(check.points)} / {number(check.max_points)}"
-        line = f"<b>{check.sign} {points}</b> {prose(check.title)}"
-        if not check.passed:
-            line += f"<br>{check.word.capitalize()}. {prose(check.explanation)}"
-            line += f"<br><em>Hint:</em> {prose(check.advice)}" if check.advice else ""
-        lines.append(f"<li>{line}</li>")
-    html = f"<ul>{''.join(lines)}</ul>"
+    html = f"<ul>{''.join(map(_item, checks))}</ul>"
     return new_output("display_data", {"text/html": html, "text/plain": repr(Report(part, "", checks, "checks"))})
 
 
+def _item(check: Outcome) -> str:
+    """A check as an item of a list; if it did not pass, with a list of what went wrong and the hint."""
+    points = f"{number(check.points)} / {number(check.max_points)}"
+    details = [f"{check.word.capitalize()}. {prose(check.explanation)}"] if not check.passed else []
+    details += [f"<em>Hint:</em> {prose(check.advice)}"] if check.advice else []
+    nested = f"<ul>{''.join(f'<li>{line}</li>' for line in details)}</ul>" if details else ""
+    return f"<li><b>{check.sign} {points}</b> {prose(check.title)}{nested}</li>"
+
+
 def _as_markdown(sentence: str) -> str:
-    """A sentence of ours that may hold names from outside, as markdown in which only `code` is set off."""
+    """Return a sentence, which may contain names from a submission, as markdown that formats only `code`."""
     words = escape(re.sub(r"\s+", " ", sentence), quote=False)
     return re.sub(r"([\\*_\[\]#|~$])(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\1", words)

@@ -1,10 +1,11 @@
-"""Canvas: the CSV that Gradebook → Import takes.
+"""Canvas: the CSV file for Gradebook → Import.
 
-Canvas wants the columns Student, ID, SIS User ID, SIS Login ID, Section and then the assignments, and a second row with
-the points possible. It finds a student by ID, else by SIS User ID, else by SIS Login ID, else by name; the student's id
-here is given as the login, and the roster's columns `canvas` and `name` as ID and name. There is one file per
-assignment, because an empty cell would erase the mark of a student who has one in Canvas but no result here. To aim at
-an existing Canvas assignment of another name, write “Title (Canvas id)” into the first row.
+Canvas requires the columns Student, ID, SIS User ID, SIS Login ID and Section, followed by the assignments, and a
+second row with the points possible. It looks up a student by ID, then SIS User ID, then SIS Login ID, then name. The
+student's id is exported as the login, and the columns `canvas` and `name` of the roster as ID and name.
+
+There is one file per assignment, because an empty cell would delete the mark of a student who has no result here. To
+import into an existing Canvas assignment with another name, write “Title (Canvas id)” in the first row.
 """
 
 from __future__ import annotations

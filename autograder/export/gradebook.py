@@ -1,9 +1,8 @@
-"""nbgrader: marks into its gradebook, cell by cell, and notebooks into `autograded/`, through nbgrader's own API.
+"""nbgrader: writes marks into its gradebook, cell by cell, and notebooks into `autograded/`, with nbgrader's API.
 
-The assignment must be in the gradebook already (`nbgrader generate_assignment`). An autograded cell belongs
-to the part whose name ends its own: `test-3-2a` to part 3.2a. It gets the share of its points that the
-student got of the part's. Cells that a person grades keep their marks and comments; an answer that was not
-given has no points, as nbgrader has it.
+The assignment must be in the gradebook already (`nbgrader generate_assignment`). An autograded cell belongs to the part
+whose name is the end of its own name: `test-3-2a` belongs to part 3.2a. It gets the same fraction of its points as the
+part. Manually graded cells keep their marks and comments. As in nbgrader, a missing answer gets no points.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from autograder.results import Result
 
 @dataclass(frozen=True)
 class _Class:
-    """The results of one assignment and what the gradebook and the release say about it."""
+    """The results of one assignment, with its cells in the gradebook and its released notebooks."""
 
     name: str
     results: list[Result]
@@ -39,17 +38,17 @@ def write(
     submitted: Path,
     late: dict[tuple[str, str], Lateness],
 ) -> list[Path]:
-    """Write the marks of each class into the gradebook file and the notebooks beside it; return what was written.
+    """Write the marks of each class into the gradebook, and the notebooks next to it; return the paths written.
 
-    The scores are the raw ones of grading; `late` says what each loses. Raises ValueError where there is no gradebook,
-    an assignment is not in it or not released, or its autograded cells and the parts of the results do not belong to
-    each other one to one. Nothing is written then.
+    The scores are those of grading, and `late` holds the penalties. Raises ValueError, before anything is written, if
+    there is no gradebook, an assignment is not in it or not released, or its autograded cells and the parts of the
+    results do not match one to one.
     """
     if not database.is_file():
         raise ValueError(f"no gradebook at {database}: run “nbgrader generate_assignment” first")
     for result in (result for results in classes for result in results):
         if not (folder := submitted / result.student / result.assignment).is_dir():
-            raise ValueError(f"there is no {folder}: say with --submitted where the graded submissions are")
+            raise ValueError(f"there is no {folder}: name the folder of the graded submissions with --submitted")
     course = database.absolute().parent
     written = [database]
     with Gradebook(f"sqlite:///{database.absolute()}") as gradebook:
@@ -85,7 +84,7 @@ def _class(gradebook: Gradebook, results: list[Result], releases: Path) -> _Clas
 
 
 def _write_due(gradebook: Gradebook, each: _Class, late: dict[tuple[str, str], Lateness]) -> None:
-    """Let nbgrader know the deadline of `course.toml`: it shows how late a submission is."""
+    """Set the deadline of `course.toml` in the gradebook: nbgrader shows how late a submission is."""
     dues = {entry.due for (name, _), entry in late.items() if name == each.name and entry.due is not None}
     if dues:
         gradebook.update_or_create_assignment(each.name, duedate=_naive(min(dues)))
@@ -103,13 +102,13 @@ def _write_result(
         got = sum(check.points for check in checks)
         grade = gradebook.find_grade(cell.name, cell.notebook.name, each.name, result.student)
         grade.auto_score = cell.max_score * got / most if most else 0.0
-        # As nbgrader does it: a mark that a person has given is theirs to look at again.
+        # As in nbgrader, a manual mark has to be reviewed after grading again.
         grade.needs_manual_grade = grade.manual_score is not None
     for name, given in answers.items():
         _write_answers(gradebook, result, each, name, given)
     gradebook.db.commit()
-    # nbgrader subtracts penalties per notebook; the total takes all of ours wherever it stands. What is taken is a
-    # share, of the answers that a person has marked too.
+    # nbgrader subtracts penalties per notebook, and the first one gets the whole penalty. The penalty is a fraction of
+    # the score, which includes manually graded answers.
     share = 1 - with_penalty(result, late).score / result.score if result.score else 0.0
     for n, notebook in enumerate(submission.notebooks):
         notebook.late_submission_penalty = round(share * submission.score, 6) if n == 0 and share > 1e-9 else None
@@ -117,7 +116,7 @@ def _write_result(
 
 
 def _write_answers(gradebook: Gradebook, result: Result, each: _Class, notebook: str, answers: WrittenAnswers) -> None:
-    """An answer that was not given has no points, and says so; one that was given waits for a person."""
+    """Give a missing answer no points and a comment, and mark the others for manual grading."""
     autograded_cells = {cell.name for cell in each.cells.values()}
     for cell in each.notebooks[notebook].cells:
         about = cell.metadata.get("nbgrader", {})
@@ -145,7 +144,7 @@ def _notebooks(
         notes.append("Graded without the sandbox: this mark is provisional.")
     parts = {cell.name: part for part, cell in each.cells.items()}
     for name in each.notebooks:
-        # Of a notebook that is handed in as the program, grading has said already what was mended.
+        # If the notebook is the program, the flags from grading already list the repairs.
         if any(flag.startswith(f"{name}.ipynb: ") for flag in result.flags):
             answers[name].remarks.clear()
     return {
@@ -155,12 +154,12 @@ def _notebooks(
 
 
 def _naive(time: datetime) -> datetime:
-    """A time as nbgrader keeps it: UTC without saying so."""
+    """Return a time as nbgrader stores it: in UTC, without a time zone."""
     return time.astimezone(UTC).replace(tzinfo=None)
 
 
 def _cells_of_parts(assignment: Assignment, results: list[Result]) -> dict[str, GradeCell]:
-    """The autograded cell of each part that carries points."""
+    """Return the autograded cell of each part that has points."""
     parts = list(dict.fromkeys(check.part for result in results for check in result.checks if check.max_points > 0))
     cells: dict[str, GradeCell] = {}
     problems = []
@@ -168,19 +167,19 @@ def _cells_of_parts(assignment: Assignment, results: list[Result]) -> dict[str, 
         fitting = [part for part in parts if _belongs(cell.name, part)]
         part = max(fitting, key=len, default=None)
         if part is None:
-            problems.append(f"cell {cell.name} belongs to no part")
+            problems.append(f"cell {cell.name} does not belong to any part")
         elif part in cells:
             problems.append(f"cells {cells[part].name} and {cell.name} both belong to part {part}")
         else:
             cells[part] = cell
     problems += [f"part {part} has no cell" for part in parts if part not in cells]
     if problems:
-        raise ValueError(f"the gradebook does not fit the results of {assignment.name}: {'; '.join(problems)}")
+        raise ValueError(f"the gradebook does not match the results of {assignment.name}: {'; '.join(problems)}")
     return cells
 
 
 def _autograded_cells(assignment: Assignment) -> list[GradeCell]:
-    """Code cells with points that no student fills in: tests. The others are graded by a person."""
+    """Return the tested cells: code cells with points that are not solutions. All others are graded manually."""
     found = []
     for notebook in assignment.notebooks:
         filled_in = {cell.name for cell in notebook.solution_cells}
@@ -193,7 +192,7 @@ def _autograded_cells(assignment: Assignment) -> list[GradeCell]:
 
 
 def _belongs(cell: str, part: str) -> bool:
-    """Whether the words of the part's name are the last words of the cell's."""
+    """Whether the name of the cell ends with the words of the name of the part."""
     words, last = _words(cell), _words(part)
     return bool(last) and words[-len(last) :] == last
 

@@ -1,8 +1,8 @@
-"""Gradescope: one results.json per student, as its autograder specification describes.
+"""Gradescope: one results.json per student, in the format of Gradescope's autograder specification.
 
-https://gradescope-autograders.readthedocs.io/en/latest/specs/ ; all texts are of format "text", so that
-Gradescope interprets nothing in them. Hidden checks appear when the marks are published, public ones at once.
-The seed stays out: it may be the course's secret.
+See https://gradescope-autograders.readthedocs.io/en/latest/specs/. All texts have the format "text", so Gradescope does
+not interpret them. Public checks are visible at once, hidden ones after the marks are published. The seed is not
+exported, because it may be the secret of the course.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _results_json(result: Result, timing: Timings | None, late: Lateness | None)
     if result.confined is False:
         summary += "\nGraded without the sandbox: this mark is provisional."
     data: dict[str, object] = {
-        # The score overrides the sum of the tests, which knows no late policy.
+        # The score, which includes late penalties, overrides the sum of the tests.
         "score": result.score,
         "output": summary,
         "output_format": "text",

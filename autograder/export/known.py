@@ -1,4 +1,4 @@
-"""What is known about the students of one assignment beside their results."""
+"""What is known about the students of one assignment in addition to their results."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from autograder.results import Timings
 
 @dataclass(frozen=True)
 class Known:
-    """By student; whoever is missing in one of these is not known to it."""
+    """Timings, lateness and rows of the roster, each by student and possibly incomplete."""
 
     timings: dict[str, Timings] = field(default_factory=dict)
     late: dict[str, Lateness] = field(default_factory=dict)
     people: dict[str, dict[str, str]] = field(default_factory=dict)  # the roster's columns
 
     def of(self, student: str, column: str) -> str | None:
-        """What the roster says in a column, such as `email`; None where it says nothing."""
+        """Return the value in a column of the roster, such as `email`; None if it is missing or empty."""
         return self.people.get(student, {}).get(column) or None
 
     def any_of(self, column: str) -> bool:
-        """Whether the roster says anything in a column."""
+        """Whether the roster has any value in a column."""
         return any(row.get(column) for row in self.people.values())

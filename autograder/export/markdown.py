@@ -1,8 +1,8 @@
-"""A student's markdown with nothing in it that a browser would run or fetch.
+"""Makes a student's markdown safe: a browser runs and loads nothing from it.
 
-nbgrader turns the markdown of a notebook into HTML as it is, scripts included, on pages where the instructor is logged
-in. Markdown is not parsed here, since another parser would read it otherwise: wherever HTML, a link with another
-scheme, or a picture from elsewhere could begin, a space is put between, and no parser sees a beginning.
+nbgrader converts the markdown of a notebook to HTML without removing scripts, on pages where the instructor is logged
+in. Markdown is not parsed here, because parsers differ. Instead, a space is inserted wherever HTML, a link with an
+unusual scheme, or an external picture could begin, so that no parser recognizes it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
-# A tag, a comment or a declaration begins with `<` and one of these at once; with a space between, it is text.
+# A tag, comment or declaration begins with `<` and one of these characters; with a space between them, it is text.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
-# The target of a link comes directly after `](`, or stands elsewhere as [name]: target.
+# The target of a link follows `](`, or is defined elsewhere as [name]: target.
 _LINK = re.compile(r"\]\((?!(?:https?://|mailto:|#)[^\s<>\\&]*\))")
 _DEFINITION = re.compile(r"\]:")
-# A picture comes with the cell; one that does not would stop nbgrader, or be fetched from elsewhere.
+# A picture must be an attachment of the cell: nbgrader stops at a missing one, and a browser loads an external one.
 _PICTURE = re.compile(r"(!\[[^\[\]\n]*\]\(attachment:([A-Za-z0-9._-]+)\))")
-# Commands by which formulas make links and styles.
+# Commands that create links and styles in formulas.
 _FORMULA = re.compile(r"\\(?=(?:href|url|style|class|cssId|require|unicode|includegraphics)\b)", re.IGNORECASE)
 
 
 def harmless(text: str, pictures: Container[str] = ()) -> str:
-    """The markdown `text` without HTML, links other than to the web, and pictures other than its own, by name."""
+    """Return the markdown `text` without HTML, links to other schemes, and pictures that are not in `pictures`."""
     text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
     text = _TAG.sub("< ", _FORMULA.sub(r"\\,", text))
     made, end = "", 0

@@ -1,21 +1,24 @@
-"""Moodle: the CSV that Grades → Import → CSV file takes.
+"""Moodle: the CSV file for Grades → Import → CSV file.
 
-On the page that follows the upload, “Username” identifies the user, or “Email address” where there is a roster with
-mail addresses; the next column goes to the grade item and the last to its feedback. There is one file per assignment,
-because Moodle reads an empty cell as “no grade”. Moodle shows feedback as HTML, so the text is escaped and its lines
-end in <br>.
+On the page after the upload, map “Username” (or “Email address”, if the roster has mail addresses) to the user, the
+next column to the grade item, and the last column to its feedback. There is one file per assignment, because Moodle
+reads an empty cell as “no grade”. Moodle shows feedback as HTML, so the text is escaped and its lines end in <br>.
 """
 
 from __future__ import annotations
 
 import html
+import re
 
 from autograder.export.known import Known
-from autograder.export.sheets import Row, csv_bytes
+from autograder.export.sheets import FORMULA_CHARACTERS, Row, csv_bytes
 from autograder.late import Lateness
 from autograder.report.advice import what_to_fix
 from autograder.results import Result
 from autograder.text import number, on_one_line
+
+# What `csv_bytes` would change. It is common in escaped text: `x <= y` has `;=`.
+_FORMULA = re.compile(rf'(?<=;)[\s"]*[{FORMULA_CHARACTERS}][\s"{FORMULA_CHARACTERS}]*')
 
 
 def files(results: list[Result], known: Known) -> dict[str, bytes]:
@@ -30,7 +33,7 @@ def files(results: list[Result], known: Known) -> dict[str, bytes]:
 
 
 def _feedback(result: Result, late: Lateness | None) -> str:
-    """One line of HTML: the total, then the mistakes in the order in which to fix them."""
+    """Return one line of HTML: the total, then the mistakes in the order in which to fix them."""
     lines = [f"{number(result.score)} of {number(result.max_score)} points."]
     lines += late.sentences if late else []
     if result.confined is False:
@@ -42,4 +45,5 @@ def _feedback(result: Result, late: Lateness | None) -> str:
                 f" ({number(check.points)} of {number(check.max_points)})."
                 f" {check.explanation}" + (f" Hint: {check.advice}" if check.advice else "")
             )
-    return "<br>".join(html.escape(on_one_line(line), quote=False) for line in lines)
+    text = "<br>".join(html.escape(on_one_line(line), quote=False) for line in lines)
+    return _FORMULA.sub(lambda match: "".join(f"&#{ord(character)};" for character in match[0]), text)

@@ -1,4 +1,4 @@
-"""Plain CSV: a table of marks, and a table of checks for a closer look with any statistics tool."""
+"""Plain CSV: a table of marks, and a table of checks for statistics tools."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autograder.results import Result, Timings
 
 
 def files(results: list[Result], known: Known) -> dict[str, bytes]:
-    """`<assignment>.marks.csv` (a row per student, a column per part) and `.checks.csv` (a row per check)."""
+    """`<assignment>.marks.csv` (a row per student) and `.checks.csv` (a row per student and check)."""
     name = results[0].assignment
     return {
         f"{name}.marks.csv": csv_bytes(_marks(results, known.late)),
@@ -19,7 +19,7 @@ def files(results: list[Result], known: Known) -> dict[str, bytes]:
 
 def _marks(results: list[Result], late: dict[str, Lateness]) -> list[Row]:
     parts = list(dict.fromkeys(check.part for result in results for check in result.checks))
-    timing = ["submitted", "days_late", "late_days_spent", "taken_off"]
+    timing = ["submitted", "days_late", "late_days_spent", "deducted"]
     rows: list[Row] = [["student", "score", "max_score", *parts, *timing, "confined", "flags"]]
     for result in results:
         points: dict[str, float] = {}

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from autograder.text import number
 
 Row = Sequence[str | float | None]
 
+FORMULA_CHARACTERS = "=+@＝＋－＠-"  # in this order, a character class of regular expressions
+
+# A spreadsheet may begin a cell here, and would run it: it skips blanks and quotes before the character of a formula.
+# A program that separates columns by semicolons or tabs, such as Excel with German settings, ignores quotes within a
+# column, so each of these, and each line break, can begin a cell. A comma in a text cannot: it is always quoted.
+_IGNORED = r'(?:[^\S\t\r\n]|["\0\ufeff])*'
+_FORMULA = re.compile(rf"(?:\A|(?<=[;\t\n]))(?:(?={_IGNORED}[\t{FORMULA_CHARACTERS}])|(?<!\n)(?={_IGNORED}\r))")
+# The csv module does not quote a lone carriage return, which ends a row where the file is read.
+_LONE_RETURN = re.compile(r"\r(?!\n)")
+
 
 def csv_bytes(rows: Iterable[Row]) -> bytes:
-    """UTF-8, comma-separated, rows end in a newline; numbers have at most two decimals, None is empty."""
+    """Return the rows as comma-separated UTF-8.
+
+    Rows end in a newline, numbers have at most two decimals, and None is an empty cell. No text can run as a formula,
+    whether the file is opened with commas, semicolons or tabs as separators.
+    """
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
     # Undecodable file names hold lone surrogates, which have no UTF-8 form.
@@ -24,5 +39,4 @@ def _cell(value: str | float | None) -> str:
         return ""
     if not isinstance(value, str):
         return number(value)
-    # A spreadsheet would run text that begins like a formula.
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return _FORMULA.sub("'", _LONE_RETURN.sub("\n", value))

@@ -50,10 +50,10 @@ def _forget(modules: list[str]) -> None:
 
 
 def draw(drawing: Drawing, observer: Observer | None, reference: LiveReference) -> Drawn | None:
-    """One drawing of the submission that `observer` looks at, beside the reference.
+    """One drawing of the submission that `observer` observes, next to the reference.
 
     None where the submission gives nothing that could be drawn. `reference` answers from the public seed. Without an
-    observer the reference is drawn beside itself, and whatever is wrong with the drawing is raised.
+    observer the reference is drawn next to itself, and whatever is wrong with the drawing is raised.
     """
     if reference.seed != PUBLIC_SEED:
         raise ValueError("a drawing is made of public inputs only")

@@ -20,7 +20,7 @@ from ebmcourse.checking.outcome import Outcome
 
 
 def check_part(part: str) -> float:
-    """Run all checks of one part on the files beside the notebook, show what came out, return the points.
+    """Run all checks of one part on the files in the notebook's folder, show the outcomes, return the points.
 
     The notebook lies where nbgrader puts it: below the course, in a folder with the name of the assignment.
     """

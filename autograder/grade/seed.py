@@ -1,4 +1,4 @@
-"""The course's secret seed: hidden inputs are drawn from it, so that nobody can know them in advance."""
+"""The course's secret seed: hidden inputs are drawn from it, so that they cannot be known in advance."""
 
 from __future__ import annotations
 

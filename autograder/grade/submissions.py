@@ -26,7 +26,7 @@ MAX_FILE_BYTES = 2**20
 MAX_NOTEBOOK_BYTES = 16 * 2**20  # most of a notebook is its pictures
 MAX_LISTED = 2000
 
-# Names that a Python program or pytest would load by itself, were they ever laid beside it.
+# Names that a Python program or pytest would load by itself, if they were in its folder.
 _SHADOWS = re.compile(r"(conftest|sitecustomize|usercustomize|torch|numpy|pytest)\.py|.*\.pth|pytest\.ini|tox\.ini")
 
 _SUSPICIOUS = {
@@ -154,7 +154,7 @@ def _read_plain(path: Path) -> bytes:
 
 @lru_cache(maxsize=64)  # the stub is asked about again and again
 def _suspicions(source: str) -> dict[str, int]:
-    """How often each suspicious phrase stands in a program, comments left out."""
+    """How often each suspicious phrase occurs in a program, without its comments."""
     code = _TEXT_OR_COMMENT.sub(lambda found: found[1] or "", source)
     return {what: len(re.findall(pattern, code)) for pattern, what in _SUSPICIOUS.items()}
 

@@ -10,9 +10,10 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 
 from autograder import Failure
@@ -94,17 +95,25 @@ def grade_class(
 
 def _on_this_machine(job: Job, folders: dict[str, Path], workers: int | None) -> Generator[Graded]:
     count = min(workers or os.cpu_count() or 1, len(folders))
-    killed: Counter[str] = Counter()  # how often a worker was killed while the student was graded, or the next one
+    killed: Counter[str] = Counter()  # how often a worker was killed while this student's submission was graded
     left = dict(folders)
-    while todo := {student: folder for student, folder in left.items() if killed[student] < MAX_KILLED}:
-        with _pool(count) as pool:
-            futures = {pool.submit(grade_folder, job, folder, student): student for student, folder in todo.items()}
+    while todo := [student for student in left if killed[student] < MAX_KILLED]:
+        suspects = [student for student in todo if killed[student]]
+        waiting = iter(suspects[:1] or todo)  # a suspect is graded alone, so that no other comes under suspicion
+        running: dict[Future[Graded], str] = {}
+        with _pool(1 if suspects else count) as pool:
             try:
-                for future in as_completed(futures):
-                    yield future.result()
-                    del left[futures[future]]
+                while True:
+                    for student in islice(waiting, count - len(running)):
+                        running[pool.submit(grade_folder, job, left[student], student)] = student
+                    if not running:
+                        break
+                    ended = wait(running, return_when=FIRST_COMPLETED).done
+                    for future in sorted(ended, key=lambda future: future.exception() is not None):
+                        yield future.result()
+                        del left[running.pop(future)]
             except BrokenProcessPool:
-                killed.update(student for future, student in futures.items() if future.running() and student in left)
+                killed.update(running.values())
                 count = max(1, count - 1)  # most often the machine has too little memory for so many
     if left:
         raise Failure(f"Workers were killed while they graded {', '.join(left)}; the other submissions are graded.")

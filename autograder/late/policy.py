@@ -39,7 +39,7 @@ class Lateness:
         late = f"Handed in {_count(self.days, 'day')} late."
         if self.free_days:
             late += f" {_count(self.free_days, 'late day')} spent."
-        late += f" {_count(self.taken, 'point')} taken off." if self.taken else " Nothing is taken off."
+        late += f" {_count(self.taken, 'point')} deducted." if self.taken else " No points deducted."
         return [late, *remarks]
 
 

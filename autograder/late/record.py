@@ -1,6 +1,6 @@
 """What `autograder collect` knows of the time of a submission: `submitted/.collected/<assignment>.json`.
 
-The file lies beside the students' folders. Nothing that a student hands in can reach it: `collect` writes below
+The file lies next to the students' folders. Nothing that a student hands in can reach it: `collect` writes below
 `submitted/<student>/<assignment>/` only, and the id of a student never begins with a dot.
 """
 

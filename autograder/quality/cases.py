@@ -9,13 +9,17 @@ A case takes the reference solution (or the stub that students get) and edits it
 
     [[edit]]
     file = "ex_main.py"
-    find = "f_chains.mean() - f_data.mean()" # stands there exactly once
+    find = "f_chains.mean() - f_data.mean()" # occurs exactly once
     replace = "f_data.mean() - f_chains.mean()"
 
 An edit may also `prepend` or `append` text, give the file a new `text`, or make something odd of it: `delete`,
 `rename`, `link` (to a path), `fifo`, `size` (a file of so many bytes), `hex` (these bytes). `file = "*"` edits every
-file that is handed in; a name that is not handed in makes a file beside them. How notebooks are edited:
+file that is handed in; a name that is not handed in makes another file in the same folder. How notebooks are edited:
 `autograder.quality.notebook_edits`.
+
+``quality/blind`` holds mistakes and right variants by an author who had read only the release, as edits of their own
+solution in ``blind/base``. The share of these mistakes that is found before a check is adapted to them is the figure to
+quote.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from autograder.quality.notebook_edits import NOTEBOOK_EDITS, edit_notebook
 from autograder.release.programs import released, solved
 from autograder.release.stubs import student_version
 
-Kind = Literal["mutants", "variants", "attacks", "class"]
+Kind = Literal["mutants", "variants", "attacks", "class", "blind/mistakes", "blind/variants"]
 COMMON_ATTACKS = Path(__file__).with_name("attacks")
 
 
@@ -42,7 +46,7 @@ class Case:
     kind: Kind
     name: str
     title: str
-    base: Literal["reference", "stub", "empty"]
+    base: Literal["reference", "stub", "empty", "blind"]
     edits: tuple[dict[str, Any], ...]
     part: str = ""
     fails: tuple[str, ...] = ()
@@ -50,6 +54,8 @@ class Case:
     flagged: str = ""  # attacks: one of the flags must contain this
     score: float | None = None
     harmless: bool = True  # may also run where there is no sandbox
+    violates: str = ""  # blind mistakes: the sentence of the exercise that it violates; variants: why it is right
+    should_say: str = ""  # blind mistakes: a good diagnosis
 
     def write(self, assignment: Assignment, folder: Path) -> None:
         """Make the submission of this case in the new folder `folder`."""
@@ -63,6 +69,8 @@ class Case:
 
 
 def _base(assignment: Assignment, name: str, base: str) -> str:
+    if base == "blind":
+        return (assignment.quality / "blind" / "base" / name).read_text("utf-8")
     if name.endswith(".ipynb"):
         return solved(assignment) if base == "reference" else released(assignment)
     source = (assignment.folder / name).read_text("utf-8")
@@ -80,7 +88,7 @@ def _read(kind: Kind, path: Path) -> Case:
         about = tomllib.loads(path.read_text("utf-8"))
         edits = tuple(about.pop("edit", ()))
         about["fails"] = tuple(about.get("fails", ()))
-        default = "stub" if kind == "attacks" else "reference"
+        default = "stub" if kind == "attacks" else "blind" if kind.startswith("blind") else "reference"
         return Case(kind=kind, name=path.stem, base=about.pop("base", default), edits=edits, **about)
     except (tomllib.TOMLDecodeError, TypeError) as error:
         raise ValueError(f"{path} is not a case: {error}.") from error

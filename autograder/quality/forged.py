@@ -51,7 +51,7 @@ class Same(Exception):
 
 @dataclass(frozen=True)
 class Survivor:
-    """A forged reply that was not refused as it must be, or a pattern of an explanation that matches none."""
+    """A forged reply that should have been refused, or a pattern of an explanation that matches none."""
 
     check: str
     leaf: str

@@ -15,6 +15,7 @@ from autograder.quality.cases import Case, Kind, load
 from autograder.results import Result, read_results
 
 KINDS: tuple[Kind, ...] = ("attacks", "mutants", "variants")  # those first that take minutes: others fill the gaps
+BLIND_KINDS: tuple[Kind, ...] = ("blind/mistakes", "blind/variants")
 CONTROL = Case("variants", "control", "The reference itself, graded last", "reference", ())
 STUB = Case("attacks", "stub", "The untouched stub", "stub", ())
 
@@ -32,6 +33,7 @@ def measure(
     assignment: Assignment,
     *,
     known_seed: int = 0,
+    kinds: tuple[Kind, ...] = KINDS,
     only: str = "",
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -41,9 +43,9 @@ def measure(
     `only` picks the cases whose kind/name contains it. The stub and the reference are always among them: they set the
     scale, and the reference is graded after all attacks, which must not have hurt anybody.
     """
-    cases = [case for kind in KINDS for case in load(assignment, kind) if only in f"{case.kind}/{case.name}"]
+    cases = [case for kind in kinds for case in load(assignment, kind) if only in f"{case.kind}/{case.name}"]
     cases = [STUB, *cases, CONTROL]
-    ids = {f"{case.kind}-{case.name}": case for case in cases}
+    ids = {_student(case): case for case in cases}
     with TemporaryDirectory() as folder:
         submitted, results_dir = Path(folder) / "submitted", Path(folder) / "results"
         for student, case in ids.items():
@@ -58,16 +60,20 @@ def measure(
 
         grade_class(job, submitted, results_dir, list(ids), workers=workers, done=count)
         results = {result.student: result for result in read_results(results_dir, assignment.name)}
-    stub_score = results[f"{STUB.kind}-{STUB.name}"].score
+    stub_score = results[_student(STUB)].score
     for student, case in ids.items():
         yield Verdict(case, results[student], complaint(case, results[student], stub_score))
 
 
+def _student(case: Case) -> str:
+    return f"{case.kind}-{case.name}".replace("/", "-")
+
+
 def complaint(case: Case, result: Result, stub_score: float) -> str | None:
-    """What is wrong with the grading of a case; None where it is as it must be."""
-    if case.kind == "mutants":
+    """What is wrong with the grading of a case; None where it is as expected."""
+    if case.kind in ("mutants", "blind/mistakes"):
         return _mutant_complaint(case, result)
-    if case.kind == "variants":
+    if case.kind in ("variants", "blind/variants"):
         lost = [f"{check.id} ({check.diagnosis})" for check in result.checks if check.lost]
         return f"a right solution loses {', '.join(lost)}" if lost else None
     base = result.max_score if case.base == "reference" else stub_score
@@ -87,6 +93,8 @@ def _mutant_complaint(case: Case, result: Result) -> str | None:
     elsewhere = [check for check in lost.values() if check.part != case.part]
     if elsewhere:
         return f"costs points outside of {case.part}: {elsewhere[0].id} ({elsewhere[0].diagnosis})"
+    if case.kind == "blind/mistakes":
+        return None
     missed = [name for name in case.fails if name not in lost]
     if missed:
         return f"passes {', '.join(missed)}; it fails {', '.join(lost)}"

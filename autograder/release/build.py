@@ -1,7 +1,7 @@
-"""Release: from the single source in ``solutions/`` to what a student gets in ``assignments/``.
+"""Builds a release: from the single source in ``solutions/`` to the students' files in ``assignments/``.
 
-Files lose their solutions and hidden tests (`autograder.release.stubs`, and nbgrader for notebooks). Public checks are
-released with the observations of the reference with which they compare.
+Solutions and hidden tests are removed (`autograder.release.stubs`, and nbgrader for notebooks). Public checks are
+released with the recorded observations of the reference that they compare with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ebmcourse.checking.program import laid_out
 from ebmcourse.checking.public import RECORDING
 from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference, record
 
-# Recordings made on another processor differ by a few units in the last place; these agree.
+# Tolerances for recordings that were made on another processor: they differ by rounding errors.
 SAME_RTOL, SAME_ATOL = 1e-4, 1e-5
 
 
@@ -50,10 +50,10 @@ def build(assignment: Assignment, target: Path) -> None:
 
 
 def release(assignment: Assignment, built: Path, course: Path = COURSE) -> None:
-    """Put what `build` has made in the place of the assignment's old release.
+    """Replace the assignment's old release by the one that `build` has made.
 
-    A recording that says the same as before, up to rounding, is left as it is, so that releasing on another
-    processor changes nothing.
+    A recording that is equal up to rounding errors is not replaced, so that releasing on another processor changes
+    nothing.
     """
     target = course / "assignments" / assignment.name
     for path in differing(assignment, built, course):
@@ -64,7 +64,7 @@ def release(assignment: Assignment, built: Path, course: Path = COURSE) -> None:
 
 
 def differing(assignment: Assignment, built: Path, course: Path = COURSE) -> list[Path]:
-    """The files, relative to the assignment's folder, in which the release is not what `build` has made."""
+    """Return the files, relative to the assignment's folder, in which the release differs from the build."""
     target = course / "assignments" / assignment.name
     return [path for path in sorted({*_files(built), *_files(target)}) if not _same(built / path, target / path)]
 
@@ -89,7 +89,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _readme(assignment: Assignment) -> str:
-    """The assignment's sheet; ``{points:3.2a}`` becomes the points of that exercise."""
+    """Return the assignment's README, in which ``{points:3.2a}`` is replaced by the points of that exercise."""
     points = part_points(assignment)
 
     def value(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""The release gate: proves that a release leaks nothing, and that its stubs are stubs."""
+"""The release gate: tests that a release contains no solutions or hidden checks, and that its stubs are stubs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autograder.release.stubs import BEGIN_HIDDEN, BEGIN_SOLUTION, END_HIDDEN, E
 from ebmcourse.checking.judge import collect
 from ebmcourse.checking.public import run_public_checks
 
-# A line with fewer tokens, such as `return loss` or `x, y = batch`, tells nothing.
+# A line with fewer tokens, such as `return loss` or `x, y = batch`, reveals nothing.
 TRIVIAL_TOKENS = 7
 _SILENT = {
     tokenize.COMMENT,
@@ -26,13 +26,13 @@ _SILENT = {
 
 
 def complaints(assignment: Assignment, released: Path) -> list[str]:
-    """Sentences on everything for which the release in the folder `released` must not be published."""
+    """Return the reasons, as sentences, why the release in the folder `released` must not be published."""
     return [*leaks(assignment, released), *hidden_checks(released), *stub_complaints(released)]
 
 
 def leaks(assignment: Assignment, released: Path) -> list[str]:
-    """Sentences on every line of a solution or hidden test that stands in a file of the release."""
-    secrets: dict[str, tuple[str, str]] = {}  # squeezed line -> its words, and the file that it is from
+    """Return a sentence for every line of a solution or hidden test that a file of the release contains."""
+    secrets: dict[str, tuple[str, str]] = {}  # line without blanks -> the line with blanks, and its file
     open_lines: set[str] = set()
     sources = [*assignment.scripts, *([assignment.notebook] if assignment.notebook else [])]
     for path in [*sources, *sorted(assignment.checks.glob("*.py"))]:
@@ -41,7 +41,7 @@ def leaks(assignment: Assignment, released: Path) -> list[str]:
                 open_lines.add(_squeezed("".join(tokens)))
             elif len(tokens) >= TRIVIAL_TOKENS:
                 secrets.setdefault(_squeezed("".join(tokens)), (" ".join(tokens), path.name))
-    open_text = "\n".join(open_lines)  # a hidden line may also be part of an open one
+    open_text = "\n".join(open_lines)  # a secret line may also be part of a line that is not secret
     secrets = {line: about for line, about in secrets.items() if line not in open_text}
     found = []
     for path in sorted(path for path in released.rglob("*") if path.is_file()):
@@ -49,7 +49,7 @@ def leaks(assignment: Assignment, released: Path) -> list[str]:
         squeezed = _squeezed(text.replace("\\n", " ").replace('\\"', '"'))
         for line, (words, name) in secrets.items():
             if line in squeezed:
-                found.append(f"{path.name} holds a line of the solution or a hidden test of {name}: {words}")
+                found.append(f"{path.name} contains a line of the solution or a hidden test of {name}: {words}")
     return found
 
 
@@ -58,7 +58,7 @@ def _squeezed(text: str) -> str:
 
 
 def _lines(source: str) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Every logical line as its tokens, and whether it lies in a solution or a hidden test."""
+    """Yield the tokens of every logical line, and whether it is in a solution or a hidden test."""
     secret = False
     line: list[str] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -75,7 +75,7 @@ def _lines(source: str) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 
 def stub_complaints(released: Path) -> list[str]:
-    """Sentences on public checks that say anything else about the stub than “not implemented yet”."""
+    """Return a sentence for every public check whose diagnosis of the stub is not “not implemented yet”."""
     return [
         f"on the stub, {outcome.id} says: {outcome.status}, {outcome.diagnosis}"
         for outcome in run_public_checks(released)
@@ -84,7 +84,7 @@ def stub_complaints(released: Path) -> list[str]:
 
 
 def hidden_checks(released: Path) -> list[str]:
-    """Sentences on checks in the release that are not public."""
+    """Return a sentence for every check in the release that is not public."""
     return [
         f"the check {check.id} is not public: put it between `{BEGIN_HIDDEN}` and `{END_HIDDEN}`, or make it public"
         for check in collect(released / "checks")

@@ -1,8 +1,8 @@
-"""nbgrader's source folder: what `nbgrader generate_assignment` starts from.
+"""nbgrader's source folder: the input of `nbgrader generate_assignment`.
 
-nbgrader strips notebooks and copies every other file as it is, solutions included. So its source is the release, whose
-files are stripped already, with the instructors' notebook in the place of the students'. What nbgrader makes of it is
-the release again, byte for byte, and its gradebook knows the cells.
+nbgrader removes solutions from notebooks only and copies all other files with their solutions. Therefore its source is
+the release, in which solutions are already removed, with the instructors' notebook instead of the students' one. From
+it, nbgrader makes the same release, byte for byte, and adds the cells to its gradebook.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from autograder.results import write_atomically
 
 
 def source_folder(assignment: Assignment, course: Path = COURSE) -> Path:
-    """Where nbgrader finds the source of an assignment (`source_directory` in nbgrader_config.py)."""
+    """Return the folder of nbgrader's source of an assignment (`source_directory` in nbgrader_config.py)."""
     return course / "build" / "source" / assignment.name
 
 
 def fill(assignment: Assignment, course: Path = COURSE) -> Path | None:
-    """Make the source folder anew from `assignments/<name>/`, and return it; None without a notebook to strip."""
+    """Rebuild the source folder from `assignments/<name>/`, and return it; return None if there is no notebook."""
     if assignment.notebook is None:
         return None
     released, target = course / "assignments" / assignment.name, source_folder(assignment, course)

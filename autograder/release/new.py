@@ -1,7 +1,8 @@
-"""A new assignment: a small one that is complete and grades green, made from the templates, to be rewritten.
+"""Creates a new assignment from templates: small, complete, and meant to be rewritten.
 
-``template/shared`` holds what both kinds have, ``template/files`` and ``template/notebook`` what only one has. In names
-and texts `__NAME__` stands for the assignment's name and `__PROGRAM__` for the module that checks see.
+``template/shared`` contains the files of both kinds of assignment, ``template/files`` and ``template/notebook`` those
+of one kind. In file names and texts, `__NAME__` is replaced by the name of the assignment and `__PROGRAM__` by the name
+of the module that the checks use.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ TEMPLATES = Path(__file__).with_name("template")
 
 
 def create(name: str, course: Path = COURSE, *, notebook: bool = False) -> Path:
-    """Make ``solutions/<name>/``, and return it.
+    """Create ``solutions/<name>/``, and return its path.
 
-    Students hand in a notebook if `notebook` is true, and else a Python file beside one. Raises ValueError where the
-    name cannot be one, or is taken.
+    Students hand in a notebook if `notebook` is true, and otherwise a Python file and a notebook. Raises ValueError if
+    the name is invalid or already used.
     """
     _require_possible(name)
     target = course / "solutions" / name
     if target.exists():
-        raise ValueError(f"There is something at {target} already: choose another name, or move that away first.")
+        raise ValueError(f"{target} already exists: choose another name, or remove it first.")
     target.parent.mkdir(parents=True, exist_ok=True)
     words = {"__NAME__": name, "__PROGRAM__": name if notebook else f"ex_{name}"}
     with TemporaryDirectory(dir=target.parent) as folder:
@@ -57,9 +58,9 @@ def _replace(text: str, words: dict[str, str]) -> str:
 
 
 def _require_possible(name: str) -> None:
-    """An assignment's name is that of a folder, of a notebook and of a Python module that students import."""
+    """Raise ValueError unless `name` can be the name of a folder, a notebook and a Python module."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise ValueError(f"{name!r} cannot be the name: take small letters, digits and _, beginning with a letter.")
-    # Asked on disk: the references of other courses that this process has run are modules, too, but not installed.
+        raise ValueError(f"{name!r} cannot be the name: use lower-case letters, digits and _, beginning with a letter.")
+    # Search on disk, because `sys.modules` may contain reference solutions, which are not installed.
     if name in sys.stdlib_module_names or PathFinder.find_spec(name) is not None:
-        raise ValueError(f"{name!r} is the name of a Python package that is installed here: choose another one.")
+        raise ValueError(f"{name!r} is the name of an installed Python package: choose another name.")

@@ -1,13 +1,13 @@
-"""Notebooks: from a jupytext percent script to nbgrader's two forms, the instructor's and the student's.
+"""Notebooks: converts a jupytext percent script to the instructor's and the student's notebook for nbgrader.
 
-The header of a cell holds nbgrader's metadata, without what has a default::
+The header of a cell contains nbgrader's metadata, without default values::
 
     # %% nbgrader={"grade_id": "test-3-2a", "grade": true, "locked": true}
     # %% [markdown] nbgrader={"grade_id": "answer-3-1a", "grade": true, "solution": true, "points": 2}
 
-A tested cell belongs to the part in its name and is worth what the part's checks give. A solution in code is written
-as in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO that students see, the solution, ``### END SOLUTION``. Its
-stub is the same as in ``.py`` files, too (`autograder.release.stubs`).
+A tested cell belongs to the part in its name and has the points of the part's checks. Solutions in code are written as
+in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO for students, the solution, ``### END SOLUTION``. Their stubs
+are also the same as in ``.py`` files (`autograder.release.stubs`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ METADATA = {
 }
 DEFAULTS = {"schema_version": 3, "grade": False, "solution": False, "locked": False, "task": False}
 
-# Where the course grades with `nbgrader autograde`, this takes the place of the `check_part` that students have.
+# For `nbgrader autograde`: replaces the students' `check_part` by one that also runs the hidden checks.
 ALL_CHECKS = """\
 ### BEGIN HIDDEN TESTS
 from autograder.grade.nbgrader_cells import check_part
@@ -39,12 +39,12 @@ from autograder.grade.nbgrader_cells import check_part
 
 
 class MakeStubs(ClearSolutions):
-    """nbgrader's step that clears solutions. In code, the stub it leaves names its exercise, as in ``.py`` files."""
+    """nbgrader's preprocessor that removes solutions; stubs in code name their exercise, as in ``.py`` files."""
 
     def preprocess_cell(
         self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
     ) -> tuple[NotebookNode, dict[str, Any]]:
-        """Clear one cell; raises ValueError for markers that do not match."""
+        """Remove the solution from a cell. Raises ValueError for markers that do not match."""
         if cell.cell_type == "code" and is_solution(cell) and BEGIN_SOLUTION in cell.source:
             cell.source = student_version(cell.source, f"cell {cell.id}").rstrip("\n")
             return cell, resources
@@ -52,14 +52,14 @@ class MakeStubs(ClearSolutions):
         return cleared
 
 
-# The steps of `nbgrader generate_assignment`; nbgrader_config.py sets the same, so that both make the same notebook.
+# The steps of `nbgrader generate_assignment`, which nbgrader_config.py also sets, so that both make the same notebook.
 PREPROCESSORS = [MakeStubs if step is ClearSolutions else step for step in GenerateAssignment().preprocessors]
 
 
 def full_notebook(source: str, points: dict[str, float]) -> str:
-    """The instructor's notebook, JSON, for nbgrader's source folder; `points` maps each tested part to its points.
+    """Return the instructor's notebook as JSON, for nbgrader's source folder; `points` maps tested parts to points.
 
-    Raises ValueError where the metadata is not nbgrader's, or parts and tested cells do not belong together one to one.
+    Raises ValueError if the metadata is invalid for nbgrader, or parts and tested cells do not match one to one.
     """
     notebook = _notebook(source, points)
     for cell in notebook.cells:
@@ -70,12 +70,12 @@ def full_notebook(source: str, points: dict[str, float]) -> str:
 
 
 def solved_notebook(source: str, points: dict[str, float]) -> str:
-    """The notebook, JSON, of a student who has written just what the reference says."""
+    """Return the notebook with the solutions of the reference, as JSON."""
     return _text(_notebook(source, points))
 
 
 def student_notebook(source: str, points: dict[str, float]) -> str:
-    """The released notebook, JSON: what `nbgrader generate_assignment` makes of the full one, without a database."""
+    """Return the released notebook as JSON: the output of `nbgrader generate_assignment`, without a database."""
     notebook = nbformat.reads(full_notebook(source, points), as_version=4)
     try:
         for step in PREPROCESSORS:
@@ -87,7 +87,7 @@ def student_notebook(source: str, points: dict[str, float]) -> str:
 
 
 def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
-    """The script as a notebook with whole metadata and with ids that are the same whenever it is made."""
+    """Convert the script to a notebook with complete metadata and deterministic ids."""
     notebook = jupytext.reads(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -106,17 +106,19 @@ def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
     try:
         MetadataValidator().validate_nb(notebook)
     except ValidationError as error:
-        raise ValueError(f"The notebook's cells are not as nbgrader wants them: {error.message}.") from error
+        raise ValueError(f"The notebook's cells are not valid for nbgrader: {error.message}.") from error
     nbformat.validate(notebook)
     return notebook
 
 
 def _part(grade_id: str, parts: dict[str, float]) -> str:
-    """The part to which a tested cell belongs: 3.2a for `test-3-2a`."""
+    """Return the part of a tested cell: 3.2a for `test-3-2a`."""
     for part in parts:
         if grade_id == f"test-{part.replace('.', '-')}":
             return part
-    raise ValueError(f"The tested cell {grade_id!r} belongs to no part with points, or is not the only one.")
+    raise ValueError(
+        f"The tested cell {grade_id!r} does not belong to a part with points, or is not the only one for its part."
+    )
 
 
 def _text(notebook: NotebookNode) -> str:

@@ -1,34 +1,38 @@
-"""The programs and notebooks of an assignment: those of the reference, and those that students start from.
+"""The programs and notebooks of an assignment: those of the reference, and those that students are given.
 
-A program is a dict of file name -> text. Where Python files are handed in, it consists of these files; where a notebook
-is handed in, it is made of the notebook's cells (`ebmcourse.checking.program`).
+A program is a dict of file name -> text. It consists of the Python files that students hand in, or it is made from the
+cells of the notebook that they hand in (`ebmcourse.checking.program`).
 """
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autograder.assignment import Assignment
 from autograder.release.stubs import student_version
-from ebmcourse.checking.check import Check
-from ebmcourse.checking.judge import collect
 from ebmcourse.checking.program import program, read_notebook
+
+if TYPE_CHECKING:
+    from ebmcourse.checking.check import Check
 
 
 def checks_of(assignment: Assignment) -> list[Check]:
-    """All checks of an assignment, also the hidden ones."""
+    """Return all checks of an assignment, including the hidden ones."""
     files = sorted(assignment.checks.glob("*.py"))
     return _collected(assignment.checks, tuple((path.name, path.read_bytes()) for path in files))
 
 
 @cache
 def _collected(folder: Path, _content: tuple[tuple[str, bytes], ...]) -> list[Check]:
+    from ebmcourse.checking.judge import collect  # imports torch
+
     return collect(folder)
 
 
 def part_points(assignment: Assignment) -> dict[str, float]:
-    """How many points the checks of each exercise give."""
+    """Return the points of each exercise: the sum over its checks."""
     points: dict[str, float] = {}
     for check in checks_of(assignment):
         points[check.part] = points.get(check.part, 0.0) + check.points
@@ -36,7 +40,7 @@ def part_points(assignment: Assignment) -> dict[str, float]:
 
 
 def reference_program(assignment: Assignment) -> dict[str, str]:
-    """The reference solution, with the given files that it imports."""
+    """Return the reference solution, with the given files that it imports."""
     files = {path.name: path.read_text("utf-8") for path in assignment.scripts}
     if assignment.hands_in_notebook:
         files |= program(assignment.name, read_notebook(solved(assignment)).cells)
@@ -44,19 +48,19 @@ def reference_program(assignment: Assignment) -> dict[str, str]:
 
 
 def stub_program(assignment: Assignment, name: str) -> dict[str, str]:
-    """What students start from in the handed-in file `name`."""
+    """Return the students' version of the file `name`, which they hand in."""
     if name.endswith(".ipynb"):
         return program(assignment.name, read_notebook(released(assignment)).cells)
     return {name: student_version((assignment.folder / name).read_text("utf-8"), name)}
 
 
 def solved(assignment: Assignment) -> str:
-    """The notebook of a student who has written exactly the reference solution."""
+    """Return the notebook with the solutions of the reference."""
     return _notebook("solved_notebook", *_source(assignment))
 
 
 def released(assignment: Assignment) -> str:
-    """The notebook that students are given."""
+    """Return the notebook that students are given."""
     return _notebook("student_notebook", *_source(assignment))
 
 
@@ -67,7 +71,7 @@ def _source(assignment: Assignment) -> tuple[str, tuple[tuple[str, float], ...]]
 
 @cache
 def _notebook(form: str, script: str, points: tuple[tuple[str, float], ...]) -> str:
-    from autograder.release import notebooks  # nbgrader takes seconds to import
+    from autograder.release import notebooks  # importing nbgrader takes seconds
 
     text: str = getattr(notebooks, form)(script, dict(points))
     return text

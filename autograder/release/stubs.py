@@ -1,7 +1,8 @@
-"""Stubs: what students see of a Python file.
+"""Stubs: the students' version of a Python file.
 
-A region between ``### BEGIN SOLUTION <exercise>`` and ``### END SOLUTION`` becomes the TODO text at its top and a
-``raise NotImplementedError``; a region between ``### BEGIN HIDDEN TESTS`` and ``### END HIDDEN TESTS`` goes.
+A region between ``### BEGIN SOLUTION <exercise>`` and ``### END SOLUTION`` is replaced by the TODO comment at its top
+and a ``raise NotImplementedError``. Regions between ``### BEGIN HIDDEN TESTS`` and ``### END HIDDEN TESTS`` are
+removed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ BEGIN_HIDDEN, END_HIDDEN = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
 
 
 def student_version(source: str, name: str = "") -> str:
-    """The text of a source file as students get it; raises ValueError for markers that do not match.
+    """Return the students' version of a source file. Raises ValueError for markers that do not match.
 
-    A solution region starts with its exercise and with comment lines, the first of which is ``# TODO <sentence>``.
+    The marker of a solution names its exercise, and the solution starts with comment lines, the first of which is
+    ``# TODO <sentence>``.
     """
     lines: list[str] = []
     region: list[str] | None = None
@@ -25,19 +27,19 @@ def student_version(source: str, name: str = "") -> str:
     for number, line in enumerate(source.splitlines(), start=1):
         marker = line.strip()
         if marker.startswith("### BEGIN") and (region is not None or hidden):
-            raise ValueError(f"{name}, line {number}: a region begins inside another one.")
+            raise ValueError(f"{name}, line {number}: a region begins inside another region.")
         if marker.startswith(BEGIN_SOLUTION):
             exercise, region = marker.removeprefix(BEGIN_SOLUTION).strip(), []
         elif marker == END_SOLUTION:
             if region is None:
-                raise ValueError(f"{name}, line {number}: a solution ends that has not begun.")
+                raise ValueError(f"{name}, line {number}: a solution ends but has not begun.")
             lines += _stub(region, exercise, f"{name}, line {number}")
             region = None
         elif marker == BEGIN_HIDDEN:
             hidden = True
         elif marker == END_HIDDEN:
             if not hidden:
-                raise ValueError(f"{name}, line {number}: hidden tests end that have not begun.")
+                raise ValueError(f"{name}, line {number}: hidden tests end but have not begun.")
             hidden = False
         elif region is not None:
             region.append(line)
@@ -49,10 +51,10 @@ def student_version(source: str, name: str = "") -> str:
 
 
 def _stub(region: list[str], exercise: str, where: str) -> list[str]:
-    """What students see of a solution region: its TODO comments, and an error that names the exercise."""
+    """Return the stub of a solution: its TODO comments, and an exception that names the exercise."""
     first = region[0].strip() if region else ""
     if not exercise or not first.startswith("# TODO "):
-        raise ValueError(f"{where}: a solution begins with its exercise and with a line `# TODO <what to write>`.")
+        raise ValueError(f"{where}: a solution must begin with its exercise and a line `# TODO <what to write>`.")
     comments: list[str] = []
     for line in region:
         if not line.strip().startswith("#"):

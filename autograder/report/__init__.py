@@ -1,4 +1,4 @@
-"""HTML for students and instructors, and a table for the terminal: all from the result files alone."""
+"""HTML pages for students and instructors and a table for the terminal, made from the result files."""
 
 from autograder.report.pages import write_report
 from autograder.report.table import class_table

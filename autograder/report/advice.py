@@ -1,4 +1,4 @@
-"""What to fix first: the mistakes behind a student's lost checks, in the order in which they are shown."""
+"""What to fix first: the mistakes behind the checks that a student did not pass, in the order of the page."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ebmcourse.checking.outcome import Outcome
 
 @dataclass(slots=True)
 class Advice:
-    """One thing to fix: `checks`, lost in the same way, and the skipped checks that wait for one of them."""
+    """One thing to fix: `checks`, which failed in the same way, and the skipped checks that wait for one of them."""
 
     checks: list[Outcome]
     opens: list[Outcome] = field(default_factory=list)
 
     @property
     def worth(self) -> float:
-        """Points within reach once these checks pass."""
+        """The points to gain if these checks pass."""
         return sum(check.lost for check in (*self.checks, *self.opens))
 
     @property
@@ -28,10 +28,12 @@ class Advice:
 
 
 def what_to_fix(result: Result) -> list[Advice]:
-    """Everything that cost points: first what is worth most, stubs last, else in the order of the assignment.
+    """Return everything that lost points: most points first, stubs last, otherwise in the order of the assignment.
 
-    Checks lost with the same status and diagnosis are lost by one mistake. A skipped check is listed under the check
-    that it waits for, directly or through others; if it names no lost check, it is listed on its own.
+    Checks with the same status and diagnosis are one thing to fix: within a part always, and across parts if they
+    crashed or are stubs. A wrong value in two parts has two causes, even if the diagnosis, such as “The numbers are
+    different …”, is the same. A skipped check is listed under the check that it waits for, directly or through others;
+    if it names no such check, it is listed on its own.
     """
     waits = waiting(result)
     advice: dict[object, Advice] = {}
@@ -39,8 +41,10 @@ def what_to_fix(result: Result) -> list[Advice]:
     for check in result.checks:
         if check.passed or waits.get(check.id):
             continue
-        alike = check.diagnosis and check.status != "skipped"
-        key = (check.status, check.diagnosis) if alike else check.id
+        key: object = check.id
+        if check.diagnosis and check.status != "skipped":
+            has_one_cause = check.status == "error" or check.is_unwritten
+            key = (check.status, check.diagnosis, None if has_one_cause else check.part)
         of_check[check.id] = advice.setdefault(key, Advice([]))
         of_check[check.id].checks.append(check)
     for check in result.checks:
@@ -51,7 +55,7 @@ def what_to_fix(result: Result) -> list[Advice]:
 
 
 def waiting(result: Result) -> dict[str, list[Outcome]]:
-    """For each skipped check the lost ones that its diagnosis names, if waiting for them can end."""
+    """Map each skipped check to the checks named in its diagnosis, unless they wait for each other in a circle."""
     lost = [check for check in result.checks if not check.passed]
     waits = {
         check.id: [other for other in lost if other is not check and _names(check.diagnosis or "", other.id)]
@@ -62,7 +66,7 @@ def waiting(result: Result) -> dict[str, list[Outcome]]:
 
 
 def _roots(id_: str, waits: dict[str, list[Outcome]]) -> list[str]:
-    """Ids of the checks where the chains of waiting that begin at `id_` end; none if they go round in circles."""
+    """Return the ids of the checks that `id_` waits for in the end; none if checks wait for each other in a circle."""
     roots: dict[str, None] = {}
     seen: set[str] = set()
     ahead = list(waits[id_])
@@ -79,5 +83,5 @@ def _roots(id_: str, waits: dict[str, list[Outcome]]) -> list[str]:
 
 
 def _names(text: str, id_: str) -> bool:
-    """Whether `id_` stands in `text` as a whole: "needs 3.2a/shape." names it, "3.2a/shape-of-y" does not."""
+    """Whether `text` contains `id_` as a whole: "needs 3.2a/shape." does, "3.2a/shape-of-y" does not."""
     return re.search(rf"(?<![\w/.-]){re.escape(id_)}(?![\w/-])(?!\.\w)", text) is not None

@@ -1,7 +1,7 @@
-"""Geometry of the pictures on the class page; the templates draw it as SVG.
+"""Geometry of the charts on the class page; the templates draw them as SVG.
 
-A strip is one row of cells, one per student, best mark first. Height carries the meaning as well as colour: a
-pass fills the row, a loss half of it, a check that was not run is a line at the foot.
+A strip is one row of cells, one per student, best mark first. The height of a cell shows the same as its colour: a
+passed check fills the row, a failed check half of it, and a check that was not run is a line at the bottom.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ebmcourse.checking.outcome import Outcome
 STRIP_WIDTH = 480
 STRIP_HEIGHT = 20
 MARKS_HEIGHT = 44
-NAME_SHOWN = 9  # letters of a student's name that the map shows
+NAME_SHOWN = 9  # number of characters of a student's name in the map
 HISTOGRAM_WIDTH = 400
 HISTOGRAM_HEIGHT = 130
-_NAMED_PITCH = 15  # a line of small text fits in between
+_NAMED_PITCH = 15  # wide enough for a line of small text
 
 _CELL_HEIGHT = {
     "passed": STRIP_HEIGHT,
@@ -33,7 +33,7 @@ _CELL_HEIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A rectangle of a strip, and what it stands for. `anchor` is the check's place on the feedback page."""
+    """A rectangle of a strip, with its result and check. `anchor` is the fragment of the check on the feedback page."""
 
     x: float
     y: float
@@ -46,7 +46,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Passed cells are drawn as one shape, `passed` (SVG path data); the others are links. `names`: below the cells."""
+    """A row of cells: those of passed checks are one SVG path, `passed`, the others are links.
+
+    If `names` is true, the names of the students are shown below the cells.
+    """
 
     width: float
     height: float
@@ -57,7 +60,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the histogram and the share of the mark, in per cent, at which it begins."""
+    """A column of the histogram; `begins` is the lower end of its range, in percent of the full mark."""
 
     x: float
     y: float
@@ -72,7 +75,7 @@ def class_strips(
     statistics: Sequence[CheckStatistics],
     anchors: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Strip]:
-    """One strip per check id. `ranking` is the order of the cells; `anchors` is by student, then check id."""
+    """Return a strip by check id, with cells in the order of `ranking`; `anchors` is by student, then check id."""
     pitch, width = _pitch(len(ranking))
     found = [{check.id: check for check in result.checks} for result in ranking]
     strips: dict[str, Strip] = {}
@@ -94,7 +97,7 @@ def class_strips(
 
 
 def mark_strip(ranking: Sequence[Result]) -> Strip:
-    """Each student's mark as a column, in the order of the strips below it; with names where the columns are wide."""
+    """Return the marks as columns in the order of `ranking`, with names if the columns are wide enough."""
     pitch, width = _pitch(len(ranking))
     cells = []
     for n, result in enumerate(ranking):
@@ -107,7 +110,7 @@ def mark_strip(ranking: Sequence[Result]) -> Strip:
 
 
 def histogram_columns(counts: Sequence[int]) -> list[Column]:
-    """Columns side by side over HISTOGRAM_WIDTH; the fullest has HISTOGRAM_HEIGHT."""
+    """Return columns that fill HISTOGRAM_WIDTH; the highest has HISTOGRAM_HEIGHT."""
     pitch = HISTOGRAM_WIDTH / len(counts)
     highest = max(1, *counts)
     columns = []
@@ -119,6 +122,6 @@ def histogram_columns(counts: Sequence[int]) -> list[Column]:
 
 
 def _pitch(students: int) -> tuple[int, int]:
-    """From cell to cell, and the width of a cell: with a gap only where the cells are wide enough for one."""
+    """Return the distance between cells and their width; only wide cells have a gap between them."""
     pitch = max(4, min(24, STRIP_WIDTH // max(1, students)))
     return pitch, pitch - 1 if pitch >= 8 else pitch

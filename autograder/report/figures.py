@@ -1,7 +1,7 @@
 """A student's own figures: PNG files that were handed in, and PNG outputs of notebooks.
 
-The files are the student's, so nothing here decodes an image: a figure is taken if its header is that of a
-PNG of reasonable size, and its bytes go into the page as they are. In an <img> they can run nothing.
+The files are not trusted, so nothing here decodes an image. A figure is used if it has the header of a PNG of
+reasonable size, and its bytes are copied into the page. An <img> element runs no code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_FILES = 200
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One PNG: where it comes from, its size in pixels, and its bytes in base64."""
+    """A PNG: its source, its size in pixels, and its bytes in base64."""
 
     source: str
     width: int
@@ -35,9 +35,9 @@ class Figure:
 
 
 def figures_of(folder: Path) -> list[Figure]:
-    """The figures of one submission, by file name and then by cell, at most MAX_FIGURES.
+    """Return the figures of one submission, by file name and then by cell, at most MAX_FIGURES.
 
-    Anything odd (links, devices, damaged or oversized files) is passed over.
+    Links, devices, and damaged or oversized files are ignored.
     """
     if folder.is_symlink() or folder.parent.is_symlink() or not folder.is_dir():
         return []
@@ -75,7 +75,7 @@ def _notebook_figures(name: str, content: bytes) -> Iterator[Figure]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return
     for n, image in outputs:
-        # nbformat allows a text or a list of its lines.
+        # nbformat allows a string or a list of lines.
         text = "".join(image) if isinstance(image, list) and all(isinstance(x, str) for x in image) else image
         try:
             figure = _figure(f"{name}, cell {n}", base64.b64decode(text, validate=False))
@@ -86,7 +86,7 @@ def _notebook_figures(name: str, content: bytes) -> Iterator[Figure]:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; nothing for links, devices and the like."""
+    """Return the content of a regular file of at most `limit` bytes, or no bytes for links, devices and so on."""
     try:
         return read_regular(path, limit)
     except (ValueError, OSError):

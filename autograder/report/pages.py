@@ -1,8 +1,8 @@
 """Writes the pages: feedback for each student, one page for each class, and a list of the assignments.
 
-Every page is one file that needs nothing else: no script, no network, no font. Its content security policy
-allows one style sheet, by its hash, and inlined images, so that even markup that had slipped through the
-escaping could neither run nor restyle anything. The same results give the same bytes.
+Every page is a single file without scripts, fonts or requests to other servers. Its content security policy allows one
+style sheet, by its hash, and inlined images, so markup that is not escaped by mistake cannot run code or change the
+style. The same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -50,17 +50,19 @@ def write_report(
 ) -> list[Path]:
     """Write all pages of a results folder, and return their paths.
 
-    Written are `<assignment>/feedback/<student>.html` and `<assignment>/index.html` for each assignment, and
-    `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the
-    student's own figures. Titles and deadlines come from the `course`; `exercises` is the web address below which
-    students find the assignments' folders. Raises ValueError where there are no results, a result file is damaged,
-    that is no address, or there are deadlines and no times of submission.
+    The pages are `<assignment>/feedback/<student>.html` and `<assignment>/index.html` for each assignment, and
+    `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the student's
+    own figures. Titles and deadlines come from the `course`. `exercises` is the web address of the folder that holds
+    the folders of the assignments.
+
+    Raises ValueError if there are no results, a result file is damaged, `exercises` is not a web address, or there are
+    deadlines but no times of submission.
     """
     if exercises and not re.match(r"https?://\S+$", exercises):
-        raise ValueError(f"{exercises!r} is no web address: it should begin with https:// and hold no blanks.")
+        raise ValueError(f"{exercises!r} is not a web address: it must begin with https:// and contain no blanks.")
     results = {assignment: read_results(results_dir, assignment) for assignment in assignments_in(results_dir)}
     if not results:
-        raise ValueError(f"no results in {results_dir}: “autograder grade” writes <assignment>/<student>.json there")
+        raise ValueError(f"no results in {results_dir}: run “autograder grade” first")
     lateness = late.of_results([result for group in results.values() for result in group], submitted, course)
     written: list[Path] = []
     classes: list[dict[str, object]] = []
@@ -89,7 +91,7 @@ def feedback_page(
     lateness: late.Lateness | None = None,
     drawings: Sequence[Drawn] = (),
 ) -> str:
-    """The page that a student gets; `submission` is the folder of what the student handed in."""
+    """Return the page for a student; `submission` is the folder with the files that the student handed in."""
     parts: dict[str, list[Outcome]] = {}
     for check in result.checks:
         parts.setdefault(check.part, []).append(check)
@@ -113,7 +115,7 @@ def feedback_page(
 def class_page(
     results: list[Result], timings: dict[str, Timings], lateness: Mapping[str, late.Lateness] | None = None
 ) -> str:
-    """The page of one class, for instructors. `timings` and `lateness` are by student and need not be complete."""
+    """Return the page of a class. `timings` and `lateness` are by student and may be incomplete."""
     late_ones = {student: found for student, found in (lateness or {}).items() if found.days}
     remarks = [replace(r, flags=[*r.flags, *lateness[r.student].remarks]) for r in results] if lateness else results
     statistics = check_statistics(results)
@@ -166,7 +168,7 @@ def _class_summary(results: list[Result]) -> dict[str, object]:
 
 
 def _anchors(result: Result) -> dict[str, str]:
-    """A fragment for each check id: by position, since an id may hold anything."""
+    """Return a fragment for each check id, made from its position, because an id may contain any character."""
     return {check.id: f"check-{n}" for n, check in enumerate(result.checks, start=1)}
 
 
@@ -188,7 +190,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Whatever a template prints goes through `visible`, so that none can forget it.
+        # Everything that a template prints passes through `visible`, so no template can forget it.
         finalize=lambda value: text.visible(value) if type(value) is str else value,
     )
     style = (resources.files("autograder.report") / "templates" / "style.css").read_text(encoding="utf-8")

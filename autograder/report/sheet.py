@@ -1,4 +1,4 @@
-"""What the course adds to the results of an assignment: titles, and the way back to each exercise."""
+"""What the course adds to the results of an assignment: titles, and links to the exercises."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from autograder import assignment as assignments
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """`parts` maps exercises to their titles, `files` to the file in which the student writes them; `url`, where there
-    is one, is the folder that holds these files. All may be empty: results stand for themselves."""
+    """Titles and links of an assignment; all may be empty.
+
+    `parts` maps exercises to their titles, `files` maps them to the files to edit, and `url` is the folder of these
+    files on the web.
+    """
 
     title: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -23,9 +26,9 @@ class Sheet:
 
 
 def read_sheet(name: str, course: Path, exercises: str = "") -> Sheet:
-    """The sheet of the assignment `name`, as bare as need be where the course does not have it (any more).
+    """Return the sheet of the assignment `name`; without titles if it is not in the course.
 
-    `exercises` is the address below which students find the assignments' folders.
+    `exercises` is the web address of the folder that holds the folders of the assignments.
     """
     url = f"{exercises.rstrip('/')}/{quote(name)}/" if exercises else ""
     try:

@@ -1,4 +1,4 @@
-"""What a class's results say about the checks: how hard, how telling, and which mistakes are common."""
+"""Statistics of a class: difficulty and discrimination of the checks, and the most common mistakes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from statistics import correlation
 from autograder.results import Result
 from ebmcourse.checking.outcome import Outcome
 
-# Below three students a correlation is ±1 or undefined, whatever the check is like.
+# With fewer than three students, a correlation is always ±1 or undefined.
 _FEWEST_FOR_CORRELATION = 3
-# Of n students, r varies by about 1/√n from class to class.
+# With n students, the standard error of r is about 1/√n.
 _FEWEST_FOR_REMARK = 15
 
 
 @dataclass(frozen=True, slots=True)
 class CheckStatistics:
-    """One check over the class.
+    """Statistics of one check: `passed` of `taken` students passed it.
 
-    `passed` of `taken` students passed it. `discrimination` is the item-rest correlation: Pearson's r, over
-    the students, between the points of this check and the points of all the other checks; near 0 or negative,
-    the check does not measure what the others do. None where r is undefined: fewer than three students, or
-    everybody alike.
+    `discrimination` is the item-rest correlation: Pearson's r, over the students, between the points of this check and
+    the points of all other checks. If it is near 0 or negative, the check does not measure the same as the others. It
+    is None if r is undefined: for fewer than three students, or if all students have the same points.
     """
 
     id: str
@@ -40,7 +39,7 @@ class CheckStatistics:
 
     @property
     def remark(self) -> str:
-        """A word on a low discrimination, once the class is large enough to say so."""
+        """“weak” or “reversed” for a low discrimination, if the class is large enough."""
         if self.discrimination is None or self.taken < _FEWEST_FOR_REMARK:
             return ""
         return "reversed" if self.discrimination < -0.1 else "weak" if self.discrimination < 0.15 else ""
@@ -48,7 +47,7 @@ class CheckStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One diagnosis and who made it. Without a diagnosis (`named` is False), `text` is the check's title."""
+    """A diagnosis and the students who got it. Without a diagnosis (`named` is False), `text` is the check's title."""
 
     text: str
     named: bool
@@ -57,7 +56,7 @@ class Mistake:
 
 
 def check_statistics(results: Sequence[Result]) -> list[CheckStatistics]:
-    """One entry per check id, in the order of first appearance."""
+    """Return one entry per check id, in the order of first appearance."""
     taken: dict[str, list[tuple[Outcome, float]]] = {}
     for result in results:
         total = sum(check.points for check in result.checks)
@@ -79,10 +78,10 @@ def check_statistics(results: Sequence[Result]) -> list[CheckStatistics]:
 
 
 def common_mistakes(results: Iterable[Result]) -> list[Mistake]:
-    """The mistakes of a class, most common first, a student counted once for each.
+    """Return the mistakes of a class, most common first; each student counts once per mistake.
 
-    Equal diagnoses of several checks are one mistake. A lost check without a diagnosis counts under its
-    title. Skipped checks are no mistakes of their own.
+    Equal diagnoses of several checks are one mistake. A failed check without a diagnosis is listed by its title.
+    Skipped checks are not counted.
     """
     order: dict[str, None] = {}
     students: dict[tuple[bool, str], dict[str, None]] = {}
@@ -104,7 +103,7 @@ def common_mistakes(results: Iterable[Result]) -> list[Mistake]:
 
 
 def flags_of(results: Iterable[Result]) -> list[tuple[str, list[str]]]:
-    """Every flag of a class and the students who have it; those of the fewest students first."""
+    """Return every flag of a class and the students who have it, rarest first."""
     students: dict[str, list[str]] = {}
     for result in results:
         for flag in dict.fromkeys(result.flags):
@@ -113,10 +112,10 @@ def flags_of(results: Iterable[Result]) -> list[tuple[str, list[str]]]:
 
 
 def histogram(results: Iterable[Result], bins: int = 10) -> list[int]:
-    """How many students scored in each of `bins` equal shares of the mark; the last includes full marks."""
+    """Return the number of students in each of `bins` equal ranges of the mark; the last includes full marks."""
     counts = [0] * bins
     for result in results:
-        # The tiny push keeps 0.7 of the mark in the bin that begins at 70 %: 0.7 * 10 may be 6.999….
+        # The small offset keeps 0.7 of the mark in the bin that begins at 70 %: 0.7 * 10 may be 6.999….
         counts[min(bins - 1, int(result.fraction * bins + 1e-9))] += 1
     return counts
 

@@ -1,4 +1,4 @@
-"""The class as a table for the terminal."""
+"""A table of the class for the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_CELL = 40
 
 
 def class_table(results: Sequence[Result]) -> Table:
-    """Marks of one class, one row per student: mark, bar, the parts with lost points, and flags."""
+    """Return one row per student: mark, bar, the parts with lost points, and flags."""
     table = Table(title=_plain(results[0].assignment) if results else None, show_footer=bool(results))
     average = percent(fmean(result.fraction for result in results)) if results else ""
     table.add_column("student", footer=f"mean of {len(results)}")
@@ -27,10 +27,10 @@ def class_table(results: Sequence[Result]) -> Table:
     table.add_column("notes")
     for result in sorted(results, key=lambda result: result.student):
         lost = list(dict.fromkeys(check.part for check in result.checks if not check.passed))
-        notes = ["unconfined"] if result.confined is False else []
+        notes = ["no sandbox"] if result.confined is False else []
         if result.flags:
             notes.append(f"{len(result.flags)} flag{'s' if len(result.flags) > 1 else ''}")
-        filled = round(_BAR_WIDTH * result.fraction)
+        filled = _BAR_WIDTH if result.fraction == 1 else min(round(_BAR_WIDTH * result.fraction), _BAR_WIDTH - 1)
         table.add_row(
             _plain(result.student),
             f"{number(result.score)} / {number(result.max_score)}",
@@ -42,6 +42,6 @@ def class_table(results: Sequence[Result]) -> Table:
 
 
 def _plain(text: str) -> Text:
-    """Text that rich does not read as markup, on one line, with nothing that could steer the terminal."""
+    """Return text on one line that rich does not read as markup, without control characters."""
     line = on_one_line(text)
     return Text(line if len(line) <= _MAX_CELL else f"{line[: _MAX_CELL - 1]}…")

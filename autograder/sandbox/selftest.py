@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -55,6 +56,10 @@ def _at_most(limit: int) -> Callable[[Any], bool]:
     return lambda found: isinstance(found, int) and found <= limit
 
 
+_PYTHON = [os.path.dirname(os.__file__), sysconfig.get_path("purelib")]
+if not Path(sys.prefix).is_relative_to("/tmp"):  # there it is a folder in the submission's own /tmp
+    _PYTHON.append(sys.prefix)
+
 PROOFS = [
     Proof("no sockets, and so no network", attempts.sockets, _nothing),
     Proof("no other process in sight", attempts.processes, lambda seen: seen == [1, 0]),
@@ -64,7 +69,7 @@ PROOFS = [
         "Python and the system are read-only",
         attempts.writes,
         _nothing,
-        (["/", "/usr", "/dev", "/etc", "/proc", sys.prefix, os.path.dirname(os.__file__), str(LIBRARY)],),
+        (["/", "/usr", "/dev", "/etc", "/proc", *_PYTHON, str(LIBRARY)],),
     ),
     Proof("nothing of the grader's environment", attempts.environment, _nothing, (GRADERS_OWN,)),
     Proof("one channel and no other open file", attempts.descriptors, lambda found: len(found) == 1),

@@ -149,7 +149,7 @@ def environment(student: Any, names: list[str]) -> Any:
 
 @probe
 def descriptors(student: Any) -> Any:
-    """The numbers of the open files beside standard input, output and error."""
+    """The numbers of the open files other than standard input, output and error."""
     numbers = []
     for number in range(3, 4096):
         with contextlib.suppress(OSError):
@@ -180,7 +180,7 @@ class LoadedObject(ctypes.Structure):
 
 @probe
 def memory_of_libraries(student: Any) -> Any:
-    """MiB that can be taken, beside the writable memory of the CUDA libraries, when these have been unmapped."""
+    """MiB that can be taken, without the writable memory of the CUDA libraries, when these have been unmapped."""
     found = []
 
     def note(item: Any, size: int, data: Any) -> int:
@@ -215,7 +215,7 @@ def filled(descriptor: int) -> int:
 
 @probe
 def kernel_memory(student: Any, count: int) -> Any:
-    """Bytes that the kernel holds for this process beside its memory, by kind; what cannot be counted, roughly."""
+    """Bytes that the kernel holds for this process, without its memory, by kind; what cannot be counted, roughly."""
     held: dict[str, int] = {}
     opened: list[Any] = []  # until the end
 

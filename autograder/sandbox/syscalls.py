@@ -1,6 +1,6 @@
 """The system calls that a submission may make, as a program that the kernel runs at each of them (seccomp).
 
-This runs outside of the sandbox. It is a list of what is allowed: what nobody thought of is refused, a call of a later
+This runs outside of the sandbox. It is a list of what is allowed: what is not listed is refused, a call of a later
 kernel too. A call that is not listed fails as if the kernel did not have it (ENOSYS), which libraries are prepared for.
 What is left out, and why:
 
@@ -8,7 +8,7 @@ What is left out, and why:
   they hold memory of the kernel that no limit of a process counts. Locks and watches on shared files, and some kinds
   of sockets, also reach other submissions or the host.
 * New processes: the limits on memory and time hold for each process.
-* Namespaces and mounts: whoever makes a namespace has all privileges in it.
+* Namespaces and mounts: the maker of a namespace has all privileges in it.
 * Other processes (ptrace, process_vm_*, pidfd_*), other users and groups, keys, priorities, and the machine's state.
 * Interfaces that no exercise needs and that kernel exploits began with: bpf, io_uring, userfaultfd, perf, keyrings.
 """
@@ -39,7 +39,7 @@ _ALLOWED = {
         membarrier:324:283 gettid:186:178 exit:60:93 exit_group:231:94 arch_prctl:158: sched_yield:24:124
         sched_getaffinity:204:123 sched_setaffinity:203:122 sched_getparam:143:121 sched_getscheduler:145:120
         sched_get_priority_max:146:125 sched_get_priority_min:147:126 getcpu:309:168 wait4:61:260 waitid:247:95""",
-    "signals, which reach nobody but the process itself": """
+    "signals, which reach only the process itself": """
         rt_sigaction:13:134 rt_sigprocmask:14:135 rt_sigreturn:15:139 rt_sigpending:127:136 rt_sigsuspend:130:133
         rt_sigtimedwait:128:137 sigaltstack:131:132 kill:62:129 tkill:200:130 tgkill:234:131 pause:34: alarm:37:
         setitimer:38:103 getitimer:36:102 restart_syscall:219:128""",

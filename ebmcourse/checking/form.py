@@ -79,8 +79,14 @@ def unsound(got: Any, want: Any) -> str | None:
     A number or text must be one where the reference's is, and must be finite unless the reference's is not.
     """
     if isinstance(want, Ways):
-        seen = [unsound(got[way], _model(want, way)) for way in got if got[way] is not None]
-        return seen[0] if all(seen) else None
+        reason = None
+        for way in got:
+            if got[way] is not None:
+                found = unsound(got[way], _model(want, way))
+                if found is None:
+                    return None
+                reason = reason or found
+        return reason
     if isinstance(want, dict):
         return _first(unsound(got[key], want[key]) for key in want)
     if isinstance(want, list):

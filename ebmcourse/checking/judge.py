@@ -25,7 +25,7 @@ from ebmcourse.checking.compare import Mismatch
 from ebmcourse.checking.form import is_too_large, largest_answer, misfit, other_shape, unsound
 from ebmcourse.checking.observer import Call, NoObservation, Observing, Request
 from ebmcourse.checking.outcome import Outcome, Status
-from ebmcourse.checking.probes import stand_ins
+from ebmcourse.checking.probes import probe_source, stand_ins
 from ebmcourse.checking.reference import Reference, derive
 from ebmcourse.checking.untrusted.student import reset_state
 
@@ -110,6 +110,11 @@ class Judge:
     def calls(self) -> dict[str, Call]:
         """The calls that the checks have made so far, as ``check id#number``, in order."""
         return dict(self._calls)
+
+    def probe_sources(self, part: str | None = None) -> list[str]:
+        """What the process of a submission receives to run the probes of all checks, or of those of one part."""
+        self.outcomes(None, part)  # makes the calls
+        return [probe_source(call.file, call.probe) for call in dict.fromkeys(self._calls.values())]
 
     @property
     def files(self) -> dict[str, list[str]]:

@@ -50,8 +50,8 @@ class PublicChecks:
         checks = self.folder / "checks"
         try:
             reference = RecordedReference(checks / RECORDING)
-            self._files = [name for of, names in reference.files.items() if part in (None, of) for name in names]
-            self._judge = Judge(checks, reference, dict.fromkeys(self._files)) if self._files else None
+            files = [name for of, names in reference.files.items() if part in (None, of) for name in names]
+            self._judge = Judge(checks, reference, dict.fromkeys(files)) if files else None
         except BrokenChecks as error:
             reason = str(error).strip().splitlines()[-1]
             raise Unusable(f"The checks cannot be loaded ({reason}): fetch the assignment again.") from None
@@ -89,14 +89,13 @@ class PublicChecks:
 
     def _modules(self, files: dict[str, str]) -> list[str]:
         """The modules, of those that the assignment names, that the checks and the files they run import."""
-        texts = [(self.folder / "checks" / name).read_text("utf-8") for name in dict.fromkeys(self._files)]
+        texts = self._judge.probe_sources(self._part) if self._judge else []
         needed = [f"{name}.py" for text in texts for name in re.findall(r"\bstudent\.(\w+)", text)]
         for name in needed:  # grows while it is read: files that these files import
             text = files.get(name, "")
             texts.append(text)
             needed += [file for file in files if file not in needed and re.search(rf"\b{Path(file).stem}\b", text)]
-        words = set(re.findall(r"\w+", "\n".join(texts)))
-        return [module for module in self.description.modules if set(module.split(".")) <= words]
+        return [module for module in self.description.modules if _mentions("\n".join(texts), module)]
 
 
 def run_public_checks(folder: Path, part: str | None = None, process: StudentProcess | None = None) -> list[Outcome]:
@@ -106,3 +105,12 @@ def run_public_checks(folder: Path, part: str | None = None, process: StudentPro
 
 def _damaged(folder: Path) -> Unusable:
     return Unusable(f"The folder `checks` in {folder} is damaged: fetch the assignment again.")
+
+
+def _mentions(text: str, module: str) -> bool:
+    """Whether a program mentions a module: ``a.b``, or ``from a import b``; ``a.b.c`` also by its package ``a.b``."""
+    parent, _, name = module.rpartition(".")
+    pattern = rf"\b{re.escape(module)}\b"
+    if parent:
+        pattern += rf"|\bfrom {re.escape(parent)} import .*\b{name}\b"
+    return re.search(pattern, text) is not None or ("." in parent and _mentions(text, parent))

@@ -60,7 +60,7 @@ def test_late_in_canvas_costs_a_day_without_a_time(tiny_course, tmp_path):
     assert [lateness(tiny_course, out, who).days for who in ("a-1", "b-2")] == [0, 1]
     late = lateness(tiny_course, out, "b-2")
     assert late.taken == 1 and late.sentences == [
-        "Handed in 1 day late. 1 point taken off.",
+        "Handed in 1 day late. 1 point deducted.",
         "Canvas calls it late, but does not say how late: it counts as one day.",
     ]
     assert lateness(tiny_course, out, "a-1").remarks == ()

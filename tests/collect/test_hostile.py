@@ -93,7 +93,7 @@ def test_a_folder_that_becomes_a_link_after_it_was_listed_is_not_followed(tiny, 
     monkeypatch.setattr("autograder.collect.collecting.arranged", swapped)
     collected = collect(source, tiny, tmp_path / "out")
     assert tree(tmp_path / "out/s001") == {"tiny/tiny.py": TEXT}
-    assert collected.problems["s001"] == ["data/x.txt is refused: it is a link, or gone."]
+    assert collected.problems["s001"] == ["data/x.txt is refused: it is a link or removed."]
 
 
 def test_what_unpacks_to_more_than_a_submission_is_refused_by_what_it_is(tiny, tmp_path, monkeypatch):

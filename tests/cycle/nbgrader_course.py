@@ -1,4 +1,4 @@
-"""A course in a temporary folder, with a real exchange, and people who run nbgrader's own commands in it."""
+"""A course in a temporary folder, with an exchange, in which nbgrader's own commands run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autograder.release.nbgrader_source import fill
 from autograder.release.notebooks import solved_notebook
 from autograder.release.programs import part_points
 
-# What a student's own configuration says (docs): the course, and what is not handed in.
+# The configuration of a student (docs/nbgrader.md): the course, and files that are not handed in.
 STUDENT_CONFIG = """
 c = get_config()
 c.CourseDirectory.course_id = "ebmcourse"
@@ -32,7 +32,7 @@ c.CourseDirectory.max_dir_size = 4_000_000
 
 
 class Course:
-    """One assignment of another course, by default of this checkout, in a course of its own."""
+    """A course with one assignment, which is copied from `origin` (default: this checkout)."""
 
     def __init__(self, folder: Path, name: str, origin: Path = COURSE) -> None:
         self.root, self.exchange, self.home = folder / "course", folder / "exchange", folder / "home"
@@ -47,7 +47,7 @@ class Course:
         fill(self.assignment, self.root)
 
     def nbgrader(self, *arguments: str, student: str = "", ok: bool = True) -> str:
-        """Run an nbgrader command as the instructor or as a student; return what it says."""
+        """Run an nbgrader command as the instructor or as a student; return its output."""
         where = self.folder_of(student) if student else self.root
         environment = os.environ | {
             "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],  # nbgrader calls alembic
@@ -55,7 +55,7 @@ class Course:
             "EBM_COURSE_SEED_FILE": str(self.root.parent / "seed"),
             "OMP_NUM_THREADS": "1",
         }
-        for kind in ("CONFIG", "DATA", "RUNTIME"):  # nothing of the user's own
+        for kind in ("CONFIG", "DATA", "RUNTIME"):  # without the user's configuration
             environment[f"JUPYTER_{kind}_DIR"] = str(self.home / (student or "instructor") / kind.lower())
         command = [sys.executable, "-m", "nbgrader", *arguments]
         done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
@@ -63,7 +63,7 @@ class Course:
         return done.stdout + done.stderr
 
     def autograder(self, *arguments: str, code: int = 0) -> str:
-        """Run one of our own commands on the course; return what it says."""
+        """Run an autograder command on the course; return its output."""
         done = CliRunner().invoke(autograder, ["--course", str(self.root), *arguments])
         assert done.exit_code == code, done.output + str(done.exception)
         return done.output
@@ -96,7 +96,7 @@ class Course:
         return folder
 
     def work_of(self, student: str) -> Path:
-        """Where the student works on the assignment."""
+        """The folder in which the student works on the assignment."""
         return self.folder_of(student) / self.name
 
     def fetch(self, student: str) -> Path:
@@ -108,7 +108,7 @@ class Course:
         return self.nbgrader("submit", self.name, *options, student=student)
 
     def collect(self, *options: str) -> str:
-        # All students are one user of this system, so ids and owners do not agree.
+        # All students are the same user of this system, so ids and owners do not match.
         return self.nbgrader("collect", self.name, "--ExchangeCollect.check_owner=False", *options)
 
     @property
@@ -116,7 +116,7 @@ class Course:
         return f"{self.name}.ipynb"
 
     def solve(self, folder: Path) -> None:
-        """Fill in everything: the program as the reference has it, and a sentence in every written answer."""
+        """Write a complete solution: the program of the reference, and a sentence in every written answer."""
         for path in self.assignment.scripts:
             shutil.copy(path, folder)
         if self.assignment.hands_in_notebook:
@@ -126,7 +126,7 @@ class Course:
         self.edit(folder, lambda cell: "Because the energy is low there." if is_written(cell) else cell.source)
 
     def edit(self, folder: Path, new_source) -> None:
-        """Give every cell of the notebook in `folder` the text that `new_source(cell)` says."""
+        """Replace the text of every cell of the notebook in `folder` by `new_source(cell)`."""
         notebook = nbformat.read(folder / self.notebook, 4)
         for cell in notebook.cells:
             cell.source = new_source(cell)
@@ -139,12 +139,12 @@ class Course:
 
 
 def is_written(cell: nbformat.NotebookNode) -> bool:
-    """Whether a cell is an answer in words, which a person grades."""
+    """Whether a cell is a written answer, which is graded manually."""
     return cell.cell_type == "markdown" and is_solution(cell)
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """The files that two folders do not have in common, byte by byte."""
+    """The files that are not in both folders with the same content."""
     files = {path.relative_to(one) for path in one.rglob("*") if path.is_file()}
     files |= {path.relative_to(other) for path in other.rglob("*") if path.is_file()}
     _, different, missing = filecmp.cmpfiles(one, other, map(str, sorted(files)), shallow=False)

@@ -1,4 +1,4 @@
-"""The whole way of an assignment through the real nbgrader: release, exchange, marks, feedback."""
+"""The complete cycle of an assignment with nbgrader: release, exchange, marks, feedback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_assignment_has_the_notebook_that_nbgrader_needs() -> None:
 
 @pytest.fixture(scope="module", params=WITH_NOTEBOOK)
 def course(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Course:
-    """Released; s001 handed in a whole solution, s002 nothing new and then, a day late, all, and s003 nothing new."""
+    """A released assignment. s001 hands in a solution, s002 a stub and a solution one day late, s003 a stub."""
     course = Course(tmp_path_factory.mktemp(request.param), request.param)
     course.nbgrader("generate_assignment", course.name, "--force")
     course.nbgrader("release_assignment", course.name)
@@ -56,7 +56,7 @@ def results_of(course: Course) -> dict[str, Result]:
     return {result.student: result for result in read_results(course.results, course.name)}
 
 
-def test_what_students_get_is_the_release_byte_by_byte(course: Course) -> None:
+def test_students_get_the_release_byte_by_byte(course: Course) -> None:
     assert differences(course.root / "assignments" / course.name, course.released) == []
     assert differences(course.exchange / "ebmcourse" / "outbound" / course.name, course.released) == []
 
@@ -66,7 +66,7 @@ def test_a_student_can_validate(course: Course) -> None:
     assert "Success! Your notebook passes all the tests." in said
 
 
-def test_what_is_drawn_and_trained_is_not_handed_in(course: Course) -> None:
+def test_data_and_trained_models_are_not_handed_in(course: Course) -> None:
     folder = course.work_of("s003")
     for name in ("data", "runs"):
         (folder / name).mkdir()
@@ -85,14 +85,14 @@ def test_the_last_submission_is_graded(course: Course) -> None:
     assert all(result.flags == [] and result.confined for result in results.values())
 
 
-def test_autograder_collect_takes_what_nbgrader_collect_takes(course: Course, tmp_path: Path) -> None:
+def test_autograder_collect_and_nbgrader_collect_give_the_same_files(course: Course, tmp_path: Path) -> None:
     said = course.autograder("collect", "--from", "exchange", course.name, "--out", str(tmp_path))
     assert "exchange: 3 new" in said and "s002: The submission of" in said
     for student in ("s001", "s002"):
         assert differences(course.submitted(student), tmp_path / student / course.name) == []
 
 
-def test_marks_stand_in_the_gradebook_cell_by_cell(course: Course) -> None:
+def test_the_gradebook_has_the_marks_of_each_cell(course: Course) -> None:
     with course.gradebook() as gradebook:
         for result in results_of(course).values():
             for part in {check.part for check in result.checks}:
@@ -125,7 +125,7 @@ def test_formgrader_lists_the_submissions(course: Course) -> None:
     assert shown["s001"]["needs_manual_grade"] == bool(course.written())
 
 
-def test_a_person_grades_answers_and_feedback_reaches_the_student(course: Course) -> None:
+def test_manual_marks_are_kept_and_students_get_feedback(course: Course) -> None:
     with course.gradebook() as gradebook:
         for name in course.written()[:1]:
             grade = gradebook.find_grade(name, course.name, course.name, "s001")
@@ -134,7 +134,7 @@ def test_a_person_grades_answers_and_feedback_reaches_the_student(course: Course
         gradebook.db.commit()
         total = gradebook.find_submission(course.name, "s001").score
     course.grade()
-    course.export("nbgrader")  # again, after marking
+    course.export("nbgrader")  # again, after manual grading
     course.nbgrader("generate_feedback", course.name)
     assert not list((course.root / "feedback").rglob("*.py"))
     course.nbgrader("release_feedback", course.name)
@@ -150,7 +150,7 @@ def test_a_person_grades_answers_and_feedback_reaches_the_student(course: Course
     assert len(pages) == 1 and "Handed in 1 day late." in pages[0].read_text("utf-8")
 
 
-def test_nbgraders_export_and_ours_agree_on_what_checks_gave(course: Course) -> None:
+def test_nbgraders_export_and_ours_have_the_same_marks(course: Course) -> None:
     course.nbgrader("export", "--to", "marks.csv")
     theirs = {row["student_id"]: row for row in read_csv(course.root / "marks.csv")}
     course.export("csv")
@@ -161,7 +161,7 @@ def test_nbgraders_export_and_ours_agree_on_what_checks_gave(course: Course) -> 
             assert float(theirs[student]["raw_score"]) == pytest.approx(
                 results_of(course)[student].score + by_hand, abs=0.01
             )
-            share = float(ours[student]["taken_off"]) / max(results_of(course)[student].score, 1)
+            share = float(ours[student]["deducted"]) / max(results_of(course)[student].score, 1)
             assert float(theirs[student]["late_submission_penalty"]) == pytest.approx(
                 share * float(theirs[student]["raw_score"]), abs=0.01
             )
@@ -176,7 +176,7 @@ def test_nbgraders_own_autograding_gives_an_honest_student_the_same_marks(course
         for part in {check.part for check in result.checks}:
             grade = gradebook.find_grade(f"test-{part.replace('.', '-')}", course.name, course.name, "s001")
             assert grade.auto_score == pytest.approx(sum(c.points for c in result.checks if c.part == part))
-    for path in course.assignment.scripts:  # the student's own files, not those of the source folder
+    for path in course.assignment.scripts:  # the student's files, not those of the source folder
         assert (course.root / "autograded" / "s001" / course.name / path.name).read_bytes() == path.read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""nbgrader's source folder: the release, but for the instructors' notebook."""
+"""nbgrader's source folder: the release with the instructors' notebook."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_only_the_notebook_differs_from_the_release(note_course: Path, released:
     assert any("### BEGIN HIDDEN TESTS" in text for text in texts)
 
 
-def test_filling_again_leaves_nothing_of_before(note_course: Path, released: Path) -> None:
+def test_rebuilding_removes_old_files(note_course: Path, released: Path) -> None:
     note = assignments.load("note", note_course)
     source = fill(note, note_course)
     assert source
@@ -42,12 +42,14 @@ def test_filling_again_leaves_nothing_of_before(note_course: Path, released: Pat
     assert differences(source, note_course / "first") == []
 
 
-def test_without_a_notebook_there_is_nothing_for_nbgrader(tiny_course: Path) -> None:
+def test_without_a_notebook_there_is_no_source_folder(tiny_course: Path) -> None:
     assert fill(assignments.load("tiny", tiny_course), tiny_course) is None
     assert not (tiny_course / "build").exists()
 
 
-def test_the_command_fills_it_and_check_does_not(note_course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_builds_the_source_folder_and_check_does_not(
+    note_course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("autograder.release.gate.stub_complaints", lambda released: [])  # it takes seconds
 
     def release(*options: str) -> None:

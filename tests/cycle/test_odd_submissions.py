@@ -1,4 +1,4 @@
-"""Submissions that are not as they should be get through the cycle with a mark and a clear remark."""
+"""Unusual submissions pass through the cycle with a mark and a clear remark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autograder.results import read_results
 
 pytestmark = pytest.mark.slow
 
-# The notebook of an assignment whose program is in files, as in jem: it holds the written answers.
+# The notebook of an assignment with a program in Python files, as in jem. It contains the written answers.
 QUESTIONS = """\
 # %% nbgrader={"grade_id": "setup", "locked": true}
 from ebmcourse.checking.notebook import check_part
@@ -69,7 +69,7 @@ def edit_test(notebook: Notebook) -> None:
     cell_of(notebook, "test-1b")["metadata"]["nbgrader"]["points"] = 1000
 
 
-# What each student did to the whole solution, and what must be said of it.
+# How each student changes the complete solution, and a pattern of the expected remark.
 EDITS: dict[str, tuple[Callable[[Notebook], None], str]] = {
     "s001": (delete_test, r"test-1a`? (is|was) missing"),
     "s002": (copy_test, r"test-1a`? (stands 2 times|is there more than once)"),
@@ -81,7 +81,7 @@ EDITS: dict[str, tuple[Callable[[Notebook], None], str]] = {
 
 @pytest.fixture(params=["files", "notebook"])
 def course(request: pytest.FixtureRequest, tmp_path: Path, needs_sandbox: None) -> Course:
-    """Released, with the odd submissions in `submitted/`; the program is in files, or in the notebook."""
+    """A released assignment with the unusual submissions; the program is in Python files or in the notebook."""
     if request.param == "notebook":
         origin, name = request.getfixturevalue("note_course"), "note"
     else:
@@ -108,7 +108,7 @@ def hand_in_all(course: Course, student: str) -> Path:
     return folder
 
 
-def test_each_gets_a_mark_a_remark_and_harmless_feedback(course: Course) -> None:
+def test_each_submission_gets_a_mark_a_remark_and_safe_feedback(course: Course) -> None:
     course.grade()
     said = course.export("nbgrader")
     assert "s007" in said
@@ -126,8 +126,9 @@ def test_each_gets_a_mark_a_remark_and_harmless_feedback(course: Course) -> None
         assert re.search(remark, re.sub(r"</?code>", "`", pages[student])), student
         assert made.metadata.kernelspec.name == "python3"
 
-    for student, page in pages.items():  # whatever was tried, it is shown as text
+    for student, page in pages.items():  # HTML of students is shown as text
         assert not re.search(r"<script>\s*alert|<img[^>]*onerror|<iframe|href=.javascript:", page), student
+        assert not re.search("&lt;/?(br|p|ul|li|b|em|code)&gt;", page), student  # and our own is not
     if course.written():
         assert "<strong>think</strong>" in pages["s003"]
 

@@ -1,8 +1,8 @@
-"""Fenced blocks of a Markdown page, and the comments before them that say how a test treats them.
+"""Fenced blocks of a Markdown page, and comments before them that tell the tests how to run them.
 
 <!-- not run: reason -->        the block cannot be run here
-<!-- ends with N: reason -->    it ends with this exit code
-<!-- before: command -->        the test runs this first; readers have done it by other means
+<!-- ends with N: reason -->    the exit code of the block is N
+<!-- before: command -->        the test runs this command first; readers do it in another way
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _COMMENT = re.compile(r"<!-- (not run|ends with \d+|before): (.+?) -->")
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language, its text, the line of the page where it begins, and what comments say."""
+    """A fenced block: its language, its text, the line of the page where it begins, and its comments."""
 
     language: str
     text: str
@@ -28,7 +28,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All fenced blocks of a page; the comments between one block and the next belong to the next."""
+    """Return all fenced blocks of a page; comments belong to the block that follows them."""
     text = page.read_text("utf-8")
     found, last = [], 0
     for fence in _FENCE.finditer(text):

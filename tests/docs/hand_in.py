@@ -1,6 +1,6 @@
-"""Hand in the sample class of an assignment: `hand_in.py NAME FOLDER`, one folder for each student.
+"""Hand in the sample class of an assignment: `hand_in.py NAME FOLDER`, with one folder for each student.
 
-A `*` in FOLDER stands for the student; without one, their folders lie in FOLDER.
+A `*` in FOLDER is replaced by the student's id; without it, the folders of the students are created in FOLDER.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every command that the documentation shows is run, page by page, in a copy of the course."""
+"""Every command in the documentation runs, page by page, in a copy of the course."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blocks import Block, blocks
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"sh", "python", "pycon", "toml", "text"}
-MOST_NOT_RUN = 10
+MOST_NOT_RUN = 11
 
 WITH_COMMANDS = [page for page in PAGES if any(block.language == "sh" for block in blocks(page))]
 
@@ -28,13 +28,13 @@ def commands(page: Path) -> list[Block]:
 def tracked() -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode:
-        pytest.skip("this is no git checkout, so which files belong to the course is not known")
+        pytest.skip("this is not a git checkout, so the files of the course are not known")
     return [name for name in listed.stdout.decode().split("\0") if name]
 
 
 @pytest.fixture
 def course(tmp_path, tracked):
-    """A copy of the course, with its environment, an exchange and a home of its own."""
+    """A copy of the course, with its own environment, exchange and home."""
     root = tmp_path / "course"
     for name in tracked:
         if (ROOT / name).is_file():
@@ -43,7 +43,7 @@ def course(tmp_path, tracked):
     scripts = root / ".venv" / "bin"
     scripts.mkdir(parents=True)
     for path in Path(sys.executable).parent.iterdir():
-        if path.name.startswith("python"):  # a link would be an environment of its own, without packages
+        if path.name.startswith("python"):  # a link would be an environment without packages
             (scripts / path.name).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
             (scripts / path.name).chmod(0o755)
         else:
@@ -59,7 +59,7 @@ def course(tmp_path, tracked):
 @pytest.mark.usefixtures("needs_sandbox")
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.stem)
 def test_every_command_of_the_page_runs(page, course):
-    """All blocks run in one shell after the other; the folder and the variables of one are those of the next."""
+    """The blocks run one after another, each in the working directory of the previous one."""
     state = course.parent / "state"
     environment = os.environ | {
         "HOME": str(course.parent / "home"),
@@ -87,18 +87,20 @@ def test_every_command_of_the_page_runs(page, course):
         assert done.returncode == 0 and "Traceback" not in done.stderr, said
 
 
-def test_blocks_say_their_language_and_comments_are_understood():
+def test_blocks_have_a_language_and_comments_are_valid():
     for page in PAGES:
         for block in blocks(page):
             assert block.language in LANGUAGES, f"{page.name}, line {block.line}: ```{block.language}"
-            assert not (block.not_run and block.before), f"{page.name}, line {block.line}: `before` is for what is run"
+            assert not (block.not_run and block.before), (
+                f"{page.name}, line {block.line}: `before` needs a block that runs"
+            )
         text = page.read_text("utf-8")
         told = len(re.findall("<!--", text))
         used = sum(bool(block.not_run) + bool(block.code) + bool(block.before) for block in blocks(page))
-        assert told == used, f"{page.name}: a comment belongs to no block, or is not understood"
+        assert told == used, f"{page.name}: a comment does not belong to a block, or is invalid"
 
 
-def test_what_is_not_run_has_a_reason_and_stays_rare():
+def test_few_blocks_are_not_run_and_each_has_a_reason():
     left_out = [(page.name, block) for page in PAGES for block in commands(page) if block.not_run]
     assert len(left_out) <= MOST_NOT_RUN
     run = sum(not block.not_run for page in PAGES for block in commands(page))
@@ -110,8 +112,8 @@ def test_what_is_not_run_has_a_reason_and_stays_rare():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_python_of_the_page_is_python_and_imports_what_there_is(page):
-    """Examples with output are run by tests/gtn and tests/lattice; checks need the engine around them."""
+def test_python_blocks_are_valid_and_their_imports_work(page):
+    """Examples with output run in tests/gtn and tests/lattice; examples of checks cannot run on their own."""
     for block in blocks(page):
         if block.language == "python":
             tree = compile(block.text, f"{page.name}:{block.line}", "exec")
@@ -120,7 +122,7 @@ def test_python_of_the_page_is_python_and_imports_what_there_is(page):
             assert tree.co_code
 
 
-def test_options_that_the_prose_names_exist():
+def test_options_in_the_text_exist():
     """Inline `command --option` must be an option of that command."""
     from autograder.cli import main as autograder
     from ebmcourse.cli import main as ebmcourse

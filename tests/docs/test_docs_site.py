@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, and its pages ask nobody else for anything."""
+"""The documentation as a web site: it builds without warnings, and its pages make no requests to other servers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ sys.path.append(str(ROOT / "tests" / "report"))
 from browser import CHROMIUM, Browser  # noqa: E402
 
 REQUEST = "Network.requestWillBeSent"
-# What makes a browser fetch something as soon as the page opens.
+# Elements that make a browser load something when it opens the page.
 FETCHED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"']?(?P<src>[^\"' >]+)"
     r"|<link\b(?![^>]*rel=[\"']?(?:canonical|next|prev)\b)[^>]*\bhref=[\"']?(?P<href>[^\"' >]+)"
@@ -32,22 +32,22 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_every_page_is_there_and_in_the_navigation(site):
+def test_every_page_exists_and_is_in_the_navigation(site):
     start = (site / "index.html").read_text("utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert (site / f"{page.stem}.html").is_file()
         assert f"{page.stem}.html" in start, f"{page.name} is not in the navigation: add it to mkdocs.yml"
 
 
-def test_nothing_is_fetched_from_elsewhere(site):
+def test_nothing_is_loaded_from_other_servers(site):
     for path in [*site.rglob("*.html"), *site.rglob("*.css")]:
         for match in FETCHED.finditer(path.read_text("utf-8")):
             address = next(filter(None, match.groups()))
             assert not re.match(r"(https?:)?//", address), f"{path.relative_to(site)} fetches {address}"
 
 
-def test_what_the_theme_would_fetch_a_library_for_is_not_used(site):
-    """Diagrams and the numbers of a repository would come from other servers."""
+def test_features_that_load_libraries_are_not_used(site):
+    """The theme loads libraries for diagrams, and statistics of the repository, from other servers."""
     for path in site.rglob("*.html"):
         text = path.read_text("utf-8")
         assert 'class="mermaid"' not in text and 'data-md-component="source"' not in text
@@ -56,13 +56,13 @@ def test_what_the_theme_would_fetch_a_library_for_is_not_used(site):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if CHROMIUM is None:
-        pytest.skip("Chromium is not installed, so no page can be looked at")
+        pytest.skip("Chromium is not installed")
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
 
 @pytest.mark.parametrize("page", ["index", "instructor", "engine", "design"])
-def test_pages_fit_a_phone_and_ask_no_server(site, browser, page):
+def test_pages_fit_a_phone_and_make_no_requests(site, browser, page):
     browser.look(width=390, phone=True)
     browser.open((site / f"{page}.html").as_uri())
     assert browser.value("document.documentElement.scrollWidth") <= 390
@@ -70,8 +70,8 @@ def test_pages_fit_a_phone_and_ask_no_server(site, browser, page):
     assert requests and all(url.startswith(("file:", "data:")) for url in requests), requests
 
 
-def test_pages_are_dark_where_the_reader_likes_it(site, tmp_path):
-    with Browser(tmp_path) as browser:  # one that remembers no other choice
+def test_pages_are_dark_if_the_reader_prefers_it(site, tmp_path):
+    with Browser(tmp_path) as browser:  # a new profile without a stored choice
         browser.look(width=1200, dark=True)
         browser.open((site / "index.html").as_uri())
         assert browser.value("document.body.dataset.mdColorScheme") == "slate"

@@ -1,4 +1,4 @@
-"""The files for other systems, read back as those systems read them."""
+"""The files for other systems, read back in the same way as these systems read them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import jsonschema
 import pytest
+from hypothesis import strategies as st
 
 from autograder.export import FORMATS, export
+from autograder.export.sheets import csv_bytes
 from autograder.results import Result, Timings, write_result, write_timings
 from ebmcourse.checking.outcome import Outcome
 
@@ -70,7 +73,7 @@ def rows(path: Path) -> list[list[str]]:
     return list(csv.reader(io.StringIO(path.read_text("utf-8"), newline="")))
 
 
-def test_plain_csv_holds_marks_and_checks(results_dir: Path, tmp_path: Path) -> None:
+def test_plain_csv_contains_marks_and_checks(results_dir: Path, tmp_path: Path) -> None:
     written = export(results_dir, "csv", tmp_path / "out")
     assert [path.name for path in written] == [
         *("deep.marks.csv", "deep.checks.csv", "jem.marks.csv", "jem.checks.csv"),
@@ -87,22 +90,22 @@ def test_plain_csv_holds_marks_and_checks(results_dir: Path, tmp_path: Path) -> 
     assert {row["visibility"] for row in checks} == {"public", "hidden"}
 
 
-def test_canvas_finds_its_columns_points_and_students(results_dir: Path, tmp_path: Path) -> None:
+def test_the_canvas_file_has_columns_points_and_students(results_dir: Path, tmp_path: Path) -> None:
     export(results_dir, "canvas", tmp_path)
     header, possible, *students = rows(tmp_path / "jem.canvas.csv")
     assert header == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "jem"]
-    # Canvas takes the row for the points if its first cell holds these words, and a student's row otherwise.
+    # Canvas recognizes the row with the points by these words in its first cell.
     assert "Points Possible" in possible[0] and possible[1:] == ["", "", "", "", "4.5"]
     assert [(row[0], row[3], row[5]) for row in students] == [
         *(("s001", "s001", "4.5"), ("s002", "s002", "0"), ("s003", "s003", "3")),
     ]
     assert all(len(row) == len(header) for row in students)
-    # An ID would be looked up before the login.
+    # Canvas would look up an ID before the login.
     assert all(row[1] == row[2] == "" for row in students)
 
 
 def as_canvas_reads(table: list[list[str]], logins: dict[str, str]) -> dict[str, dict[str, float]]:
-    """Marks by user and title, by the rules of Canvas's importer; raises ValueError where it would refuse the file."""
+    """Marks by user and title, by the rules of Canvas's import; raises ValueError for a file that it would refuse."""
     header, possible, *students = table
     if "Student" not in header[0] or "ID" not in header[1]:
         raise ValueError("no header")
@@ -112,7 +115,7 @@ def as_canvas_reads(table: list[list[str]], logins: dict[str, str]) -> dict[str,
     marks: dict[str, dict[str, float]] = {}
     for row in students:
         if row[1] or row[2]:
-            raise ValueError("would be looked up by a number of Canvas's")
+            raise ValueError("would be looked up by Canvas's ID")
         user = logins[row[columns - 2]]
         marks[user] = {
             title: float(value) for title, value in zip(header[columns:], row[columns:], strict=True) if value
@@ -128,7 +131,7 @@ def test_canvas_reads_back_what_was_written(results_dir: Path, tmp_path: Path) -
     }
 
 
-def test_a_roster_says_by_what_other_systems_know_a_student(results_dir: Path, tmp_path: Path) -> None:
+def test_columns_of_the_roster_identify_students_in_other_systems(results_dir: Path, tmp_path: Path) -> None:
     people = {"s001": {"id": "s001", "name": "=One, Student", "email": "s001@example.org", "canvas": "41"}}
     for to in ("canvas", "moodle"):
         export(results_dir, to, tmp_path, people=people)
@@ -139,7 +142,7 @@ def test_a_roster_says_by_what_other_systems_know_a_student(results_dir: Path, t
     assert first[:3] == ["s001", "s001@example.org", "4.5"] and second[:3] == ["s002", "", "0"]
 
 
-def test_no_mark_is_given_to_students_without_a_result(results_dir: Path, tmp_path: Path) -> None:
+def test_students_without_a_result_get_no_row(results_dir: Path, tmp_path: Path) -> None:
     for to in ("canvas", "moodle"):
         export(results_dir, to, tmp_path)
         assert "s002" not in (tmp_path / f"deep.{to}.csv").read_text("utf-8")
@@ -157,7 +160,7 @@ def test_moodle_gets_username_grade_and_feedback(results_dir: Path, tmp_path: Pa
     )
 
 
-def test_moodle_feedback_is_inert_html_on_one_line(results_dir: Path, tmp_path: Path) -> None:
+def test_moodle_feedback_is_escaped_html_on_one_line(results_dir: Path, tmp_path: Path) -> None:
     export(results_dir, "moodle", tmp_path)
     feedback = rows(tmp_path / "jem.moodle.csv")[2][2]
     assert re.findall(r"<[^>]*>", feedback) == ["<br>"] * feedback.count("<br>")
@@ -165,14 +168,67 @@ def test_moodle_feedback_is_inert_html_on_one_line(results_dir: Path, tmp_path: 
     assert "\n" not in feedback and not set(feedback) & set("\u202e\x1b\r")
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
+SEPARATORS = (",", ";", "\t")
+BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+
+
+def cells(path: Path, separator: str) -> list[str]:
+    """The cells that a spreadsheet with this separator sees, without the blanks and quotes that it ignores."""
+    text = path.read_bytes().decode("utf-8")
+    found = [cell for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) for cell in row]
+    # A quote that does not begin a column is part of its text, so a line break also ends a row.
+    found += [cell for line in re.split("[\r\n]+", text) for cell in line.split(separator)] if separator != "," else []
+    return [re.sub('^[ "\0\ufeff]+', "", cell) for cell in found]
+
+
 @pytest.mark.parametrize("to", ["csv", "canvas", "moodle"])
-def test_no_cell_is_a_formula(tmp_path: Path, to: str, name: str) -> None:
-    write_result(tmp_path / "results", replace(RESULTS[1], student=name, flags=[name]))
-    for path in export(tmp_path / "results", to, tmp_path / "out"):
-        cells = [cell for row in rows(path) for cell in row]
-        assert any(name in cell for cell in cells)
-        assert not [cell for cell in cells if cell.startswith(tuple("=+-@"))]
+@pytest.mark.parametrize("before", ["", "x;", "x\t", "x\n", "x\r", "x\r\n", "x; ", 'x;"', 'x\t"" ', "x;;", '";'])
+def test_no_cell_is_a_formula(tmp_path: Path, to: str, before: str) -> None:
+    for beginning in (*BEGINNINGS, "=cmd|' /C calc'!A0", '="a";=b', "@SUM(A1)", "<=1", "<\t=1"):
+        text = f"{before}{beginning}"
+        lost = replace(RESULTS[1].checks[0], title=text, diagnosis=text, hint=text, part=text)
+        student = text.replace("/", "")
+        write_result(tmp_path / "results", replace(RESULTS[1], student=student, flags=[text], checks=[lost]))
+        people = {student: {"id": student, "name": text, "email": text, "canvas": text}}
+        for path in export(tmp_path / "results", to, tmp_path / "out", people=people):
+            for separator in SEPARATORS:
+                assert not [cell for cell in cells(path, separator) if cell.startswith(BEGINNINGS)], text
+
+
+@hypothesis.given(st.lists(st.sampled_from([*BEGINNINGS, *",;\"'\n \0x1", "\r\n", "=1"]), max_size=8).map("".join))
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_no_text_makes_a_formula(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "any.csv"
+    path.write_bytes(csv_bytes([["x", text, text, 1.0], [text, None, text]]))
+    for separator in SEPARATORS:
+        assert not [cell for cell in cells(path, separator) if cell.startswith(BEGINNINGS)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Anna-Lena Müller-Ost",
+        "s001-x@example.org",
+        "The network models `f = -E`; the sign is wrong.",
+        "Expected (B, -1), not (B,-1): x += 1",
+        "first line\n\nsecond line\r\nthird; fourth\tfifth",
+        'a "quoted" word',
+    ],
+)
+def test_ordinary_text_is_exported_unchanged(text: str) -> None:
+    assert next(csv.reader(io.StringIO(csv_bytes([[text]]).decode(), newline=""))) == [text]
+
+
+def test_numbers_stay_numbers() -> None:
+    assert csv_bytes([["a", -1.5, 0.0, None, "-1.5"]]) == b"a,-1.5,0,,'-1.5\n"
+
+
+def test_moodle_shows_comparisons_as_they_were_written(tmp_path: Path) -> None:
+    said = 'Here a <= b; -c >=-d, and x;"=y.'
+    lost = replace(RESULTS[1].checks[0], diagnosis=said)
+    write_result(tmp_path / "results", replace(RESULTS[1], checks=[lost]))
+    export(tmp_path / "results", "moodle", tmp_path)
+    assert said in html.unescape(rows(tmp_path / "jem.moodle.csv")[1][2])
 
 
 GRADESCOPE = json.loads((Path(__file__).parent / "gradescope.schema.json").read_text("utf-8"))
@@ -223,7 +279,7 @@ def late_course(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_late_mark_is_the_mark_everywhere(late_course: Path) -> None:
+def test_all_exports_contain_the_mark_after_the_late_penalty(late_course: Path) -> None:
     path = write_result(late_course / "results", RESULTS[0])
     before = path.read_bytes()
     out, submitted = late_course / "out", late_course / "submitted"
@@ -234,21 +290,21 @@ def test_a_late_mark_is_the_mark_everywhere(late_course: Path) -> None:
     assert rows(out / "jem.moodle.csv")[1][1] == "3.15"
     data = json.loads((out / "jem/s001/results.json").read_bytes())
     assert data["score"] == 3.15
-    said = "Handed in 1 day late. 1.35 points taken off."
+    said = "Handed in 1 day late. 1.35 points deducted."
     assert said in data["output"] and said in rows(out / "jem.moodle.csv")[1][2]
     marks = next(csv.DictReader(io.StringIO((out / "jem.marks.csv").read_text("utf-8"))))
-    assert (marks["days_late"], marks["late_days_spent"], marks["taken_off"]) == ("1", "0", "1.35")
+    assert (marks["days_late"], marks["late_days_spent"], marks["deducted"]) == ("1", "0", "1.35")
     assert marks["submitted"] == "2026-12-01T11:00:00+00:00" and marks["1"] == "3.5"
     assert path.read_bytes() == before
 
 
-def test_with_deadlines_no_mark_is_written_without_the_times(late_course: Path) -> None:
+def test_with_deadlines_times_of_submission_are_required(late_course: Path) -> None:
     write_result(late_course / "results", RESULTS[0])
     with pytest.raises(ValueError, match="--submitted"):
         export(late_course / "results", "csv", late_course / "out", course=late_course)
 
 
-def test_what_is_odd_about_a_time_is_said_to_the_instructor_too(late_course: Path) -> None:
+def test_the_instructor_gets_remarks_on_times_of_submission(late_course: Path) -> None:
     write_result(late_course / "results", RESULTS[0])
     submitted, said = late_course / "submitted", []
     (submitted / "s001" / "jem" / "timestamp.txt").write_text("yesterday")
@@ -267,7 +323,7 @@ def test_the_same_results_give_the_same_bytes(results_dir: Path, tmp_path: Path,
     assert {path: path.read_bytes() for path in export(results_dir, to, tmp_path / "out")} == first
 
 
-def test_mistakes_in_the_call_say_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_wrong_arguments_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="choose one of csv, canvas, moodle, gradescope, nbgrader"):
         export(tmp_path, "excel", tmp_path)
     with pytest.raises(ValueError, match="autograder grade"):

@@ -1,4 +1,4 @@
-"""Marks in a real nbgrader gradebook, and the notebooks beside it."""
+"""Marks in a real nbgrader gradebook, and the notebooks next to it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert.filters.strings import clean_html
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbgrader.api import Gradebook
 
@@ -34,7 +35,7 @@ def result(student: str, *points: float) -> Result:
 
 
 def notebook(texts: dict[str, str]) -> nbformat.NotebookNode:
-    """A notebook of the cells of the release, with these texts."""
+    """A notebook with the cells of the release and these texts."""
     cells = []
     for name, text in texts.items():
         about = {"grade_id": name, "solution": not name.startswith("test"), "grade": name != "logits"}
@@ -45,10 +46,10 @@ def notebook(texts: dict[str, str]) -> nbformat.NotebookNode:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gradebook as `nbgrader generate_assignment` leaves it: two tested parts, and answers for a person to grade."""
+    """A gradebook as made by `nbgrader generate_assignment`: two tested parts, and manually graded answers."""
     path = tmp_path_factory.mktemp("database") / "gradebook.db"
     with pytest.MonkeyPatch.context() as patch:
-        # nbgrader calls the alembic command when it makes a gradebook, which takes seconds.
+        # nbgrader calls the alembic command when it creates a gradebook, which takes seconds.
         patch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
         gradebook = Gradebook(f"sqlite:///{path}")
     with gradebook:
@@ -81,7 +82,7 @@ def gradebook(course: Path) -> Iterator[Gradebook]:
 
 
 def hand_in(course: Path, student: str, **texts: str) -> Path:
-    """A submission that answers all questions, or as `texts` say."""
+    """Write a submission that answers all questions, except for the cells given in `texts`."""
     answers = {"answer-3-1": "Because.", "sketch-3-1": "plot()"} | {k.replace("_", "-"): v for k, v in texts.items()}
     path = course / "submitted" / student / "jem" / "jem.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def put(course: Path, *results: Result) -> Path:
 def test_each_part_marks_its_cell(course: Path, gradebook: Gradebook) -> None:
     written = export(put(course, result("s001", 1, 1, 4), result("s002", 1, 0, 0)), "nbgrader", course)
     assert written == [course / "gradebook.db", *(course / "autograded" / s / "jem" for s in ("s001", "s002"))]
-    # Cell check_2a is worth 8 where the part has 4 points: shares are kept.
+    # Cell check_2a has 8 points and its part has 4, so fractions are kept.
     for student, tested, checked in (("s001", 2, 8), ("s002", 1, 0)):
         grades = {
             name: gradebook.find_grade(name, "jem", "jem", student)
@@ -112,7 +113,7 @@ def test_each_part_marks_its_cell(course: Path, gradebook: Gradebook) -> None:
         assert gradebook.find_submission("jem", student).score == tested + checked
 
 
-def test_exporting_again_updates_marks_and_keeps_what_a_person_gave(course: Path, gradebook: Gradebook) -> None:
+def test_exporting_again_updates_marks_and_keeps_manual_ones(course: Path, gradebook: Gradebook) -> None:
     export(put(course, result("s001", 0, 0, 0)), "nbgrader", course / "gradebook.db")
     answer = gradebook.find_grade("answer-3-1", "jem", "jem", "s001")
     answer.manual_score, answer.needs_manual_grade = 4.5, False
@@ -130,7 +131,7 @@ def test_exporting_again_updates_marks_and_keeps_what_a_person_gave(course: Path
     assert gradebook.find_submission("jem", "s001").score == 4.5 + 7 + 2
 
 
-def test_an_answer_that_is_not_given_has_no_points_until_it_is(course: Path, gradebook: Gradebook) -> None:
+def test_a_missing_answer_gets_no_points_until_it_is_given(course: Path, gradebook: Gradebook) -> None:
     results = put(course, result("s001", 1, 1, 4), result("s002", 1, 1, 4))
     hand_in(course, "s001", answer_3_1=CELLS["answer-3-1"] + "\n")
     (course / "submitted/s002/jem/jem.ipynb").unlink()
@@ -149,7 +150,7 @@ def test_an_answer_that_is_not_given_has_no_points_until_it_is(course: Path, gra
     assert gradebook.find_comment("answer-3-1", "jem", "jem", "s001").comment is None
 
 
-def test_a_late_mark_is_a_penalty_also_on_what_a_person_marks(course: Path, gradebook: Gradebook) -> None:
+def test_a_late_penalty_also_applies_to_manual_marks(course: Path, gradebook: Gradebook) -> None:
     results = put(course, result("s001", 1, 1, 4))
     (course / "solutions" / "jem").mkdir(parents=True)
     (course / "submitted/s001/jem/timestamp.txt").write_text("2026-12-01 12:00:00 UTC")
@@ -172,23 +173,25 @@ def test_a_late_mark_is_a_penalty_also_on_what_a_person_marks(course: Path, grad
     assert not submission.late_submission_penalty
 
 
-def test_a_gradebook_that_does_not_fit_is_left_alone(course: Path, gradebook: Gradebook) -> None:
+def test_a_gradebook_that_does_not_match_is_not_changed(course: Path, gradebook: Gradebook) -> None:
     gradebook.add_grade_cell("test-9", "jem", "jem", max_score=1, cell_type="code")
     gradebook.add_grade_cell("again-2a", "jem", "jem", max_score=1, cell_type="code")
     other = replace(result("s001", 1, 1, 4))
     other.checks.append(Outcome("7/x", "7", "t", "passed", 1.0, 1.0, True))
-    with pytest.raises(ValueError, match=r"test-9 belongs to no part.*part 7 has no cell") as error:
+    with pytest.raises(ValueError, match=r"test-9 does not belong to any part.*part 7 has no cell") as error:
         export(put(course, other), "nbgrader", course)
     assert "again-2a and check_2a both belong to part 2a" in str(error.value)
     assert gradebook.students == []
 
 
-def test_what_is_missing_says_what_to_do(course: Path, gradebook: Gradebook) -> None:
+def test_the_error_for_missing_files_says_what_to_do(course: Path, gradebook: Gradebook) -> None:
     results = put(course, result("s001", 1, 1, 4))
     with pytest.raises(ValueError, match="generate_assignment"):
         export(results, "nbgrader", course / "other.db")
     assert not (course / "other.db").exists()
-    with pytest.raises(ValueError, match=r"no .*elsewhere/s001/jem: say with --submitted"):
+    with pytest.raises(
+        ValueError, match=r"no .*elsewhere/s001/jem: name the folder of the graded submissions with --submitted"
+    ):
         export(results, "nbgrader", course, submitted=course / "elsewhere")
     write_result(results, replace(result("s001", 1, 1, 4), assignment="deep"))
     (course / "submitted/s001/deep").mkdir()
@@ -205,7 +208,7 @@ def test_what_is_missing_says_what_to_do(course: Path, gradebook: Gradebook) -> 
 
 
 def shown(course: Path, student: str = "s001") -> nbformat.NotebookNode:
-    """The notebook in `autograded/`, which must be a valid one."""
+    """The notebook in `autograded/`, which must be valid."""
     made = nbformat.read(course / "autograded" / student / "jem" / "jem.ipynb", as_version=4)
     nbformat.validate(made)
     return made
@@ -215,7 +218,7 @@ def remarks(made: nbformat.NotebookNode) -> str:
     return made.cells[0].source if made.cells[0].id == "remarks" else ""
 
 
-def test_the_notebook_shows_answers_and_what_the_checks_found(course: Path) -> None:
+def test_the_notebook_shows_answers_and_outcomes_of_the_checks(course: Path) -> None:
     hostile = "<script>alert(1)</script>"
     checks = [Outcome("3.2a/x", "3.2a", hostile, "failed", 0, 2, True, "hint", "`diagnosis`")]
     checks.append(Outcome("2a/y", "2a", "t", "passed", 4, 4, True))
@@ -229,7 +232,28 @@ def test_the_notebook_shows_answers_and_what_the_checks_found(course: Path) -> N
     assert remarks(made) == ""
 
 
-def test_a_mended_notebook_says_what_was_mended(course: Path) -> None:
+def test_nbgraders_sanitizer_leaves_the_outcomes_as_they_are(course: Path) -> None:
+    """Elements that it does not allow, such as `<br>`, are shown as text (`sanitize_html` in nbgrader_config.py)."""
+    checks = [
+        Outcome("3.2a/x", "3.2a", "One `t`", "failed", 0, 2, True, "A `hint`.", "x < 1"),
+        Outcome("3.2a/z", "3.2a", "Two", "skipped", 0, 1, True, "", "Skipped until `3.2a/x` passes."),
+        Outcome("2a/y", "2a", "Three", "passed", 4, 4, True, "unused"),
+    ]
+    export(put(course, replace(result("s001", 0, 0, 4), checks=checks, score=4.0)), "nbgrader", course)
+    cells = {cell.id: cell for cell in shown(course).cells}
+    html = cells["test-3-2a"].outputs[0].data["text/html"]
+    assert (
+        clean_html(html)
+        == html
+        == (
+            "<ul><li><b>✗ 0 / 2</b> One <code>t</code>"
+            "<ul><li>Failed. x &lt; 1</li><li><em>Hint:</em> A <code>hint</code>.</li></ul></li>"
+            "<li><b>– 0 / 1</b> Two<ul><li>Not run. Skipped until <code>3.2a/x</code> passes.</li></ul></li></ul>"
+        )
+    )
+
+
+def test_a_repaired_notebook_lists_the_repairs(course: Path) -> None:
     results = put(course, result("s001", 1, 1, 4))
     path = hand_in(course, "s001", test_3_2a="2  # full marks")
     data = json.loads(path.read_text())
@@ -255,7 +279,7 @@ def test_a_mended_notebook_says_what_was_mended(course: Path) -> None:
     assert "Its outputs hold HTML or scripts" in remarks(made)
 
 
-def test_pictures_in_written_answers_are_kept_and_nothing_else_of_them(course: Path) -> None:
+def test_only_pictures_are_kept_from_the_attachments_of_written_answers(course: Path) -> None:
     results = put(course, result("s001", 1, 1, 4))
     path = hand_in(course, "s001", answer_3_1="![](attachment:a.png)")
     data = json.loads(path.read_text())
@@ -267,7 +291,7 @@ def test_pictures_in_written_answers_are_kept_and_nothing_else_of_them(course: P
     assert answer.attachments == {"a.png": picture} and answer.source == "![](attachment:a.png)"
 
 
-def test_html_in_written_answers_is_shown_as_text_and_said(course: Path) -> None:
+def test_html_in_written_answers_is_shown_as_text_with_a_remark(course: Path) -> None:
     results = put(course, result("s001", 1, 1, 4))
     hand_in(course, "s001", answer_3_1="See <script>alert(1)</script>", sketch_3_1='print("<b>")')
     export(results, "nbgrader", course)
@@ -280,14 +304,14 @@ def test_html_in_written_answers_is_shown_as_text_and_said(course: Path) -> None
     "content",
     ["", "{", "[]", "{}", '{"cells": 3}', '{"cells": [1, {"metadata": {"nbgrader": []}}]}', "[" * 100_000, "\x00\xff"],
 )
-def test_a_damaged_notebook_has_no_answers_and_says_so(tmp_path: Path, content: str) -> None:
+def test_a_damaged_notebook_has_no_answers_and_a_remark(tmp_path: Path, content: str) -> None:
     (tmp_path / "jem.ipynb").write_text(content, "latin-1")
     answers = read_answers(tmp_path / "jem.ipynb", notebook(CELLS))
     assert answers.texts == {}
     assert any("no answers" in remark or "was missing" in remark for remark in answers.remarks)
 
 
-def test_a_byte_order_mark_damages_no_notebook(tmp_path: Path) -> None:
+def test_a_notebook_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     for encoding in ("utf-8", "utf-8-sig"):
         (tmp_path / f"{encoding}.ipynb").write_text(nbformat.writes(notebook(CELLS)), encoding)
     plain, marked = (read_answers(tmp_path / f"{name}.ipynb", notebook(CELLS)) for name in ("utf-8", "utf-8-sig"))
@@ -302,7 +326,7 @@ def test_a_notebook_that_is_a_link_is_not_followed(course: Path) -> None:
     assert "damaged or no notebook" in remarks(shown(course))
 
 
-def test_feedback_can_be_released_whatever_stamp_and_secret_are(course: Path) -> None:
+def test_feedback_can_be_released_for_any_time_stamp_and_secret(course: Path) -> None:
     results = put(course, *(result(f"s00{n}", 1, 1, 4) for n in (1, 2, 3)))
     for student, stamp, secret in (("s001", "2026-11-30 10:00:00 UTC", "ab" * 64), ("s002", "yesterday", "../x")):
         (course / "submitted" / student / "jem" / "timestamp.txt").write_text(stamp)

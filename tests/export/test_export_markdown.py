@@ -1,4 +1,4 @@
-"""A student's markdown on pages where the instructor is logged in: read by the renderer that nbgrader uses."""
+"""A student's markdown, rendered in the same way as on nbgrader's pages, where the instructor is logged in."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer,
 
 from autograder.export.markdown import harmless
 
-# What the renderer itself makes of markdown, with the attributes that it gives.
+# The elements and attributes that the renderer itself creates from markdown.
 TAGS = {f"h{n}" for n in range(1, 7)} | {"p", "em", "strong", "code", "pre", "a", "ul", "ol", "li", "blockquote", "hr"}
-TAGS |= {"br", "del", "img", "table", "thead", "tbody", "tr", "th", "td"}
+TAGS |= {"br", "del", "img", "table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd"}
 TAGS |= {"div", "span"}  # around formulas and highlighted code
 ATTRIBUTES = {"href", "src", "alt", "title", "class", "id", "align", "style", "start"}
 
@@ -22,7 +22,7 @@ PICTURES = {"a.png": {"image/png": "aGFsbG8="}}
 
 
 def markdown2html(text: str) -> str:
-    """HTML as formgrader and feedback show it (`HTMLExporter.markdown2html`)."""
+    """Convert to HTML as for formgrader and feedback (`HTMLExporter.markdown2html`)."""
     return MarkdownWithMath(renderer=IPythonRenderer(escape=False, attachments=PICTURES)).render(text)
 
 
@@ -31,7 +31,7 @@ def shown(text: str) -> str:
 
 
 class Found(HTMLParser):
-    """Complains of everything that could run or fetch something."""
+    """Collects everything that could run code or load something."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -94,16 +94,16 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("text", ATTACKS)
-def test_nothing_of_it_runs_or_is_fetched(text: str) -> None:
+def test_attacks_neither_run_nor_load_anything(text: str) -> None:
     assert Found(shown(text)).complaints == []
 
 
-def test_the_attacks_are_attacks() -> None:
-    """Without `harmless`, most of them come through: the renderer does not help, and the test can see it."""
+def test_most_attacks_work_without_harmless() -> None:
+    """The renderer does not stop them, and the test notices."""
     assert sum(bool(Found(markdown2html(text)).complaints) for text in ATTACKS) > len(ATTACKS) / 2
 
 
-def test_a_picture_that_is_not_there_does_not_stop_nbgrader() -> None:
+def test_a_missing_picture_does_not_stop_nbgrader() -> None:
     with pytest.raises(InvalidNotebook, match="missing attachment"):
         markdown2html("![](attachment:other.png)")
     assert "attachment:other.png" in shown("![](attachment:other.png)")
@@ -130,7 +130,8 @@ PIECES = st.sampled_from(
 @example("<![a](attachment:a.png)")
 @example("[![a](attachment:a.png)](javascript:x)")
 @example("[<](https://x)")
-def test_whatever_is_put_together_is_harmless(text: str) -> None:
+@example("<\n: ")
+def test_any_combination_of_pieces_is_harmless(text: str) -> None:
     assert Found(shown(text)).complaints == []
 
 
@@ -146,11 +147,11 @@ def test_whatever_is_put_together_is_harmless(text: str) -> None:
         ("`torch.zeros(3)[1](x)`", "torch.zeros"),
     ],
 )
-def test_what_an_answer_needs_stays(text: str, html: str) -> None:
+def test_ordinary_markdown_is_kept(text: str, html: str) -> None:
     assert html in shown(text)
 
 
-def test_formulas_stay_but_for_their_links() -> None:
+def test_formulas_are_kept_without_their_links() -> None:
     assert harmless(r"$E_\theta(x) < -f$ and $a<0$") == r"$E_\theta(x) < -f$ and $a<0$"
     assert "href" not in harmless(r"$\href{javascript:alert(1)}{x}$").replace(r"\,href", "")
     assert r"\href" not in harmless(r"\\href{}") and r"\style" not in harmless(r"$\style{x}{y}$")

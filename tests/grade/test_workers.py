@@ -116,5 +116,5 @@ _GRADE = workers.grade_folder
 def test_a_submission_that_kills_its_worker_is_named_and_the_others_are_graded(job, submitted, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "grade_folder", dies)
     with pytest.raises(Failure, match=r"while they graded s002; the other"):
-        workers.grade_class(job, submitted, tmp_path / "out", STUDENTS, workers=1)
+        workers.grade_class(job, submitted, tmp_path / "out", STUDENTS, workers=2)
     assert scores(tmp_path / "out") == [entry for entry in FULL if entry[0] != "s002"]

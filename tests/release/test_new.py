@@ -1,4 +1,4 @@
-"""`autograder new`: the new assignment is complete, and every later command takes it as any other."""
+"""`autograder new`: the new assignment is complete and works with all other commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(course, *arguments):
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_sandbox")
 @KINDS
-def test_a_new_assignment_is_released_graded_and_of_good_quality_at_once(tmp_path, kind):
+def test_a_new_assignment_can_be_released_and_graded_and_passes_the_quality_cases(tmp_path, kind):
     course = tmp_path / "course"
     for command in ["new", "fresh", *kind], ["release", "fresh"], ["release", "--check"]:
         result = run(course, *command)
@@ -37,20 +37,20 @@ def test_a_new_assignment_is_released_graded_and_of_good_quality_at_once(tmp_pat
     assert scores["s002"]["score"] == 0
     assert "soft maximum" in scores["s002"]["checks"][0]["diagnosis"]
     assert run(course, "report", out).exit_code == 0
-    # Attacks take time and are common to all assignments: they are tried on one of the kinds.
+    # Attacks take time and are common to all assignments, so they run for one of the kinds only.
     result = run(course, "quality", "fresh", "--workers", 1, *(["--only", "mutants"] if kind else []))
     assert result.exit_code == 0, result.output
 
 
 @KINDS
-def test_no_placeholder_is_left_and_nothing_else_lies_beside_it(tmp_path, kind):
+def test_no_placeholder_and_no_other_file_is_left(tmp_path, kind):
     assert run(tmp_path, "new", "fresh", *kind).exit_code == 0
     assert [path.name for path in (tmp_path / "solutions").iterdir()] == ["fresh"]
     for path in (tmp_path / "solutions").rglob("*"):
         assert "__" not in path.name and not (path.is_file() and "__" in path.read_text())
 
 
-def test_what_is_there_is_never_overwritten(tmp_path):
+def test_an_existing_assignment_is_not_overwritten(tmp_path):
     assert run(tmp_path, "new", "fresh").exit_code == 0
     sheet = tmp_path / "solutions" / "fresh" / "assignment.toml"
     sheet.write_text("my own\n")
@@ -60,7 +60,7 @@ def test_what_is_there_is_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "Fresh", "two words", "../up", "a-b", "1st", "class", "torch", "json"])
-def test_a_name_that_cannot_be_one_is_refused_in_a_sentence(tmp_path, name):
+def test_an_invalid_name_is_refused_in_a_sentence(tmp_path, name):
     result = run(tmp_path, "new", "--", name)
     assert result.exit_code == 2 and "Traceback" not in result.output
     assert "name" in result.output

@@ -1,4 +1,4 @@
-"""An assignment of which the notebook itself is handed in: released, worked on, checked in its kernel and graded."""
+"""An assignment whose notebook is handed in: released, edited, checked in its kernel and graded."""
 
 import json
 
@@ -28,7 +28,7 @@ def released(note, tmp_path):
     return tmp_path / "released"
 
 
-def test_the_release_holds_the_notebook_and_nothing_of_the_solution(note, released):
+def test_the_release_contains_the_notebook_without_the_solution(note, released):
     files = sorted(str(path.relative_to(released)) for path in released.rglob("*") if path.is_file())
     checks = [f"checks/{name}" for name in ("assignment.toml", "recorded.safetensors", "test_1.py")]
     assert files == ["README.md", *checks, "note.ipynb"]
@@ -37,15 +37,15 @@ def test_the_release_holds_the_notebook_and_nothing_of_the_solution(note, releas
     assert "alpha = 1" in leaks(note, released)[0]
 
 
-def test_the_cells_check_what_is_defined_in_the_kernel(note, released):
-    """1a has a public check of 2 points, 1b a hidden one only; nothing has to be saved for that."""
+def test_the_cells_check_the_definitions_in_the_kernel(note, released):
+    """1a has a public check with 2 points, 1b only a hidden one. The notebook need not be saved."""
     stub = executed(released, "note")
     assert marks(stub) == {"test-1a": 0, "test-1b": 0} and printed(stub, "stderr") == []
     assert printed(stub, "stdout") == ["Not yet: Exercise 1a: Return twice x.\n"]
     (released / "note.ipynb").write_text(solved(note), "utf-8")
     assert marks(executed(released, "note")) == {"test-1a": 2, "test-1b": 0}
-    changed_at_the_last_moment = {"cell": "double", "after": "FACTOR = 3.0"}
-    (released / "note.ipynb").write_text(edit_notebook(solved(note), changed_at_the_last_moment, ""), "utf-8")
+    changed_later = {"cell": "double", "after": "FACTOR = 3.0"}
+    (released / "note.ipynb").write_text(edit_notebook(solved(note), changed_later, ""), "utf-8")
     assert marks(executed(released, "note")) == {"test-1a": 0, "test-1b": 0}
 
 
@@ -61,7 +61,7 @@ def test_ebmcourse_check_reads_the_saved_notebook(note, released):
     assert outcome.diagnosis == "The file `note.ipynb` is missing."
 
 
-def test_a_syntax_error_is_told_with_its_cell_and_costs_that_exercise_only(note, released):
+def test_a_syntax_error_is_reported_with_its_cell_and_affects_one_exercise(note, released):
     broken = {"cell": "plus", "source": "def plus(x, y:\n    return x"}
     (released / "note.ipynb").write_text(edit_notebook(solved(note), broken, ""), "utf-8")
     assert [outcome.passed for outcome in run_public_checks(released)] == [True]
@@ -71,6 +71,6 @@ def test_a_syntax_error_is_told_with_its_cell_and_costs_that_exercise_only(note,
     assert "SyntaxError in cell double, line 1: `def double(x:`" in outcome.diagnosis
 
 
-def test_every_cell_of_the_release_can_be_told_by_its_id(note, released):
+def test_every_cell_of_the_release_has_a_unique_id(note, released):
     cells = json.loads((released / "note.ipynb").read_text("utf-8"))["cells"]
     assert [cell["id"] for cell in cells] == ["setup", "double", "cell-002", "test-1a", "plus", "test-1b"]

@@ -1,4 +1,4 @@
-"""Notebooks: from the percent script to what students get, what their cells call, and what nbgrader makes of it all."""
+"""Notebooks: from the percent script to the students' notebook, its cells, and nbgrader's commands."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def source_of(text: str, name: str) -> str:
     return "".join(cell_by_id(text, name)["source"])
 
 
-def test_students_get_the_todo_in_the_place_of_the_solution():
+def test_the_students_notebook_has_the_todo_instead_of_the_solution():
     text = student_notebook(SCRIPT, POINTS)
     assert source_of(text, "triple") == (
         'def triple(x):\n    """Three times x."""\n    # TODO (1c): Return three times x.\n    # That is a number.\n'
@@ -113,14 +113,14 @@ def test_cells_are_named_by_grade_id_or_position_and_locked_as_nbgrader_does():
 
 
 @pytest.mark.parametrize("make", [full_notebook, student_notebook])
-def test_a_notebook_has_the_same_bytes_whenever_it_is_made(make):
+def test_a_notebook_is_reproducible(make):
     assert make(SCRIPT, POINTS) == make(SCRIPT, POINTS)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("test-1b", "test-1c", "'test-1c' belongs to no part"),
+        ("test-1b", "test-1c", "'test-1c' does not belong to a part"),
         ('"test-1b", "grade": true', '"other"', "does not test 1b"),
         ('"setup"', '"answer-1d"', "Duplicate grade id"),
         ('"setup"', '"not a name"', "not a name"),
@@ -131,7 +131,7 @@ def test_a_notebook_has_the_same_bytes_whenever_it_is_made(make):
         ('"solution": true}\ndef', '"locked": true}\ndef', "non-solution cell"),
     ],
 )
-def test_metadata_that_nbgrader_could_not_use_are_refused(old, new, complaint):
+def test_invalid_metadata_is_refused(old, new, complaint):
     assert old in SCRIPT
     with pytest.raises(ValueError, match=complaint):
         student_notebook(SCRIPT.replace(old, new), POINTS)
@@ -163,12 +163,12 @@ def test_no_line_of_an_answer_reaches_the_students(name):
     assert [line for line in lines if line and json.dumps(line, ensure_ascii=False)[1:-1] in student] == []
 
 
-# What a cell calls
+# Functions that cells call
 
 
 @pytest.fixture
 def released(tiny_course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The release of the tiny assignment; the tests are in its folder as a notebook is."""
+    """The release of the tiny assignment, which is also the working directory, as for a notebook."""
     target = tmp_path / "tiny"
     build(assignments.load("tiny", tiny_course), target)
     monkeypatch.chdir(target)
@@ -186,14 +186,14 @@ def test_check_part_shows_the_outcomes_and_returns_the_points(released, tiny_cou
     shown = capfd.readouterr().out
     assert "1a  Doubling: 0 of 2 points from the public checks" in shown
     assert "Not implemented yet." in shown and "Hint: Multiply by two." in shown
-    shutil.copy(tiny_course / "solutions" / "tiny" / "tiny.py", released)  # a changed file is noticed
+    shutil.copy(tiny_course / "solutions" / "tiny" / "tiny.py", released)  # changed files are reloaded
     assert check_part("1a") == 2
     (released / "tiny.py").write_text("def double(x):\n    return x * x\n")
     assert check_part("1a") == 0
     assert "This is the square." in capfd.readouterr().out
 
 
-def test_check_part_writes_nothing_to_standard_error_whatever_the_program_does(solved, capfd):
+def test_check_part_writes_nothing_to_standard_error(solved, capfd):
     noise = "import os, sys, warnings\nsys.stderr.write('a')\nos.write(2, b'b')\nwarnings.warn('c')\nprint('d')\n"
     (solved / "tiny.py").write_text(noise + (solved / "tiny.py").read_text())
     assert check_part("1a") == 2
@@ -205,7 +205,7 @@ def test_check_part_writes_nothing_to_standard_error_whatever_the_program_does(s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["def double(x):", "import os\nos._exit(0)", "1 / 0"])
-def test_a_program_that_cannot_even_be_imported_costs_its_points_only(released, program):
+def test_a_program_that_cannot_be_imported_gets_no_points(released, program):
     (released / "tiny.py").write_text(program)
     assert check_part("1a") == 0
 
@@ -217,7 +217,7 @@ def test_a_missing_file_is_named(released, capfd):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_gone_is_replaced(solved):
+def test_a_killed_process_is_replaced(solved):
     assert check_part("1a") == 2
     process = cells._process(Path.cwd(), ())
     assert process._process
@@ -227,15 +227,15 @@ def test_a_process_that_is_gone_is_replaced(solved):
 
 
 @pytest.mark.slow
-def test_nbgraders_validation_asks_for_the_public_checks_only(solved, released, monkeypatch):
-    """A number below the cell's points would be a failure, no number is a success; 1b has a hidden check only."""
+def test_nbgraders_validation_runs_the_public_checks_only(solved, released, monkeypatch):
+    """For nbgrader, a number below the points of the cell is a failure, and None a success. 1b has no public check."""
     monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
     assert check_part("1a") is None and check_part("1b") is None
     (solved / "tiny.py").write_text("")
     assert check_part("1a") == 0
 
 
-def test_the_public_checks_of_one_part_or_of_all_can_be_run(solved):
+def test_the_public_checks_of_one_part_or_all_parts_can_be_run(solved):
     process = cells._process(solved, ())
     assert [outcome.id for outcome in run_public_checks(solved, None, process)] == ["1a/double"]
     assert [outcome.passed for outcome in run_public_checks(solved, "1a", process)] == [True]
@@ -244,7 +244,7 @@ def test_the_public_checks_of_one_part_or_of_all_can_be_run(solved):
     assert solved / "checks" not in folders and str(solved / "checks") not in sys.path
 
 
-def test_a_wrong_folder_or_part_is_told_in_a_sentence(released):
+def test_a_wrong_folder_or_part_is_reported_in_a_sentence(released):
     with pytest.raises(Unusable, match=r"no part '9z': this assignment has 1a, 1b"):
         check_part("9z")
     (released / "checks" / "test_1.py").write_text("import nothing_of_this_name\n")
@@ -265,7 +265,7 @@ def test_all_text_is_escaped():
     assert "<script" not in html and "<b>`" not in html and "<code>&lt;b&gt;</code>" in html
 
 
-def test_once_written_hides_what_is_not_written_and_nothing_else(capfd):
+def test_once_written_hides_only_not_implemented_errors(capfd):
     with once_written():
         raise NotImplementedError("Exercise 1a: Double.")
     assert capfd.readouterr().out == "Not yet: Exercise 1a: Double.\n"
@@ -289,7 +289,7 @@ c.Execute.timeout = 300
 
 
 def nbgrader(folder: Path, *arguments: str) -> str:
-    """Run an nbgrader command in `folder`, without the user's own configuration; return what it prints."""
+    """Run an nbgrader command in `folder`, without the user's configuration; return its output."""
     places = {f"JUPYTER_{name}_DIR": str(folder / ".jupyter" / name) for name in ("CONFIG", "RUNTIME")}
     places["PATH"] = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]  # nbgrader calls alembic
     places["EBM_COURSE_SEED_FILE"] = str(folder / ".seed")
@@ -317,7 +317,7 @@ def test_generate_assignment_makes_the_same_notebook(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_nbgrader_validates_a_solution_and_marks_it_by_hidden_checks_too(tiny_course, tmp_path):
+def test_nbgrader_validates_a_solution_and_grades_it_with_hidden_checks(tiny_course, tmp_path):
     source, work = tiny_course / "source" / "tiny", tiny_course / "submitted" / "s001" / "tiny"
     build(assignments.load("tiny", tiny_course), source)
     (source / "tiny.ipynb").write_text(full_notebook(SCRIPT, POINTS), "utf-8")
@@ -326,7 +326,7 @@ def test_nbgrader_validates_a_solution_and_marks_it_by_hidden_checks_too(tiny_co
     shutil.copytree(tiny_course / "assignments" / "tiny", work)
     assert "VALIDATION FAILED ON 2 CELL(S)" in nbgrader(work, "validate", "tiny.ipynb")  # 1a, and the answer
     solution = (tiny_course / "solutions" / "tiny" / "tiny.py").read_text("utf-8")
-    wrong_in_1b = solution.replace("alpha=1", "alpha=2")  # which only a hidden check sees
+    wrong_in_1b = solution.replace("alpha=1", "alpha=2")  # only a hidden check fails
     (work / "tiny.py").write_text(wrong_in_1b)
     notebook = nbformat.read(work / "tiny.ipynb", 4)
     notebook.cells[-1].source = "Because."
@@ -345,10 +345,7 @@ def test_nbgrader_validates_a_solution_and_marks_it_by_hidden_checks_too(tiny_co
 
 
 def executed(folder: Path, name: str) -> nbformat.NotebookNode:
-    """Run the notebook in `folder` from top to bottom, with little training where it can choose.
-
-    On one thread: the machine may have other things to do.
-    """
+    """Run the notebook in `folder` from top to bottom, with short trainings, on one thread."""
     notebook = nbformat.read(folder / f"{name}.ipynb", 4)
     client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env=os.environ | {"OMP_NUM_THREADS": "1", "EBM_PRESET": "small"})
@@ -361,14 +358,14 @@ def printed(notebook: nbformat.NotebookNode, stream: str) -> list[str]:
 
 
 def marks(notebook: nbformat.NotebookNode) -> dict[str, float]:
-    """What nbgrader gives for the outputs of the tested cells."""
+    """The points that nbgrader gives for the outputs of the tested cells."""
     tested = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade") and c.cell_type == "code"]
     return {cell.id: determine_grade(cell)[0] for cell in tested}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_NOTEBOOK)
-def test_the_notebook_runs_through_with_the_stubs(name, tmp_path):
+def test_the_notebook_runs_with_the_stubs(name, tmp_path):
     build(assignments.load(name), tmp_path)
     stub = executed(tmp_path, name)
     assert set(marks(stub).values()) == {0}
@@ -376,8 +373,8 @@ def test_the_notebook_runs_through_with_the_stubs(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BESIDE_FILES)  # notebooks that are handed in have tests of their own
-def test_the_notebook_runs_through_with_the_reference(name, tmp_path):
+@pytest.mark.parametrize("name", BESIDE_FILES)  # notebooks that are handed in have their own tests
+def test_the_notebook_runs_with_the_reference(name, tmp_path):
     assignment = assignments.load(name)
     build(assignment, tmp_path)
     for path in assignment.scripts:

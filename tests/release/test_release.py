@@ -1,4 +1,4 @@
-"""Releases: what students get, and what they must never get."""
+"""Releases: what students get, and what they must not get."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_markers_that_do_not_match_are_refused(broken):
         student_version(broken, "f.py")
 
 
-def test_a_release_is_the_same_whenever_it_is_built(tiny_course, tmp_path):
+def test_a_release_is_reproducible(tiny_course, tmp_path):
     tiny = assignments.load("tiny", tiny_course)
     for name in ("one", "two"):
         build(tiny, tmp_path / name)
@@ -75,7 +75,7 @@ def test_a_release_is_the_same_whenever_it_is_built(tiny_course, tmp_path):
     assert "1a gives 2 points, 1b 1." in (tmp_path / "one" / "README.md").read_text()
 
 
-def test_the_gate_passes_a_clean_release(tiny_course, tmp_path):
+def test_the_gate_accepts_a_clean_release(tiny_course, tmp_path):
     tiny = assignments.load("tiny", tiny_course)
     build(tiny, tmp_path / "built")
     assert leaks(tiny, tmp_path / "built") == []
@@ -112,7 +112,7 @@ def test_a_reference_that_fails_its_checks_is_not_released(tiny_course, tmp_path
         build(assignments.load("tiny", tiny_course), tmp_path / "built")
 
 
-def test_releasing_again_changes_nothing_and_check_sees_every_change(tiny_course):
+def test_releasing_again_changes_nothing_and_check_finds_every_change(tiny_course):
     command = ["--course", str(tiny_course), "release"]
     assert CliRunner().invoke(autograder, command).exit_code == 0
     before = read_tree(tiny_course / "assignments")
@@ -125,7 +125,7 @@ def test_releasing_again_changes_nothing_and_check_sees_every_change(tiny_course
     assert result.exit_code == 1 and "tiny.py" in result.output and "extra.txt" in result.output
 
 
-def test_rounding_noise_in_a_recording_is_no_difference(tiny_course, tmp_path):
+def test_rounding_errors_in_a_recording_are_no_difference(tiny_course, tmp_path):
     from ebmcourse.checking.observation import decode, encode
 
     tiny = assignments.load("tiny", tiny_course)
@@ -160,7 +160,7 @@ def test_a_hidden_check_without_markers_is_not_released(tiny_course, tmp_path):
     assert [found for found in complaints(tiny, tmp_path / "built") if "1b/plus-again is not public" in found]
 
 
-def test_points_count_in_any_order_of_arguments(tiny_course):
+def test_points_do_not_depend_on_the_order_of_arguments(tiny_course):
     path = tiny_course / "solutions" / "tiny" / "checks" / "test_1.py"
     ordered, other = '"1b", points=1, hint="Add."', 'hint="Add.", part="1b", points=HALF * 2'
     assert path.read_text().count(ordered) == 1

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through its own protocol over a pair of pipes: no driver, no port, no package.
+"""A headless Chromium, controlled through the DevTools protocol over a pair of pipes.
 
 Protocol: https://chromedevtools.github.io/devtools-protocol/
 """
@@ -22,11 +22,11 @@ _OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync --hide-scrollbars --font-render-hinting=none --remote-debugging-pipe"
 )
-_PATIENCE = 60  # seconds for one answer: the first start on a busy machine is slow
+_PATIENCE = 60  # seconds to wait for a reply: the first start on a busy machine is slow
 
 
 class Browser:
-    """One browser with one page; `events` holds what the page reported, oldest first."""
+    """A browser with one page; `events` holds the events of the page, oldest first."""
 
     def __init__(self, profile: Path) -> None:
         if CHROMIUM is None:
@@ -62,7 +62,7 @@ class Browser:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._session = None
         with suppress(OSError, RuntimeError, EOFError, TimeoutError):
-            self.call("Browser.close")  # killed, it leaves processes behind that still write to the profile
+            self.call("Browser.close")  # if it is killed, child processes go on writing to the profile
         try:
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -72,7 +72,7 @@ class Browser:
         os.close(self._in)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result; raises RuntimeError where the browser refuses."""
+        """Send a command and return its result; raise RuntimeError if the browser reports an error."""
         self._count += 1
         message: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
         if self._session:
@@ -86,21 +86,21 @@ class Browser:
                 return reply["result"]
 
     def open(self, url: str) -> None:
-        """Load a page, and wait until it and all that it brings are loaded. Forgets earlier events."""
+        """Clear `events`, load a page, and wait until it and its resources are loaded."""
         self.events.clear()
         self.call("Page.navigate", url=url)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._next()
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression gives in the page; it runs beside the page's policy, not under it."""
+        """Return the value of a JavaScript expression in the page; the page's security policy does not apply to it."""
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
             raise RuntimeError(str(result["exceptionDetails"]))
         return result["result"].get("value")
 
     def look(self, *, width: int, height: int = 800, dark: bool = False, zoom: float = 1, phone: bool = False) -> None:
-        """Show the page at this size in CSS pixels, in light or dark."""
+        """Show the page at this size in CSS pixels, in light or dark mode."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=zoom, mobile=phone
         )
@@ -108,12 +108,12 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
 
     def picture(self, clip: dict[str, float] | None = None) -> bytes:
-        """A PNG of what is in view, or of the rectangle `clip` of the page."""
+        """Return a PNG of the visible part of the page, or of its rectangle `clip`."""
         options = {"clip": clip, "captureBeyondViewport": True} if clip else {}
         return base64.b64decode(self.call("Page.captureScreenshot", **options)["data"])
 
     def _next(self) -> dict[str, Any]:
-        """The next message; events among them are kept."""
+        """Return the next message; events are also added to `events`."""
         end = time.monotonic() + _PATIENCE
         while b"\0" not in self._unread:
             try:
@@ -124,7 +124,7 @@ class Browser:
                 time.sleep(0.002)
                 continue
             if not piece:
-                raise EOFError("the browser has ended")
+                raise EOFError("the browser has exited")
             self._unread += piece
         message, _, self._unread = self._unread.partition(b"\0")
         reply: dict[str, Any] = json.loads(message)

@@ -1,4 +1,4 @@
-"""A class in which everything that may hold text of a student holds an attack on the reader's browser."""
+"""A class in which every text that a student may choose attacks the browser of the reader."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def hostile_results() -> list[Result]:
 
 
 def hostile_submission(folder: Path) -> None:
-    """Files whose names attack, a picture that is none, and a notebook whose outputs do."""
+    """Files with hostile names, a file that is not a picture, and a notebook with hostile outputs."""
     folder.mkdir(parents=True)
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x04\0\0\0\x04\x08\0\0\0\0"
     (folder / f'"><script>{RUNS}<\\script>.png').write_bytes(header + HOSTILE.encode())

@@ -1,4 +1,4 @@
-"""The pages in a real browser: nothing of a student's runs, nothing is requested, everything can be read."""
+"""The pages in a real browser: no code of a student runs, nothing is requested, all text is readable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 DESKTOP, PHONE = 1200, 390
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="  # a PNG
 
-# Text that stands on its own colour: [contrast (WCAG 2), text] of every text that is in view, least first.
+# [contrast (WCAG 2), text] of every visible text and its background, lowest contrast first.
 CONTRASTS = """(() => {
   const channels = colour => colour.match(/[\\d.]+/g).map(Number);
   const luminance = colour => {
@@ -61,7 +61,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The page of a class and one of feedback; more students bring nothing new."""
+    """The list of assignments, the page of a class, and one feedback page."""
     folder = write_class(tmp_path_factory.mktemp("results"), *sample_class())
     picture = Picture("Yours", 1, 1, PIXEL, [[0, 0], [1, 1]])
     write_drawings(folder, "jem", "s007", [Drawn("4b", "Your path.", [picture])])
@@ -79,7 +79,7 @@ def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def requests(browser: Browser) -> list[str]:
-    """What the open page asked for, beside itself and what it holds."""
+    """The requests of the open page, except for itself and inlined data."""
     asked = [
         event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"
     ]
@@ -87,7 +87,7 @@ def requests(browser: Browser) -> list[str]:
 
 
 def complaints(browser: Browser) -> list[str]:
-    """What the browser had to say, such as that the page's policy stopped something."""
+    """The browser's log, which reports violations of the security policy, for example."""
     return [event["params"]["entry"]["text"] for event in browser.events if event["method"] == "Log.entryAdded"]
 
 
@@ -95,7 +95,7 @@ def has_run(browser: Browser) -> bool:
     return bool(browser.value("window.ran === 1 || document.title === 'ran'"))
 
 
-def test_the_attack_works_where_nothing_stops_it(browser: Browser, tmp_path: Path) -> None:
+def test_the_attack_works_on_an_unprotected_page(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "control.html"
     refreshing = HOSTILE.index("<meta")
     page.write_text(f"<p>{HOSTILE[:refreshing]}".replace("\x00", ""), encoding="utf-8")
@@ -104,7 +104,7 @@ def test_the_attack_works_where_nothing_stops_it(browser: Browser, tmp_path: Pat
     assert f"{REQUESTS}i" in requests(browser) and f"{REQUESTS}s" in requests(browser)
 
 
-def test_nothing_of_a_student_runs_and_nothing_is_requested(browser: Browser, hostile_pages: list[Path]) -> None:
+def test_no_code_of_a_student_runs_and_nothing_is_requested(browser: Browser, hostile_pages: list[Path]) -> None:
     assert len(hostile_pages) == 5
     for page in hostile_pages:
         browser.open(page.as_uri())
@@ -114,22 +114,22 @@ def test_nothing_of_a_student_runs_and_nothing_is_requested(browser: Browser, ho
         assert browser.value("document.querySelectorAll('main').length") == 1
 
 
-def test_the_policy_alone_stops_what_had_slipped_through(browser: Browser, pages: list[Path], tmp_path: Path) -> None:
+def test_the_policy_alone_stops_markup_that_is_not_escaped(browser: Browser, pages: list[Path], tmp_path: Path) -> None:
     slipped = tmp_path / "slipped.html"
-    refreshing = HOSTILE.index("<meta")  # a policy has no word against leaving the page
+    refreshing = HOSTILE.index("<meta")  # a policy cannot forbid leaving the page
     content = pages[-1].read_text("utf-8").replace("<main>", f"<main><p>{HOSTILE[:refreshing]}".replace("\x00", ""))
     slipped.write_text(content, encoding="utf-8")
     browser.open(slipped.as_uri())
     assert browser.value("document.querySelectorAll('script').length") > 0
     assert not has_run(browser)
-    # Chromium reports a request before its policy stops it, so what counts is that none was let through.
+    # Chromium reports a request before its policy blocks it, so each request must have been blocked.
     stopped = [
         event["params"].get("blockedReason") for event in browser.events if event["method"] == "Network.loadingFailed"
     ]
     assert stopped and set(stopped) == {"csp"} and len(stopped) == len(requests(browser))
 
 
-def test_pages_ask_for_nothing(browser: Browser, pages: list[Path]) -> None:
+def test_pages_make_no_requests(browser: Browser, pages: list[Path]) -> None:
     for page in pages:
         browser.open(page.as_uri())
         assert requests(browser) == [] and complaints(browser) == []
@@ -146,7 +146,7 @@ def test_no_page_is_wider_than_the_screen(
 
 
 @pytest.mark.parametrize(("width", "dark"), product([PHONE, DESKTOP], [False, True]))
-def test_all_text_can_be_read(browser: Browser, pages: list[Path], width: int, dark: bool) -> None:
+def test_all_text_is_readable(browser: Browser, pages: list[Path], width: int, dark: bool) -> None:
     grounds = set()
     for page in pages:
         browser.look(width=width, dark=dark, phone=width < 600)
@@ -167,7 +167,7 @@ def test_the_printed_page_is_light_even_in_dark_mode(browser: Browser, pages: li
     assert ink == "rgb(32, 36, 43)"
 
 
-def test_the_pictures_of_the_documentation_can_be_taken(tmp_path: Path) -> None:
+def test_the_pictures_of_the_documentation_can_be_made(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "docs" / "make_report_pictures.py"
     runpy.run_path(str(script))["main"](tmp_path)
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}

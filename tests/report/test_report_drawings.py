@@ -1,4 +1,4 @@
-"""Drawings: what a student's function does on a public example, beside the reference."""
+"""Drawings: the result of a student's function on a public example, next to that of the reference."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from PIL import Image
 from report_sample import sample_class
 
 from autograder import assignment
-from autograder.drawings import Drawn, Picture, draw, drawings_in, drawings_path, read_drawings, write_drawings
+from autograder.drawings import Drawn, Picture, drawings_path, read_drawings, write_drawings
 from autograder.grade import seed
+from autograder.grade.draw import draw, drawings_in
 from autograder.grade.grader import Job
 from autograder.grade.workers import grade_class
 from autograder.release.programs import reference_program
@@ -51,7 +52,7 @@ def course(tiny_course: Path) -> Path:
 
 
 def drawn(course: Path, observe: Callable[[Any], Any] | None, seed: str = PUBLIC_SEED) -> Drawn | None:
-    """The drawing of a submission that gives `observe(table)`, as it comes out of the sandbox."""
+    """The drawing of a submission that returns `observe(table)`, encoded as by the sandbox."""
     folder = course / "solutions/tiny"
     (drawing,) = drawings_in(folder / "checks")
     observer = Mock(observe=lambda call: decode(encode(observe(*call.inputs)))) if observe else None
@@ -62,7 +63,7 @@ def pixels(picture: Picture) -> Any:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.png))))
 
 
-def test_the_students_value_stands_beside_the_references(course: Path) -> None:
+def test_the_students_value_is_drawn_next_to_the_references(course: Path) -> None:
     found = drawn(course, lambda table: table + 1)
     assert found and (found.part, found.caption) == ("1a", "Twice `x` (dark is small).")
     yours, right = found.panels
@@ -93,7 +94,7 @@ def test_what_cannot_be_drawn_is_left_out(course: Path, value: Any) -> None:
     assert drawn(course, observe) is None
 
 
-def test_a_secret_seed_draws_nothing(course: Path) -> None:
+def test_a_secret_seed_is_refused(course: Path) -> None:
     with pytest.raises(ValueError, match="public"):
         drawn(course, None, seed="secret")
 
@@ -115,7 +116,7 @@ def test_the_references_of_all_assignments_can_be_drawn() -> None:
                     assert found and found.panels and found.part in about.parts
 
 
-def test_reading_what_was_written(tmp_path: Path) -> None:
+def test_drawings_can_be_written_and_read(tmp_path: Path) -> None:
     kept = [Drawn("1a", "é", [Picture("Yours", 1, 1, "AAAA", [[0.5, 0.5]])])]
     write_drawings(tmp_path, "tiny", "s001", kept)
     assert read_drawings(tmp_path, "tiny", "s001") == kept
@@ -126,7 +127,7 @@ def test_reading_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "[{}]", "7", '[{"part": "1a", "caption": "", "panels": [{"png": "<"}]}]'], ids=len
 )
-def test_a_damaged_file_says_what_to_do(tmp_path: Path, content: str) -> None:
+def test_the_error_for_a_damaged_file_says_what_to_do(tmp_path: Path, content: str) -> None:
     path = drawings_path(tmp_path, "tiny", "s001")
     path.parent.mkdir(parents=True)
     path.write_text(content)
@@ -143,7 +144,7 @@ def test_the_page_draws_the_path_over_the_picture() -> None:
 
 
 @pytest.mark.slow
-def test_grading_draws_the_same_again_and_changes_no_mark(needs_sandbox: None, course: Path, tmp_path: Path) -> None:
+def test_grading_again_gives_the_same_drawings_and_marks(needs_sandbox: None, course: Path, tmp_path: Path) -> None:
     submitted = tmp_path / "submitted/s001/tiny"
     submitted.mkdir(parents=True)
     (submitted / "tiny.py").write_text(f"{RIGHT}def plus(x, y): return x + y\n")

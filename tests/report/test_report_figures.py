@@ -1,4 +1,4 @@
-"""A student's own figures: taken when they are PNGs, passed over when they are anything else."""
+"""A student's own figures: PNGs are used, and everything else is ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autograder.report.figures import MAX_FIGURE_BYTES, MAX_FIGURES, figures_of
 
 
 def png(width: int = 4, height: int = 3, padding: int = 0) -> bytes:
-    """As much of a PNG as is looked at."""
+    """The beginning of a PNG, which is all that is checked."""
     return b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", width, height) + b"\0" * (9 + padding)
 
 
@@ -63,7 +63,7 @@ def test_outputs_of_a_notebook_are_figures(folder: Path) -> None:
     ],
     ids=["empty", "svg", "cut", "no width", "bomb", "large"],
 )
-def test_what_is_no_reasonable_png_is_passed_over(folder: Path, content: bytes) -> None:
+def test_anything_but_a_png_of_reasonable_size_is_ignored(folder: Path, content: bytes) -> None:
     (folder / "a.png").write_bytes(content)
     assert figures_of(folder) == []
 
@@ -73,12 +73,12 @@ def test_what_is_no_reasonable_png_is_passed_over(folder: Path, content: bytes) 
     ["", "[]", "{}", '{"cells": 1}', '{"cells": [1]}', '{"cells": [{"outputs": [[]]}]}', "[" * 100_000],
     ids=len,
 )
-def test_a_damaged_notebook_is_passed_over(folder: Path, content: str) -> None:
+def test_a_damaged_notebook_is_ignored(folder: Path, content: str) -> None:
     (folder / "jem.ipynb").write_text(content)
     assert figures_of(folder) == []
 
 
-def test_links_and_fifos_are_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_links_and_fifos_are_ignored(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png())
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     os.mkfifo(folder / "fifo.png")
@@ -86,7 +86,7 @@ def test_links_and_fifos_are_passed_over(folder: Path, tmp_path: Path) -> None:
     assert figures_of(folder) == []
 
 
-def test_a_linked_submission_is_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_a_linked_submission_is_ignored(folder: Path, tmp_path: Path) -> None:
     (folder / "a.png").write_bytes(png())
     (tmp_path / "s002").symlink_to(tmp_path / "s001")
     (tmp_path / "s001" / "deep").symlink_to(folder)
@@ -94,11 +94,11 @@ def test_a_linked_submission_is_passed_over(folder: Path, tmp_path: Path) -> Non
     assert figures_of(tmp_path / "s001" / "deep") == []
 
 
-def test_their_number_is_bounded(folder: Path) -> None:
+def test_the_number_of_figures_is_limited(folder: Path) -> None:
     for n in range(MAX_FIGURES + 5):
         (folder / f"{n:02}.png").write_bytes(png())
     assert len(figures_of(folder)) == MAX_FIGURES
 
 
-def test_no_submission_no_figures(tmp_path: Path) -> None:
+def test_a_missing_submission_has_no_figures(tmp_path: Path) -> None:
     assert figures_of(tmp_path / "nobody" / "jem") == []

@@ -1,4 +1,4 @@
-"""The pages: complete, the same every time, self-contained, accessible, and inert whatever students write."""
+"""The pages: complete, reproducible, self-contained, accessible, and safe for any text of a student."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def pages(sample: Path) -> dict[str, Page]:
     return {str(path.relative_to(sample)): Page(path.read_text("utf-8")) for path in sample.rglob("*.html")}
 
 
-def test_there_is_a_page_for_each_student_each_class_and_all(sample: Path, pages: dict[str, Page]) -> None:
+def test_there_is_a_page_for_each_student_each_class_and_the_course(sample: Path, pages: dict[str, Page]) -> None:
     students = {f"jem/feedback/{result.student}.html" for result in sample_class()[0]}
     assert set(pages) == {"index.html", "jem/index.html"} | students
     assert {str(path.relative_to(sample)) for path in write_report(sample)} == set(pages)
@@ -111,7 +111,7 @@ def test_the_same_results_give_the_same_bytes(sample: Path) -> None:
     assert {path: path.read_bytes() for path in write_report(sample)} == before
 
 
-def test_every_link_leads_somewhere(sample: Path, pages: dict[str, Page]) -> None:
+def test_every_link_has_a_target(sample: Path, pages: dict[str, Page]) -> None:
     for name, page in pages.items():
         for href in page.all("href"):
             file, _, fragment = unquote(href).partition("#")
@@ -121,7 +121,7 @@ def test_every_link_leads_somewhere(sample: Path, pages: dict[str, Page]) -> Non
                 assert fragment in Page(target.read_text("utf-8")).all("id"), f"{name} links to {href}"
 
 
-def test_pages_need_nothing_but_themselves(pages: dict[str, Page]) -> None:
+def test_pages_need_no_other_files(pages: dict[str, Page]) -> None:
     for page in pages.values():
         assert not [src for src in page.all("src") if not src.startswith("data:image/png;base64,")]
         assert not re.search(r"url\(|@import|https?:", page.style)
@@ -146,12 +146,12 @@ def test_headings_do_not_skip_a_level_and_ids_are_unique(pages: dict[str, Page])
         assert max(Counter(page.all("id")).values()) == 1
 
 
-def test_tables_say_what_their_headers_are_for(pages: dict[str, Page]) -> None:
+def test_table_headers_have_a_scope(pages: dict[str, Page]) -> None:
     scopes = Counter(attrs.get("scope") for page in pages.values() for tag, attrs in page.elements if tag == "th")
     assert set(scopes) == {"row", "col"} and min(scopes.values()) > 5
 
 
-def test_no_status_is_told_by_its_colour_alone(pages: dict[str, Page]) -> None:
+def test_no_status_is_shown_by_colour_alone(pages: dict[str, Page]) -> None:
     """In words on the feedback; in the map by height, by an outline, and in the text of its link."""
     results = sample_class()[0]
     kinds = {check.status: check.word for result in results for check in result.checks}
@@ -171,7 +171,7 @@ def test_no_status_is_told_by_its_colour_alone(pages: dict[str, Page]) -> None:
     assert all(f": {word}" in page.text for kind, word in kinds.items() if kind != "passed")
 
 
-def test_feedback_teaches_the_diagnosis_and_hint_of_each_mistake(pages: dict[str, Page]) -> None:
+def test_feedback_shows_the_diagnosis_and_hint_of_each_mistake(pages: dict[str, Page]) -> None:
     for result in sample_class()[0]:
         text = pages[f"jem/feedback/{result.student}.html"].text
         for check in result.checks:
@@ -186,7 +186,7 @@ def test_one_mistake_is_explained_once(tmp_path: Path) -> None:
     crash = "Your program stopped with NameError in ex_model.py, line 3: `import toch`."
     checks = [replace(check, status="error", points=0.0, diagnosis=crash) for check in result.checks]
     page = report_on(tmp_path, [replace(result, score=0.0, checks=checks)])["jem/feedback/s001.html"]
-    assert page.text.count("import toch") == 1 and "25 checks, lost in the same way" in page.text
+    assert page.text.count("import toch") == 1 and "25 checks that failed in the same way" in page.text
     assert all(check.hint.replace("`", "") in page.text for check in checks)
 
 
@@ -202,7 +202,7 @@ def test_a_skipped_check_names_the_title_of_what_it_waits_for(tmp_path: Path) ->
     assert first.id not in text
 
 
-def test_feedback_tells_nothing_of_others_nor_of_the_seed(tmp_path: Path) -> None:
+def test_feedback_shows_neither_other_students_nor_the_seed(tmp_path: Path) -> None:
     results = [replace(result, seed=918273645) for result in sample_class()[0]]
     for name, page in report_on(tmp_path, results).items():
         assert "918273645" not in page.text + str(page.elements)
@@ -210,28 +210,28 @@ def test_feedback_tells_nothing_of_others_nor_of_the_seed(tmp_path: Path) -> Non
             assert not re.search(r"s\d\d\d", page.text.replace(Path(name).stem, ""))
 
 
-def test_status_is_said_in_words(pages: dict[str, Page]) -> None:
+def test_the_status_is_shown_in_words(pages: dict[str, Page]) -> None:
     text = pages["jem/feedback/s005.html"].text
     for word in ("Passed", "Failed", "Not run", "public", "hidden"):
         assert word in text
 
 
-def test_unconfined_grading_is_said_on_every_page(tmp_path: Path) -> None:
+def test_every_page_says_if_grading_was_unconfined(tmp_path: Path) -> None:
     results = [replace(result, confined=False) for result in sample_class(3)[0]]
     assert all("without the sandbox" in page.text for page in report_on(tmp_path, results).values())
 
 
-def test_confined_grading_says_nothing(pages: dict[str, Page]) -> None:
+def test_confined_grading_is_not_mentioned(pages: dict[str, Page]) -> None:
     assert not any("without the sandbox" in page.text for page in pages.values())
 
 
 def test_a_total_that_is_not_the_sum_is_explained(tmp_path: Path) -> None:
     result = sample_class(1)[0][0]
     page = report_on(tmp_path, [replace(result, score=result.score - 3)])[f"jem/feedback/{result.student}.html"]
-    assert f"Together they give {result.score:g}\xa0points; the total was changed afterwards." in page.text
+    assert f"The checks give {result.score:g}\xa0points; the total was changed afterwards." in page.text
 
 
-def test_what_lateness_took_is_said_and_counts(tmp_path: Path) -> None:
+def test_the_deduction_for_lateness_is_shown_and_counts(tmp_path: Path) -> None:
     (tmp_path / "course/solutions/jem").mkdir(parents=True)
     late = '[late]\npolicy = "percent"\nper_day = 10\n'
     (tmp_path / "course/course.toml").write_text(f"{late}[assignments.jem]\ndue = 2026-11-30T12:00:00\n")
@@ -246,8 +246,8 @@ def test_what_lateness_took_is_said_and_counts(tmp_path: Path) -> None:
         Page((tmp_path / f"results/jem/feedback/{who}.html").read_text("utf-8")) for who in ("s001", "s002")
     )
     reached = results[0].score
-    assert f"{0.9 * reached:g} of" in slow.text and f"Together they give {reached:g}" in slow.text
-    assert f"Handed in 1 day late. {0.1 * reached:g} points taken off." in slow.text
+    assert f"{0.9 * reached:g} of" in slow.text and f"The checks give {reached:g}" in slow.text
+    assert f"Handed in 1 day late. {0.1 * reached:g} points deducted." in slow.text
     assert "late" not in prompt.text
     overview = Page((tmp_path / "results/jem/index.html").read_text("utf-8")).text
     assert "1 submission was late" in overview and f"1 day late: −{0.1 * reached:g}" in overview
@@ -259,13 +259,13 @@ def test_results_of_several_versions_of_the_checks_are_noticed(tmp_path: Path) -
     assert "1 result comes from another version of the checks" in page.text
 
 
-def test_nothing_passed_and_nothing_to_pass(tmp_path: Path) -> None:
+def test_a_result_without_checks_has_a_page(tmp_path: Path) -> None:
     empty = Result("jem", "s001", 0.0, 0.0, "", "", 0)
     pages = report_on(tmp_path, [empty])
     assert "No check was run" in pages["jem/feedback/s001.html"].text
 
 
-def test_full_marks_are_a_good_page_too(pages: dict[str, Page]) -> None:
+def test_full_marks_have_a_page_without_advice(pages: dict[str, Page]) -> None:
     full = next(result for result in sample_class()[0] if result.fraction == 1)
     text = pages[f"jem/feedback/{full.student}.html"].text
     assert "All 25 checks passed" in text and "What to fix" not in text
@@ -286,7 +286,7 @@ def test_own_figures_are_shown(sample: Path, tmp_path: Path) -> None:
     assert "histogram.png" in page.text
 
 
-def test_no_results_and_damaged_results_say_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_missing_or_damaged_results_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="autograder grade"):
         write_report(tmp_path)
     (tmp_path / "jem").mkdir()

@@ -1,4 +1,4 @@
-"""Titles from the course and the way back to the exercise."""
+"""Titles from the course, and links back to the exercises."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def test_the_sheet_names_the_file_of_each_exercise(tiny_course: Path) -> None:
     )
 
 
-def test_results_of_an_assignment_that_is_gone_stand_for_themselves(tiny_course: Path) -> None:
+def test_results_of_a_missing_assignment_have_an_empty_sheet(tiny_course: Path) -> None:
     assert read_sheet("gone", tiny_course) == Sheet()
     assert read_sheet('"><b>', tiny_course, "https://example.org").url == "https://example.org/%22%3E%3Cb%3E/"
 
 
-def test_feedback_names_exercises_and_leads_back_to_them() -> None:
+def test_feedback_names_exercises_and_links_to_them() -> None:
     result = sample_class(1)[0][0]
     sheet = Sheet("A title", {"3.2a": "Logits & co."}, {"3.2a": "ex model.py"}, "https://example.org/jem/")
     page = feedback_page(result, sheet=sheet)
@@ -40,7 +40,7 @@ def test_feedback_names_exercises_and_leads_back_to_them() -> None:
 
 
 @pytest.mark.parametrize("address", ["javascript:alert(1)", "example.org", "https://example.org/a b"])
-def test_what_is_no_web_address_is_refused(tmp_path: Path, address: str) -> None:
+def test_an_invalid_web_address_is_refused(tmp_path: Path, address: str) -> None:
     write_result(tmp_path, sample_class(1)[0][0])
-    with pytest.raises(ValueError, match="no web address"):
+    with pytest.raises(ValueError, match="not a web address"):
         write_report(tmp_path, exercises=address)

@@ -1,4 +1,4 @@
-"""The numbers of the class page against plain NumPy, and small classes worked by hand."""
+"""The statistics of the class page, compared with NumPy and with small examples computed by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_discrimination_is_the_item_rest_correlation() -> None:
         assert entry.discrimination == pytest.approx(np.corrcoef(points[:, n], rest)[0, 1], abs=1e-12)
 
 
-def test_discrimination_needs_three_students_who_differ() -> None:
+def test_discrimination_needs_three_students_with_different_points() -> None:
     alike = [result(f"s{n}", ("a", "passed", 1, None), ("b", "failed", 0, None)) for n in range(5)]
     two = [
         result("s1", ("a", "passed", 1, None), ("b", "passed", 1, None)),
@@ -40,13 +40,13 @@ def test_discrimination_needs_three_students_who_differ() -> None:
         assert [entry.discrimination for entry in check_statistics(results)] == [None, None]
 
 
-def test_a_late_penalty_does_not_touch_the_statistics() -> None:
+def test_a_late_penalty_does_not_change_the_statistics() -> None:
     results, _ = sample_class()
     late = [replace(result, score=result.score / 2) for result in results]
     assert check_statistics(late) == check_statistics(results)
 
 
-def test_a_check_that_some_never_met_counts_among_those_who_did() -> None:
+def test_only_students_who_took_a_check_count_for_it() -> None:
     results = [
         result("s1", ("a", "passed", 1, None)),
         result("s2", ("a", "passed", 1, None), ("b", "failed", 0, None)),
@@ -66,7 +66,7 @@ def test_mistakes_count_each_student_once_and_name_the_parts() -> None:
     assert (second.text, second.named, second.students) == ("title b", False, ("s3",))
 
 
-def test_parts_of_a_mistake_stand_in_the_order_of_the_assignment() -> None:
+def test_parts_of_a_mistake_are_in_the_order_of_the_assignment() -> None:
     results = [
         result("s1", ("a", "passed", 1, None), ("b", "failed", 0, "No.")),
         result("s2", ("a", "failed", 0, "No."), ("b", "passed", 1, None)),
@@ -74,16 +74,16 @@ def test_parts_of_a_mistake_stand_in_the_order_of_the_assignment() -> None:
     assert common_mistakes(results)[0].parts == ("a", "b")
 
 
-def test_flags_of_few_come_before_flags_of_many() -> None:
+def test_rare_flags_come_first() -> None:
     results = [replace(result("s1"), flags=["many", "many"]), replace(result("s2"), flags=["many", "few"])]
     assert flags_of(results) == [("few", ["s2"]), ("many", ["s1", "s2"])]
 
 
-def test_histogram_puts_every_student_in_the_bin_of_the_share() -> None:
+def test_the_histogram_counts_each_student_once() -> None:
     shares = [0, 0.05, 0.1, 0.3, 0.6, 0.7, 0.99, 1.0]
     results = [replace(result("s"), score=share * 7, max_score=7.0) for share in shares]
     assert histogram(results) == [2, 1, 0, 1, 0, 0, 1, 1, 0, 2]
 
 
-def test_an_assignment_without_points_counts_as_nothing_reached() -> None:
+def test_an_assignment_without_points_is_in_the_first_bin() -> None:
     assert histogram([replace(result("s"), score=0.0, max_score=0.0)])[0] == 1

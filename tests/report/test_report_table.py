@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from report_sample import sample_class
 from rich.console import Console
 
@@ -27,11 +28,17 @@ def test_every_student_has_a_row_with_the_mark() -> None:
     assert "2 flags" in text and "mean of 20" in text
 
 
-def test_names_neither_style_nor_steer_the_terminal() -> None:
+@pytest.mark.parametrize(("score", "filled"), [(0, 0), (5, 5), (9.9, 9), (9.999999, 9), (10, 10)])
+def test_the_bar_is_full_at_full_marks_only(score: float, filled: int) -> None:
+    result = replace(sample_class(1)[0][0], score=score, max_score=10.0)
+    assert shown([result]).count("█") == filled
+
+
+def test_names_cannot_control_the_terminal() -> None:
     result = replace(sample_class()[0][0], student="[red]s001\x1b[2J\n", confined=False)
     text = shown([result])
-    assert "[red]s001⟨U+001B⟩[2J" in text and "\x1b" not in text and "unconfined" in text
+    assert "[red]s001⟨U+001B⟩[2J" in text and "\x1b" not in text and "no sandbox" in text
 
 
-def test_a_class_of_nobody_is_an_empty_table() -> None:
+def test_no_results_give_an_empty_table() -> None:
     assert class_table([]).row_count == 0

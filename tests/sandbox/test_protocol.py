@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from autograder.sandbox.outside import Sandbox, SandboxProcess
+from autograder.sandbox.outside import Sandbox, SandboxProcess, Unavailable
+from autograder.sandbox.selftest import SMALL
 from ebmcourse.checking import probe
 from ebmcourse.checking.observation import encode
 from ebmcourse.checking.observer import Died, NoObservation, ProtocolError, TimedOut
@@ -227,3 +228,9 @@ def test_only_the_latest_process_is_open(sandbox):
     finally:
         first.close()
         second.close()
+
+
+@pytest.mark.slow
+def test_a_machine_on_which_no_container_can_be_made_is_reported(needs_sandbox):
+    with pytest.raises(Unavailable, match="no container can be made"):
+        Sandbox(limits=SMALL | {"tmp_bytes": -1}).start()

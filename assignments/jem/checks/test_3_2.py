@@ -131,7 +131,7 @@ def test_logits_are_class_scores(run, weights, dataset):
     if got["as_given"] is not True:
         judge_other_network(got, want, dataset["test_labels"])
         return
-    want, bias = want["logits"], weights["head.bias"]
+    turned, want, bias = want["turned"], want["logits"], weights["head.bias"]
     assert_close(
         got["logits"],
         want,
@@ -143,6 +143,7 @@ def test_logits_are_class_scores(run, weights, dataset):
             "The features are summed over the 2×2 positions. Average them instead.": 4 * (want - bias) + bias,
         },
     )
+    assert_close(got["turned"], turned, atol=1e-4)
 
 
 @probe
@@ -154,28 +155,43 @@ def head_of(model, classes):
 
 @probe
 def energy_of(student, weights, images, logits, labels, scale):
-    """f and the logits: with given logits, and of the whole network with weights of the last layer times `scale`."""
+    """f for given logits, and f of the whole network with the weights of the last layer times `scale`.
+
+    The given logits are those of `get_logits` (isolated) or of the last layer (last_layer), because `forward` need not
+    call `get_logits`.
+    """
     arguments = () if labels is None else (labels,)
-    whole, _ = network(student, weights, logits.shape[1])
-    given, _ = network(student, weights, logits.shape[1])
-    given.get_logits = lambda x: logits[: len(x)].clone()
-    images = textures(images)
-    with torch.no_grad():
-        head_of(whole, logits.shape[1]).weight *= scale
-    return ways(
-        isolated=lambda: {"f": given(images, *arguments), "logits": logits},
-        whole=lambda: {"f": whole(images, *arguments), "logits": whole.get_logits(images)},
-    )
+    classes, images = logits.shape[1], textures(images)
+
+    def isolated():
+        model, _ = network(student, weights, classes)
+        model.get_logits = lambda x: logits[: len(x)].clone()
+        return {"f": model(images, *arguments)}
+
+    def last_layer():
+        model, _ = network(student, weights, classes)
+        given = logits.clone()
+        head_of(model, classes).register_forward_hook(
+            lambda module, args, out: (given if out.dim() == 2 else given[:, :, None, None]).expand_as(out)
+        )
+        return {"f": model(images, *arguments)}
+
+    def whole():
+        model, _ = network(student, weights, classes)
+        with torch.no_grad():
+            head_of(model, classes).weight *= scale
+        return {"f": model(images, *arguments)}
+
+    return ways(isolated=isolated, last_layer=last_layer, whole=whole)
 
 
-def judge_energy(got, want, formula, mistakes):
-    """`got["f"]` must equal `formula(got["logits"])`; `mistakes` maps diagnoses to wrong formulas."""
-    logits = got["logits"]
-    if logits.shape != want["logits"].shape or not logits.isfinite().all() or logits.std(0).min() < 1e-6:
-        fail("`forward` cannot be checked: `get_logits` must return logits of shape (B, K) that depend on the image.")
+def judge_energy(got, want, logits, mistakes):
+    """`got["f"]` must be the reference's; `mistakes` maps diagnoses to wrong functions of the given logits."""
     if not got["f"].isfinite().all():
         fail("The exponential overflows for large logits. Use torch.logsumexp.")
-    assert_close(got["f"], formula(logits), mistakes=lambda: {name: wrong(logits) for name, wrong in mistakes.items()})
+    # The tolerance is that of the logits in 3.2a.
+    wrong_values = {name: wrong(logits) for name, wrong in mistakes.items()}
+    assert_close(got["f"], want["f"], atol=1e-4, mistakes=wrong_values)
 
 
 @exercise("3.2b", points=1, public=True, hint="Without `y`, return log Σ_y exp f(x)[y] over the classes, shape (B,).")
@@ -191,7 +207,7 @@ def test_energy_without_a_class(run, weights, images, logits):
         "The shape is (B, 1), not (B,). Do not use keepdim.": lambda z: z.logsumexp(1, keepdim=True),
     }
     got, want = run(energy_of, weights, images, logits, None, 1.0)
-    assert_either_way(got, want, lambda got, want: judge_energy(got, want, lambda z: z.logsumexp(1), mistakes))
+    assert_either_way(got, want, lambda got, want: judge_energy(got, want, logits, mistakes))
 
 
 @exercise("3.2b", points=1, public=True, hint="With `y`, return the logit f(x)[y] of each image's class, shape (B,).")
@@ -199,7 +215,7 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
     """With `y`, `forward` returns the logit of each image's own class, one number per image."""
 
     def own(z):
-        return z.gather(1, labels[:, None]).squeeze(1)
+        return z.gather(1, chosen[:, None]).squeeze(1)
 
     mistakes = {
         "This is the exponential of the logit. f(x, y) is the logit itself.": lambda z: own(z).exp(),
@@ -207,12 +223,18 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
             lambda z: own(z)[:, None]
         ),
         "The shape is (B, B): these are the logits of all labels for each image. Use only its own label.": (
-            lambda z: z[:, labels]
+            lambda z: z[:, chosen]
         ),
         "The sign is wrong: this is the energy E. The network returns f = -E.": lambda z: -own(z),
         "This is log q(y|x). f(x, y) is the logit itself, without log_softmax.": lambda z: own(z.log_softmax(1)),
         "The labels are ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
         "This is the largest logit. Use the logit of the label.": lambda z: z.amax(1),
+        "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: own(
+            z
+        ).squeeze(),
     }
-    got, want = run(energy_of, weights, images, logits, labels, 1.0)
-    assert_either_way(got, want, lambda got, want: judge_energy(got, want, own, mistakes))
+    # All labels may be 0, and a batch may be a single image.
+    for count, chosen in ((6, labels), (6, 0 * labels), (1, labels[:1])):
+        given = logits[:count]
+        got, want = run(energy_of, weights, images[:count], given, chosen, 1.0)
+        assert_either_way(got, want, lambda got, want, given=given: judge_energy(got, want, given, mistakes))

@@ -8,7 +8,9 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from stand_ins import Slope, held, isolate
+from torch import nn
 
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
 
@@ -43,15 +45,28 @@ def start(rng):
     return torch.from_numpy(rng.uniform(-0.5, 0.5, (36, *SHAPE)).astype(np.float32))
 
 
+@inputs
+def drift(rng):
+    """The gradient of f in 3.3a, so small that a step of size 10 moves the chains by less than their noise."""
+    return torch.from_numpy(0.0003 * rng.choice([-1, 1], SHAPE).astype(np.float32))
+
+
+@inputs
+def noise(rng):
+    """The noise of the stand-in for `update` in each call. Half precision is enough, and makes the input small."""
+    return torch.from_numpy((0.02 * rng.standard_normal((CALLS, 36, *SHAPE))).astype(np.float16))
+
+
 @probe
-def chains_over_calls(student, calls, labels, size):
-    """The chains of `calls` successive calls for a constant f, and the size of the sampler's tensors afterwards."""
+def chains_over_calls(student, labels, size, drift, noise):
+    """The chains of successive calls, one for each noise, and the size of the sampler's tensors afterwards."""
     conditional = () if labels.min() < 0 else (labels,)
-    noise = 0.005 * torch.randn(calls, len(labels), *SHAPE)
+    calls, noise = len(noise), noise.float()
 
     def attempt(isolated):
-        model = Slope(torch.zeros(CLASSES + 1, *SHAPE))
-        sampler = student.ex_main.MCMCSampler(model, SHAPE, len(labels), CLASSES, cbuffer_size=size)
+        model = Slope(drift.expand(CLASSES + 1, *SHAPE).clone())
+        sample_size = len(labels) + 4 * len(conditional)  # another number than that of the labels
+        sampler = student.ex_main.MCMCSampler(model, SHAPE, sample_size, CLASSES, cbuffer_size=size)
         if isolated:
             isolate(sampler, None, keep=("initial_chains", "store"))
         seen = []
@@ -64,45 +79,66 @@ def chains_over_calls(student, calls, labels, size):
     return ways(whole=lambda: attempt(False), isolated=lambda: attempt(True))
 
 
-def origins(chains):
+def origins(chains, starts, limit):
     """The index of the earlier chain that each chain continues, or -1: (calls - FILLED, B).
 
-    chains: (calls, B, C, H, W). An index is the number of the call times B plus the number of the chain.
+    chains, starts: (calls, B, pixels). An index is the number of the call times B plus the number of the chain. A
+    chain continues the earlier one with the most similar pattern if its start has at least the correlation `limit`.
     """
-    patterns = chains.flatten(2).flatten(0, 1)
-    patterns = patterns - patterns.mean(1, keepdim=True)
-    patterns = patterns / patterns.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    calls, batch = chains.shape[:2]
+    patterns, starts = (F.normalize(each - each.mean(2, keepdim=True), dim=2) for each in (chains, starts))
     found = []
-    for call in range(FILLED, calls):
-        similar = patterns[call * batch : (call + 1) * batch] @ patterns[: call * batch].T
-        best, index = similar.max(1)
-        # Independent patterns of 144 pixels have a correlation of 0 ± 0.08, continued ones of about 0.9.
-        found.append(torch.where(best > 0.5, index, -1))
+    for call in range(FILLED, len(chains)):
+        best, index = (starts[call] @ patterns[:call].flatten(0, 1).T).max(1)
+        found.append(torch.where(best > limit, index, -1))
     return torch.stack(found)
 
 
-@exercise("3.3a", points=1, public=True, hint="New chains are Gaussian noise with mean 0 and standard deviation 0.01.")
-def test_first_chains_are_small_noise(run, no_labels):
-    """While the buffer is empty, all chains start from N(0, 0.01²)."""
-    got, want = run(chains_over_calls, 1, no_labels, 64)
+def follows_drift(moves, drift):
+    """Whether the mean of the moves (N, pixels) has the direction of the hidden gradient, with any factor and sign."""
+    return bool(torch.corrcoef(torch.stack([moves.mean(0), drift.flatten()]))[0, 1].abs() > 0.5)
 
-    def judge(got, want):
-        chains = got["chains"].float()
-        if chains.shape != want["chains"].shape:
-            raise Mismatch("The chains must have the shape (B, C, H, W).")
-        # 0.01 from the start and 0.005 from one step: 0.0112, which 5,184 numbers estimate within 1 %.
-        spread = chains.std().item()
-        if not chains.isfinite().all():
-            fail("The chains contain infinite values or NaN.")
-        if spread > 0.4 or abs(chains.mean().item()) > 0.4:
+
+def pixels_of(got, want):
+    """The chains of all calls, (calls, B, pixels)."""
+    if got["chains"].shape != want["chains"].shape:
+        raise Mismatch("The chains must have the shape (B, C, H, W).")
+    chains = got["chains"].float().flatten(2)
+    if not chains.isfinite().all():
+        fail("The chains contain infinite values or NaN.")
+    return chains
+
+
+def without(chains, drift):
+    """The chains without their component in the direction of the hidden gradient."""
+    direction = F.normalize(drift.flatten(), dim=0)
+    return chains - (chains @ direction)[..., None] * direction
+
+
+@exercise("3.3a", points=1, public=True, hint="New chains are Gaussian noise with mean 0 and standard deviation 0.01.")
+def test_first_chains_are_small_noise(run, no_labels, drift, noise):
+    """While the buffer is empty, all chains start from N(0, 0.01²)."""
+    first = noise[:1]
+    got, want = run(chains_over_calls, no_labels, 64, drift, first)
+
+    def judge(got, want, isolated):
+        chains = pixels_of(got, want)
+        starts = chains - first.float().flatten(2) if isolated else without(chains, drift)
+        spread = starts.std().item()
+        if spread > 0.4 or abs(starts.mean().item()) > 0.4:
             fail("The initial values of the chains are too large. New chains start from N(0, 0.01²).")
         if spread < 0.007:
             fail("The chains start without noise. New chains start from N(0, 0.01²).")
-        if not 0.0085 < spread < 0.016 or abs(chains.mean().item()) > 0.002:
+        if (starts - starts.mean(1, keepdim=True)).std() < spread / 2:
+            fail("All chains start from the same noise. Draw noise for each chain.")
+        # 5,184 numbers estimate the spread within 1 %. The chains of the whole sampler contain the noise of a step,
+        # 0.0112 in total, or of two steps. With other noise than the given one, the spread would be 0.02 or more.
+        largest = 0.0115 if isolated else 0.016
+        if not 0.0085 < spread < largest or abs(starts.mean().item()) > 0.002:
             fail("The initial noise must have mean 0 and standard deviation 0.01.")
+        if not isolated and not follows_drift(chains[0], drift):
+            fail("The chains do not follow the gradient of the network.")
 
-    assert_either_way(got, want, judge)
+    assert_either_way(got, want, lambda got, is_want: judge(got, is_want, is_want is want["isolated"]))
 
 
 @exercise(
@@ -111,17 +147,35 @@ def test_first_chains_are_small_noise(run, no_labels):
     public=True,
     hint="Most chains continue chains of the buffer, which is kept between calls. About 5 % start from noise.",
 )
-def test_chains_continue_from_the_buffer(run, no_labels):
+def test_chains_continue_from_the_buffer(run, no_labels, drift, noise):
     """Most chains continue chains of earlier calls, and about 5 % start from noise."""
-    got, want = run(chains_over_calls, CALLS, no_labels, SIZE)
-    assert_either_way(got, want, judge_persistence)
+    got, want = run(chains_over_calls, no_labels, SIZE, drift, noise)
+    judge_either_way(got, want, drift, noise)
 
 
-def judge_persistence(got, want):
-    """Check that most chains continue others and about 5 % start from noise; returns the result of `origins`."""
-    if got["chains"].shape != want["chains"].shape:
-        raise Mismatch("The chains must have the shape (B, C, H, W).")
-    origin = origins(got["chains"].float())
+def judge_either_way(got, want, drift, noise, judge_more=lambda got, origin: None):
+    """Check that most chains continue others; `judge_more` gets an observation and the result of `origins`."""
+
+    def judge(way, want_way):
+        given = noise if want_way is want["isolated"] else None
+        judge_more(way, judge_persistence(way, want_way, drift, given))
+
+    assert_either_way(got, want, judge)
+
+
+def judge_persistence(got, want, drift, given):
+    """Check that most chains continue others and about 5 % start from noise; returns the result of `origins`.
+
+    given: the noise that was added to the chains in each call, or None for the whole sampler.
+    """
+    chains = pixels_of(got, want)
+    if given is not None:
+        # With the given noise subtracted, a chain is equal to the one that it continues.
+        origin = origins(chains, chains - given.float().flatten(2), 0.98)
+    else:
+        # Independent patterns of 144 pixels have a correlation of 0 ± 0.08, continued ones of about 0.9.
+        patterns = without(chains, drift)
+        origin = origins(patterns, patterns, 0.5)
     fresh = (origin < 0).float().mean().item()
     if fresh > 0.99:
         fail("All chains start from noise. Check that chains are written to the buffer and read from it.")
@@ -132,6 +186,11 @@ def judge_persistence(got, want):
     # For 10 × 36 chains: 5 % ± 1.1 % (standard deviation). A fixed number of 1 to 4 of 36 chains also passes.
     if not 0.012 < fresh < 0.13:
         fail("The fraction of chains that start from noise is wrong. It should be about 5 %.")
+    if given is None:
+        continued = origin >= 0
+        moves = chains[FILLED:][continued] - chains.flatten(0, 1)[origin[continued]]
+        if not follows_drift(moves, drift) or chains.abs().max() > 1.01:
+            fail("The chains do not follow the gradient of the network.")
     return origin
 
 
@@ -142,9 +201,12 @@ def travelled(history):
 
 
 def follow(moves, slopes):
-    """Whether the moves are proportional to the slopes, with any factor and sign, for checks about something else."""
+    """Whether the moves are proportional to the slopes, with any factor and sign, for checks about something else.
+
+    In the image range [-1, 1], no pixel can move by more than 2.
+    """
     near = slopes.abs() < 0.03  # other pixels are clamped
-    if moves.shape != slopes.shape:
+    if moves.shape != slopes.shape or not moves.abs().max() < 2.01:
         return False
     return bool(torch.corrcoef(torch.stack([moves[near], slopes[near]]))[0, 1].abs() > 0.8)
 
@@ -172,7 +234,7 @@ def gradient_at(student, slopes, labels, start):
         return {"value": classes[labels], "has_method": hasattr(sampler(), "gradient")}
 
     return ways(
-        direct=lambda: {"value": direct(), "has_method": True},
+        direct=lambda: {"value": direct()},
         on_the_way=lambda: mean(on_the_way()),
         moved=lambda: mean(moved()),
     )
@@ -181,7 +243,7 @@ def gradient_at(student, slopes, labels, start):
 def judge_gradient(got, want, slopes, labels):
     value, unclamped = got["value"], slopes[labels]
     clamped = unclamped.clamp(-0.03, 0.03)
-    if value.shape == clamped.shape and not got["has_method"]:
+    if value.shape == clamped.shape and not got.get("has_method", True):
         # Without a method `gradient`, only the moves are known. Their length and sign are checked in 3.3c.
         near = unclamped.abs() < 0.03
         factor = (value * clamped)[near].nanmean() / clamped[near].square().mean()
@@ -214,8 +276,19 @@ def judge_gradient(got, want, slopes, labels):
 )
 def test_gradient_at_the_images(run, slopes, labels, start):
     """The chains follow the clamped gradient of f(x, y) with respect to the images."""
-    got, want = run(gradient_at, slopes, labels, start)
-    assert_either_way(got, want, lambda got, want: judge_gradient(got, want, slopes, labels))
+    for classes in (labels, 0 * labels):
+        got, want = run(gradient_at, slopes, classes, start)
+        assert_either_way(got, want, lambda got, want, classes=classes: judge_gradient(got, want, slopes, classes))
+
+
+@probe
+def after_error(sampler, model):
+    """The state of the network after an exception while sampling, for samplers with a context manager."""
+    try:
+        with sampler.sampling_mode():
+            raise ZeroDivisionError
+    except (ZeroDivisionError, AttributeError, TypeError):
+        return [model.w.requires_grad, model.training]
 
 
 @probe
@@ -224,6 +297,7 @@ def side_effects(student, slopes, labels, start, training):
 
     def sample(isolated):
         model = Slope(slopes).train(training)
+        model.other = nn.Parameter(torch.ones(()), requires_grad=False)  # frozen before
         sampler = student.ex_main.MCMCSampler(model, SHAPE, len(labels), CLASSES, cbuffer_size=8)
         if isolated:
             isolate(sampler, start, keep=("gradient", "sampling_mode"))
@@ -238,14 +312,16 @@ def side_effects(student, slopes, labels, start, training):
             way = chains - start if isolated else chains
             return {
                 "moves": torch.stack([way[labels == label].mean(0) for label in range(CLASSES)]),
-                "labels": torch.stack(model.labels_seen[-3:]).float(),
+                "labels": torch.cat(model.labels_seen)[-3 * len(labels) :].view(3, -1).float(),
                 "gradients_on": all(model.gradients_on),
                 "detached": not chains.requires_grad,
-                "requires_grad": model.w.requires_grad,
+                "requires_grad": [model.w.requires_grad, model.other.requires_grad],
                 "parameter_gradient": model.w.grad is not None,
                 "eval_mode": not any(model.in_training),
                 "training": model.training,
                 "grad_mode": torch.is_grad_enabled() == training,
+                "frozen": all(model.is_frozen),
+                "after_error": after_error(sampler, model),
             }
 
     return ways(isolated=lambda: sample(True), whole=lambda: sample(False))
@@ -260,6 +336,8 @@ def judge_side_effects(got, want, slopes):
         "eval_mode": "The network is in train mode during sampling. Switch it to eval mode.",
         "training": "After sampling, the train or eval mode of the network is not restored.",
         "grad_mode": "After sampling, the grad mode is not restored. Use `with torch.enable_grad()`.",
+        "frozen": "The parameters require gradients during sampling. Set requires_grad to False.",
+        "after_error": "After an exception while sampling, the network is not restored. Use try and finally.",
     }
     for name, sentence in sentences.items():
         if got[name] != want[name]:

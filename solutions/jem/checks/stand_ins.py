@@ -18,12 +18,12 @@ from ebmcourse.checking import probe
 
 @probe
 def held(value, depth=0):
-    """The total size of all tensors and arrays that can be reached from `value`, except those of networks."""
+    """The total size of all tensors and arrays that can be reached from `value`, except those of the network."""
     if isinstance(value, torch.Tensor):
         return value.numel()
     if isinstance(value, np.ndarray):
         return value.size
-    if depth > 5 or isinstance(value, nn.Module):
+    if depth > 5 or isinstance(value, Slope):
         return 0
     items = list(value.values()) if isinstance(value, dict) else []
     items += value if isinstance(value, list | tuple | set | deque) else []
@@ -44,14 +44,15 @@ def slope_of(loss, parameter):
 class Slope(nn.Module):
     """f(x, y) = w · Σ slopes[y] · x, whose gradient is slopes[y] for w = 1; f(x) uses the last slope.
 
-    slopes: (K + 1, C, H, W). It records the labels of each call, whether gradients were enabled, and the mode.
+    slopes: (K + 1, C, H, W). It records the labels of each call, whether gradients were enabled, the mode, and
+    whether the parameter was frozen.
     """
 
     def __init__(self, slopes):
         super().__init__()
         self.register_buffer("slopes", slopes)
         self.w = nn.Parameter(torch.ones(()))
-        self.labels_seen, self.gradients_on, self.in_training = [], [], []
+        self.labels_seen, self.gradients_on, self.in_training, self.is_frozen = [], [], [], []
 
     def get_logits(self, x):
         return self.w * torch.einsum("bchw,kchw->bk", x, self.slopes[:-1])
@@ -60,6 +61,7 @@ class Slope(nn.Module):
         self.labels_seen.append(torch.full((len(x),), -1) if y is None else y.detach().clone())
         self.gradients_on.append(bool(x.requires_grad and torch.is_grad_enabled()))
         self.in_training.append(self.training)
+        self.is_frozen.append(not self.w.requires_grad)
         slopes = self.slopes[-1:].expand(len(x), -1, -1, -1) if y is None else self.slopes[y]
         return self.w * (slopes * x).flatten(1).sum(1)
 

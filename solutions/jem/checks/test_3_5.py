@@ -203,6 +203,9 @@ def runs_on(places):
 def test_pictures_of_the_generation(run, levels, labels):
     """One figure shows chains from the first to the last step, the other one all generated images."""
     got, _ = run(shown, levels, labels)
+    places = torch.cat([got["strip"]["places"], got["sheet"]["places"]])
+    if ((places < -0.5) | (places > 1.5)).any():  # fractions of the figure
+        fail("Images lie outside the figure.")
     strip, sheet = tiles(got["strip"], levels), tiles(got["sheet"], levels)
     last = [(STEPS - 1, chain) for chain in range(COUNT)]
     if not sheet.keys() >= set(last):

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # The free energy
 #
-# Write the function in `__PROGRAM__.py`; this notebook notices the changed file by itself.
+# Write the function in `__PROGRAM__.py`; this notebook reloads the file when it changes.
 
 # %% nbgrader={"grade_id": "setup", "locked": true}
 # %load_ext autoreload
@@ -12,7 +12,7 @@ import torch
 from ebmcourse.checking.notebook import check_part, once_written
 
 # %% [markdown]
-# **1a** Write `free_energy`. The cell below shows it at work: from the mean of the energies (β → 0, up to a constant)
+# **1a** Write `free_energy`. The cell below shows its values, from the mean of the energies (β → 0, up to a constant)
 # to their minimum (β → ∞).
 
 # %%
@@ -28,4 +28,4 @@ check_part("1a")
 # **1b** (1 point) What is F for β → ∞, and why?
 
 # %% [markdown] nbgrader={"grade_id": "answer-1b", "grade": true, "solution": true, "points": 1}
-# The least energy: the state that has it outweighs all others in the sum.
+# The minimum energy: the sum is dominated by the state with this energy.

@@ -18,7 +18,7 @@ def betas(rng):
 
 @inputs
 def large_energies(rng):
-    """Energies whose exponentials no float32 can hold, of both signs."""
+    """Energies of both signs whose exponentials overflow in float32."""
     return torch.from_numpy((500 * rng.choice([-1, 1], (4, 1)) + rng.standard_normal((4, 5))).astype(np.float32))
 
 
@@ -27,9 +27,9 @@ def free_energies(student, energies, betas):
     return [student.__PROGRAM__.free_energy(energies, float(beta)) for beta in betas]
 
 
-@exercise("1a", points=2, public=True, hint="F = -1/β · log Σ exp(-β E): β stands twice, the minus sign too.")
+@exercise("1a", points=2, public=True, hint="F = -1/β · log Σ exp(-β E): β and the minus sign occur twice.")
 def test_free_energy_is_the_soft_minimum(run, energies, betas):
-    """`free_energy` returns -1/β · log Σ exp(-β E) of every row, for any β > 0."""
+    """`free_energy` returns -1/β · log Σ exp(-β E) of each row, for any β > 0."""
     got, want = run(free_energies, energies, betas)
     mistakes = {
         "This is β times the free energy: divide by β.": [
@@ -44,9 +44,9 @@ def test_free_energy_is_the_soft_minimum(run, energies, betas):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("1a", points=1, hint="Large energies must not overflow: see torch.logsumexp.")
+@exercise("1a", points=1, hint="The exponentials of large energies overflow: use torch.logsumexp.")
 def test_large_energies_do_not_overflow(run, large_energies, betas):
-    """`free_energy` is exact for energies in the hundreds, too."""
+    """`free_energy` is also correct for energies in the hundreds."""
     got, want = run(free_energies, large_energies, betas)
     assert_close(got, want)
 
