@@ -189,13 +189,14 @@ def judge_mean_losses(got, losses, rights, sizes, what, mistakes=None):
 def judge_refusal(got, numbers, forgotten, unnamed):
     """Fail unless there was a ValueError whose message contains a number from each set in `numbers`.
 
+    got: the type and, where `numbers` are asked for, the message of the exception
     forgotten, unnamed: the diagnoses if nothing was raised, and if the message lacks a number
     """
     if got["type"] == "":
         fail(forgotten)
     if got["type"] != "ValueError":
         fail("The exception is not a ValueError: raise one with a message that says what is wrong.")
-    named = {int(digits) for digits in re.findall(r"\d{1,9}", got["message"])}
+    named = {int(digits) for digits in re.findall(r"\d{1,9}", got.get("message", ""))}
     if not all(named & choices for choices in numbers):
         fail(unnamed)
 
@@ -204,9 +205,3 @@ def is_read(energies, text):
     """Whether the classes of least energy in the windows (L, 27) read as the text."""
     labels = energies.argmin(1).unique_consecutive().tolist()
     return "".join(chr(97 + label) for label in labels if label != BETWEEN) == text
-
-
-def falls(losses):
-    """Whether the mean of the last quarter of the losses (N,) is less than two thirds of that of the first."""
-    quarter = max(1, len(losses) // 4)
-    return bool(losses[-quarter:].mean() < 2 / 3 * losses[:quarter].mean())

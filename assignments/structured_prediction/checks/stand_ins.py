@@ -85,13 +85,12 @@ class CTCCriterion:
     """
 
     def __init__(self):
-        self.lengths, self.targets, self.excess, self.sums, self.counts = [], [], [], [], []
+        self.targets, self.excess, self.sums, self.counts = [], [], [], []
 
     def __call__(self, log_probs, targets, input_lengths=None, blank_idx=BETWEEN, reduction="mean"):
         full = [log_probs.shape[1]] * len(log_probs)
         lengths = [int(length) for length in (full if input_lengths is None else input_lengths)]
         rows = [torch.as_tensor(target).long().flatten() for target in targets]
-        self.lengths += lengths
         self.targets += [row.tolist() for row in rows]
         self.excess.append(log_probs.detach().logsumexp(2).abs().max())
         sizes = torch.tensor([len(row) for row in rows])
@@ -157,11 +156,15 @@ def as_losses(value):
 
 @probe
 def refusal(call):
-    """The type and the message of the exception that `call` raises; two empty strings if it raises none."""
+    """The type and the message of the exception that `call` raises; two empty strings if it raises none.
+
+    The type of a subclass of ValueError is ValueError.
+    """
     try:
         call()
     except NotImplementedError:
         raise
     except Exception as error:
-        return {"type": type(error).__name__, "message": str(error)[:400]}
+        name = "ValueError" if isinstance(error, ValueError) else type(error).__name__
+        return {"type": name, "message": str(error)[:400]}
     return {"type": "", "message": ""}

@@ -58,6 +58,13 @@ def batches_of(weights, images, letters, sizes):
     return list(zip(features.split(sizes), labels.split(sizes), strict=True))
 
 
+def cosine(got, right, weights):
+    """The cosine of the angle between the changes of `weights`; 0 if the shape is wrong or nothing has changed."""
+    if got.shape != right.shape:
+        return 0.0
+    return torch.nn.functional.cosine_similarity((got - weights).flatten(), (right - weights).flatten(), dim=0).item()
+
+
 def judge_weights(got, weights, batches, epochs):
     right = descend(weights, batches, RATE, epochs, loss_of())[0]
     # In float64 the reference's weights differ by less than 1e-6; mistakes change them by more than 0.01.

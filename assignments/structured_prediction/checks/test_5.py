@@ -7,7 +7,7 @@ all paths, so the right result is known.
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import alignments, blanked, descend, falls, is_read, judge_mean_losses, per_batch, sums
+from oracles import alignments, blanked, descend, is_read, judge_mean_losses, per_batch, sums
 from stand_ins import (
     CrossEntropy,
     Reader,
@@ -234,10 +234,14 @@ def test_mean_loss_of_every_epoch(run, weights, alike):
     got, want = run(trained, weights, alike, SIZES, 3)
     batches = batches_of(weights, alike, SIZES)
     windows = [sum(len(own) for own, _, _ in batch) for batch in batches]
+    # The labels are judged above: here, the first loss may also be that of a known mistake.
+    borders = ({}, {"first": (1,)}, {"last": (-1,)}, {"first": (1,), "last": (-1,)}, {"first": (0,), "last": (-1,)})
+    rules = (*borders, {"sign": -1}, {"target": "argmin"}, {"target": "states"})
+    first = torch.stack([loss_of(**rule)(weights, batches[0]) for rule in rules])
 
     def judge(got, want):
         losses = per_batch(got["sums"], got["counts"], windows, 3)
-        if losses is None or losses[0, 0] < 0.01:
+        if losses is None or (losses[0, 0] - first).abs().min() > 1e-4:
             fail("The criterion must be called exactly once for each window of each word.")
         # Means over windows, over words (the same here) and over batches are all accepted.
         divided = (

@@ -11,6 +11,7 @@ from stand_ins import refusal
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
 OTHER_BLANK = 4
@@ -57,49 +58,52 @@ def scores(targets, emissions, blank, **rules):
     return torch.stack([torch.stack([ctc_score(line, row, blank, **rules) for line in emissions]) for row in targets])
 
 
-def judge_graphs(got, targets, emissions, blank, given):
+def wrong_scores(targets, emissions, blank, given):
+    """The results of known mistakes; given: whether the blank is an argument."""
+
     def twice(row):
         return [label for letter in row for label in (letter, blank)]
 
-    def mistakes():
-        wrong = {
-            "The blank between equal letters can be skipped, so both letters merge into one.": (
-                scores(targets, emissions, blank, skips="all")
-            ),
-            "The blank between different letters must be optional: add an arc from letter to letter.": (
-                scores(targets, emissions, blank, skips="none")
-            ),
-            "The blank before the first letter is missing: a string may begin with blanks.": (
-                scores(targets, emissions, blank, first=(1,))
-            ),
-            "The blank before the first letter must be optional: a string may begin with the letter.": (
-                scores(targets, emissions, blank, first=(0,))
-            ),
-            "The blank after the last letter must be optional: the last two nodes accept.": (
-                scores(targets, emissions, blank, last=(-1,))
-            ),
-            "A string may also end with a blank: the last two nodes accept.": (
-                scores(targets, emissions, blank, last=(-2,))
-            ),
-            "Labels cannot be repeated: each node needs an arc to itself.": (
-                scores(targets, emissions, blank, stays=False)
-            ),
-            "Labels cannot be repeated, and a string cannot begin with a blank: each node needs an arc to itself.": (
-                scores(targets, emissions, blank, stays=False, first=(1,))
-            ),
-            "There are blanks next to blanks: the target is plain letters, and the graph inserts the blanks.": (
-                scores([twice(row) for row in targets], emissions, blank)
-            ),
-        }
-        if given:
-            wrong["`blank_idx` is ignored: the blank is not always BETWEEN."] = scores(targets, emissions, BETWEEN)
-        else:
-            default = "The default blank is 0, which is the letter a: it must be BETWEEN = 26."
-            wrong[default] = scores(targets, emissions, 0)
-        return {name: value.float() for name, value in wrong.items()}
+    wrong = {
+        "The blank between equal letters can be skipped, so both letters merge into one.": (
+            scores(targets, emissions, blank, skips="all")
+        ),
+        "The blank between different letters must be optional: add an arc from letter to letter.": (
+            scores(targets, emissions, blank, skips="none")
+        ),
+        "The blank before the first letter is missing: a string may begin with blanks.": (
+            scores(targets, emissions, blank, first=(1,))
+        ),
+        "The blank before the first letter must be optional: a string may begin with the letter.": (
+            scores(targets, emissions, blank, first=(0,))
+        ),
+        "The blank after the last letter must be optional: the last two nodes accept.": (
+            scores(targets, emissions, blank, last=(-1,))
+        ),
+        "A string may also end with a blank: the last two nodes accept.": (
+            scores(targets, emissions, blank, last=(-2,))
+        ),
+        "Labels cannot be repeated: each node needs an arc to itself.": (
+            scores(targets, emissions, blank, stays=False)
+        ),
+        "Labels cannot be repeated, and a string cannot begin with a blank: each node needs an arc to itself.": (
+            scores(targets, emissions, blank, stays=False, first=(1,))
+        ),
+        "There are blanks next to blanks: the target is plain letters, and the graph inserts the blanks.": (
+            scores([twice(row) for row in targets], emissions, blank)
+        ),
+    }
+    if given:
+        wrong["`blank_idx` is ignored: the blank is not always BETWEEN."] = scores(targets, emissions, BETWEEN)
+    else:
+        default = "The default blank is 0, which is the letter a: it must be BETWEEN = 26."
+        wrong[default] = scores(targets, emissions, 0)
+    return {name: value.float() for name, value in wrong.items()}
 
+
+def judge_graphs(got, targets, emissions, blank, given):
     right = scores(targets, emissions, blank).float()
-    assert_close(got["scores"], right, mistakes=mistakes)
+    assert_close(got["scores"], right, mistakes=lambda: wrong_scores(targets, emissions, blank, given))
 
 
 @exercise(

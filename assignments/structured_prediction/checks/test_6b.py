@@ -7,6 +7,7 @@ from oracles import blanked, ctc_losses, ctc_paths, ctc_score, judge_refusal, le
 from stand_ins import as_tensor, create_ctc_graph, refusal, replaced
 
 from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
 
@@ -92,13 +93,13 @@ def test_loss_of_every_word(run, log_probs, targets):
 
 @inputs
 def certain(rng):
-    """Frames of a network that is certain of two words of three letters: c _ a _ t _ _ _ and _ c _ a _ t _ _."""
+    """Frames of a network that is nearly certain of two words: c _ a _ t _ _ _ and _ c _ a _ t _ _."""
     letters = rng.permutation(np.arange(1, 26))[:6].tolist()
     labels = [
         [letters[0], 26, letters[1], 26, letters[2], 26, 26, 26],
         [26, letters[3], 26, letters[4], 26, letters[5], 26, 26],
     ]
-    logits = 18 * F.one_hot(torch.tensor(labels), 27) + torch.from_numpy(rng.standard_normal((2, 8, 27)))
+    logits = 9 * F.one_hot(torch.tensor(labels), 27) + torch.from_numpy(rng.standard_normal((2, 8, 27)))
     return {"log_probs": logits.log_softmax(2).float(), "targets": [letters[:3], letters[3:]]}
 
 
@@ -110,17 +111,20 @@ def certain(rng):
     hint="-log p ≥ 0, because a probability is at most 1. Targets are plain letters.",
 )
 def test_no_loss_is_negative(run, certain):
-    """The loss is never negative, and it is 0 if the network is certain of the word."""
+    """The loss is never negative, and it is close to 0 if the network is nearly certain of the word."""
     log_probs, targets = certain["log_probs"], certain["targets"]
     got, want = run(loss_of, log_probs, targets, None, "none")
+    right = ctc_losses(log_probs, targets).float()
 
     def judge(got, want):
         loss = got["loss"]
+        # Small losses with known mistakes cost points above.
+        for wrong in wrong_losses(log_probs, targets).values():
+            if wrong.abs().max() < 0.5 and difference(loss, wrong.float(), 1e-4, 1e-4) is None:
+                return
         if loss.shape == (2,) and loss.min() < -1e-3:
             fail("The loss of a word is negative, so its probability exceeds 1: is a path counted twice?")
-        if loss.shape == () and abs(loss.item()) < 1e-3:
-            return  # a mean of the right losses, which costs points above
-        # -log p is 1e-6, and float32 resolves log-probabilities near 0 to 1e-7.
-        assert_close(loss, ctc_losses(log_probs, targets).float(), atol=1e-4)
+        # -log p is about 0.03, and differs by less than 1e-5 from the same in float64.
+        assert_close(loss, right, atol=1e-4)
 
     assert_either_way(got, want, judge)

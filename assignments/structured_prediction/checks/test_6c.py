@@ -94,7 +94,7 @@ def follows_paths(gradient, logits, targets):
         foreign[[*target, BETWEEN]] = False
         slope, p = slope[counts], p[counts]
         factor = (slope * p)[:, foreign].sum() / p[:, foreign].square().sum()
-        if len(p) < 2 or factor.abs() < 1e-2:
+        if len(p) < 2 or not 1e-2 < factor.abs() < 1e2:
             return False
         q = p - slope / factor
         if q[:, foreign].abs().max() > 1e-3 or q.min() < -1e-3 or q.std(0).max() < 1e-2:

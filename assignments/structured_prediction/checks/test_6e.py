@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import descend, falls, is_read, judge_mean_losses, per_batch
+from oracles import descend, is_read, judge_mean_losses, per_batch
 from stand_ins import CTCCriterion, Reader, as_losses, as_tensor, loader_of
 
 from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe
@@ -47,7 +47,6 @@ def trained(student, weights, words, sizes, epochs):
         "weights": model.weights,
         "losses": as_losses(losses),
         "targets": criterion.targets,
-        "lengths": criterion.lengths,
         "excess": as_tensor(criterion.excess),
         "sums": as_tensor(criterion.sums),
         "counts": as_tensor(criterion.counts),
@@ -68,12 +67,19 @@ def batches_of(weights, words, sizes):
     return batches
 
 
-def loss_of(*, padding=False, sign=-1, mean=True):
+WRONG_ARGUMENTS = ({"sign": 1}, {"scores": "energies"}, {"scores": "probabilities"}, {"blanks": True})
+
+
+def loss_of(*, padding=False, sign=-1, mean=True, scores="log_probs", blanks=False):
     """The loss of a batch as a function of the weights; the arguments are known mistakes."""
 
     def loss(weights, batch):
         features, lengths, letters = batch
-        log_probs = (sign * features @ weights.T).log_softmax(2).transpose(0, 1)
+        energies = sign * features @ weights.T
+        given = {"energies": lambda: energies, "probabilities": lambda: energies.softmax(2)}
+        log_probs = given.get(scores, lambda: energies.log_softmax(2))().transpose(0, 1)
+        if blanks:
+            letters = [[label for letter in row for label in (letter, BETWEEN)] for row in letters]
         sizes = torch.tensor([len(row) for row in letters])
         labels = torch.tensor([label for row in letters for label in row])
         frames = torch.tensor([features.shape[1]] * len(lengths) if padding else lengths)

@@ -53,6 +53,43 @@ def merged(labels):
     return "".join("_" if label == BETWEEN else chr(97 + label) for label in kept)
 
 
+def wrong_texts(labels, text):
+    """The results of known mistakes for labels that read as `text`."""
+    signs = "".join("_" if label == BETWEEN else chr(97 + label) for label in labels)
+    segments = [segment for segment in signs.split("_") if segment]
+    shown = merged(labels)
+    return {
+        "The letters are joined with `_`: join them without a separator.": (
+            "_".join(segments),
+            "_".join(text),
+            "_".join(merged(labels).replace("_", "")),
+            "_".join(max(segment, key=segment.count) for segment in segments),
+        ),
+        "The blanks are still in the text: drop them after merging neighbours.": (
+            shown,
+            signs,
+            shown.strip("_"),
+        ),
+        "The blanks became the character `{`: drop them.": (shown.replace("_", "{"),),
+        "Repetitions are still in the text: merge equal neighbours before dropping the blanks.": (
+            signs.replace("_", ""),
+        ),
+        "Double letters are merged: merge equal neighbours first, then drop the blanks.": (
+            merged([label for label in labels if label != BETWEEN]),
+        ),
+        "Every letter appears only once: merge equal neighbours, not all equal letters.": (
+            "".join(dict.fromkeys(text)),
+        ),
+        "Letters are lost: a run between two blanks may contain several letters.": (
+            "".join(max(segment, key=segment.count) for segment in segments),
+            "".join(segment[0] for segment in segments),
+        ),
+        "There are spaces between the letters: join them without a separator.": (" ".join(text),),
+        "The text is in capitals: use lower-case letters.": (text.upper(),),
+        "The letters are off by one: 0 is a.": ("".join(chr(ord(letter) + 1) for letter in text),),
+    }
+
+
 def judge_texts(got, words):
     for kind, found in got.items():
         for value, labels, text in zip(found, words["frames"], words["texts"], strict=True):
@@ -60,39 +97,7 @@ def judge_texts(got, words):
                 raise Mismatch("The result must be a string.")
             if value == text:
                 continue
-            signs = "".join("_" if label == BETWEEN else chr(97 + label) for label in labels)
-            segments = [segment for segment in signs.split("_") if segment]
-            shown = merged(labels)
-            wrong = {
-                "The letters are joined with `_`: join them without a separator.": (
-                    "_".join(segments),
-                    "_".join(text),
-                    "_".join(merged(labels).replace("_", "")),
-                    "_".join(max(segment, key=segment.count) for segment in segments),
-                ),
-                "The blanks are still in the text: drop them after merging neighbours.": (
-                    shown,
-                    signs,
-                    shown.strip("_"),
-                ),
-                "The blanks became the character `{`: drop them.": (shown.replace("_", "{"),),
-                "Repetitions are still in the text: merge equal neighbours before dropping the blanks.": (
-                    signs.replace("_", ""),
-                ),
-                "Double letters are merged: merge equal neighbours first, then drop the blanks.": (
-                    merged([label for label in labels if label != BETWEEN]),
-                ),
-                "Every letter appears only once: merge equal neighbours, not all equal letters.": (
-                    "".join(dict.fromkeys(text)),
-                ),
-                "Letters are lost: a run between two blanks may contain several letters.": (
-                    "".join(max(segment, key=segment.count) for segment in segments),
-                    "".join(segment[0] for segment in segments),
-                ),
-                "There are spaces between the letters: join them without a separator.": (" ".join(text),),
-                "The text is in capitals: use lower-case letters.": (text.upper(),),
-                "The letters are off by one: 0 is a.": ("".join(chr(ord(letter) + 1) for letter in text),),
-            }
+            wrong = wrong_texts(labels, text)
             for sentence, values in wrong.items():
                 if value in values:
                     fail(sentence)
