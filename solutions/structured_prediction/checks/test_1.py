@@ -113,10 +113,14 @@ def test_windows_see_their_own_columns(run, images):
 
 @probe
 def reactions(student, spots):
-    """The energies of the images with one window, in a large and in a small batch."""
-    model = student.structured_prediction.SimpleNet().eval()
+    """The energies of the images with one window, of the first alone, and of a second network with the same weights."""
+    module = student.structured_prediction
+    model, twin = module.SimpleNet().eval(), module.SimpleNet().eval()
     with torch.no_grad():
-        return {"energies": model(spots.clone()), "fewer": model(spots[:20].clone())}
+        energies, single = model(spots.clone()), model(spots[:1].clone())
+        twin(spots.clone())  # lazy layers get their shapes
+        twin.load_state_dict(model.state_dict())
+        return {"energies": energies, "single": single, "twin": twin(spots.clone())}
 
 
 ### BEGIN HIDDEN TESTS
@@ -136,9 +140,10 @@ def test_windows_see_all_their_columns(run, spots):
     got, want = run(reactions, spots["images"])
     if got["energies"].shape != want["energies"].shape or not got["energies"].isfinite().all():
         fail("The energies of images with one window must have the shape (B, 1, 27).")
-    mixed = "The energies of an image depend on the other images of the batch, even in eval mode."
-    if got["fewer"].shape != want["fewer"].shape or (got["energies"][:20] - got["fewer"]).abs().max() > 1e-4:
-        fail(mixed)
+    if got["single"].shape != want["single"].shape:
+        fail("The energies of a single image have lost an axis: they must have the shape (1, L, 27).")
+    if (got["energies"][:1] - got["single"]).abs().max() > 1e-4:
+        fail("The energies of an image depend on the other images of the batch, even in eval mode.")
     judge_size(got["energies"])
     energies = in_order(got["energies"], spots)
     if (energies[:, 1] - energies[:, 0]).abs().max() > 1e-4:
@@ -148,6 +153,11 @@ def test_windows_see_all_their_columns(run, spots):
         fail("The energies do not depend on the image.")
     if change.min() < 1e-7:
         fail("The energies do not depend on some columns of the window: it must be 18 columns wide.")
+    if got["twin"].shape != want["twin"].shape or (got["energies"] - got["twin"]).abs().max() > 1e-4:
+        fail(
+            "Not all weights are parameters of the network, so they cannot be trained: "
+            "assign each layer to an attribute, or use nn.Sequential or nn.ModuleList."
+        )
 
 
 @exercise(
@@ -162,8 +172,9 @@ def test_energies_are_raw(run, spots):
     energies = got["energies"]
     if energies.shape != want["energies"].shape or not energies.std() > 1e-6:
         fail("The energies of images with one window must have the shape (B, 1, 27), and must differ.")
-    if got["fewer"].shape != want["fewer"].shape or (energies[:20] - got["fewer"]).abs().max() > 0.5 * energies.std():
-        fail("A second call with the same images gives different energies, although the network is in eval mode.")
+    single = got["single"].flatten()
+    if single.shape != (27,) or (energies[0, 0] - single).abs().max() > 0.5 * energies.std():
+        fail("A second call with the same image gives different energies, although the network is in eval mode.")
     judge_size(energies)
     pairs = in_order(energies, spots)
     if (pairs[:, 1] - pairs[:, 0]).abs().mean() > 0.1 * (pairs[1, 0] - pairs[0, 0]).abs().mean():

@@ -240,6 +240,8 @@ def texts(rng):
     found = {
         "capitals": a + b.upper() + c,
         "space": a + b + " " + c,
+        "first space": " " + a + b,
+        "newline": a + b + "\n",
         "digit": a + "7" + c,
         "brace": a + "{" + c,
         "accent": a + b + "é",
@@ -284,8 +286,8 @@ def test_a_blank_follows_every_letter(run, words):
     got, _ = run(transformed, words)
     for value, word in zip(got, words, strict=True):
         assert_close(value, encoded(word, "c_"), mistakes=wrong_encodings(word))
-        if value.is_floating_point():
-            fail("The indices are not integers: `gather` needs dtype torch.int64.")
+        if value.dtype is not torch.int64:
+            fail("The indices have the wrong dtype: `gather` needs torch.int64.")
 
 
 @probe
@@ -313,6 +315,8 @@ def test_only_letters_are_words(run, texts):
     sentences = {
         "capitals": "Capital letters are accepted: they have no class.",
         "space": "A space is accepted: it has no class.",
+        "first space": "A space before the word is accepted: it has no class.",
+        "newline": "A newline at the end is accepted: `re.fullmatch` does not ignore it as `$` does.",
         "digit": "A digit is accepted: it has no class.",
         "brace": "The character after z is accepted: it would get the class of the blank.",
         "accent": "A letter other than a-z is accepted: `isalpha` and `islower` are true for é, too.",
