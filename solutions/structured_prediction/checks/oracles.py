@@ -189,7 +189,7 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None):
     """Fail unless what is returned is the mean of each epoch over its losses (epochs, batches).
 
     sizes: the numbers of `what` in the batches
-    mistakes: further diagnoses, each with the weights (batches,) of the batches in the wrong mean
+    mistakes: further diagnoses, each with the factors (batches,) of the batches in the wrong mean
     """
     got, kind = returned["numbers"], returned["kind"]
     if kind == "something else":
@@ -226,10 +226,7 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None):
             "This is the loss of the last epoch only: return a list with one number per epoch.": mean[-1],
             "These are the losses of all batches: return one number per epoch.": losses.flatten(),
             "An epoch is missing: return one number per epoch.": mean[:-1],
-            **{
-                sentence: (losses * torch.tensor(wrong)).sum(1) / sum(wrong)
-                for sentence, wrong in (mistakes or {}).items()
-            },
+            **{sentence: (losses * torch.tensor(factors)).sum(1) for sentence, factors in (mistakes or {}).items()},
         },
     )
 

@@ -41,9 +41,16 @@ def weights(rng):
 
 
 def draw(rng, lengths, widths):
-    """Words of these lengths, with random images of these widths for each of three passes."""
-    passes = [[torch.from_numpy(rng.random((32, width)).astype(np.float32)) for width in widths] for _ in range(3)]
-    return {"texts": draw_words(rng, lengths), "passes": passes}
+    """Words of these lengths, with random images of these widths for each of three passes.
+
+    The images have blocks of one brightness, so that the best path of a word depends on its image.
+    """
+
+    def image(width):
+        blocks = rng.random((4, width // 6 + 1)).astype(np.float32)
+        return torch.from_numpy(np.kron(blocks, np.ones((8, 6), np.float32))[:, :width])
+
+    return {"texts": draw_words(rng, lengths), "passes": [[image(width) for width in widths] for _ in range(3)]}
 
 
 @inputs
@@ -197,14 +204,17 @@ def judge_weights(got, weights, passes, epochs):
     rules = [
         (" ".join(filter(None, names)), BORDERS[names[0]] | MEANS[names[1]] | PADDING[names[2]]) for names in together
     ]
-    # A word may have too few windows for a path that must include the first or last blank.
-    if any(len(own) < 2 * len(letters) + 1 for batches in used for batch in batches for own, _, letters in batch):
-        rules = [(name, rule) for name, rule in rules if not rule.keys() & {"first", "last"}]
+
+    def fits(rule):
+        """Whether every word has enough windows for a path that must include the first or last blank."""
+        words = [word for batches in used for batch in batches for word in batch]
+        enough = (len(padded if "padding" in rule else own) > 2 * len(letters) for own, padded, letters in words)
+        return not rule.keys() & {"first", "last"} or all(enough)
 
     def after(rule):
         return lambda: descend(weights, used, RATE, loss_of(**rule))
 
-    mistakes = [(name, after(rule)) for name, rule in [*rules[1:], *LABELS.items()]]
+    mistakes = [(name, after(rule)) for name, rule in [*rules[1:], *LABELS.items()] if fits(rule)]
     judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes)
 
 
@@ -249,10 +259,15 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
         else:
             fail("The criterion must be called exactly once for each window of each word.")
         mistakes = {
-            "The means of the batches are weighted by their words: weight each by the number of its windows.": SIZES,
-            "The means of the batches are weighted by windows in the padding, too: count only those of the words.": (
-                padded
-            ),
+            "The means of the batches are divided by the number of words: weight each by its windows first.": [
+                1 / sum(SIZES) for _ in SIZES
+            ],
+            "The means of the batches are weighted by their words: weight each by the number of its windows.": [
+                size / sum(SIZES) for size in SIZES
+            ],
+            "The means of the batches are weighted by windows in the padding, too: count only those of the words.": [
+                size / sum(padded) for size in padded
+            ],
         }
         judge_mean_losses(got["losses"], losses, sizes, "windows", mistakes)
 

@@ -26,9 +26,9 @@ def words(rng):
 
 @inputs
 def double_letters(rng):
-    """Targets with double letters, and one without letters."""
+    """Targets with double letters, one with a letter at two places, and one without letters."""
     a, b, c = rng.permutation(np.arange(1, 26))[:3].tolist()
-    return [[a, b, b], [c, c], [b, b, a], []]
+    return [[a, b, b], [c, c], [b, b, a], [a, c, a], []]
 
 
 @inputs
@@ -149,7 +149,7 @@ def blank_in_target(student, targets, emissions):
     "6a", points=0.5, seconds=30, hint="Equal letters are separated by the blank between them: no arc may skip it."
 )
 def test_graph_of_double_letters(run, double_letters, emissions):
-    """`create_ctc_graph` requires a blank between equal letters, and accepts blanks only if there are no letters."""
+    """`create_ctc_graph` requires a blank between equal neighbours only, and works for a target without letters."""
     got, _ = run(accepted, double_letters, emissions, None)
     judge_graphs(got, double_letters, emissions, BETWEEN, False)
     used, _ = run(emitted, double_letters, emissions)

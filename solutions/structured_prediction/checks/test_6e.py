@@ -172,9 +172,10 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
     known = [loss_of(**rule)(weights, batches[0]) for rule in ({}, *WRONG_ARGUMENTS) for batches in passes]
     if losses is None or (losses[0, 0] - torch.stack(known)).abs().min() > 1e-3:
         fail("The criterion must be called exactly once for each word in each epoch.")
-    letters = [sum(len(text) for text in texts) for texts in (uneven["texts"][: SIZES[0]], uneven["texts"][SIZES[0] :])]
+    letters = [sum(map(len, texts)) for texts in (uneven["texts"][: SIZES[0]], uneven["texts"][SIZES[0] :])]
     by_letters = "The means of the batches are weighted by their letters: weight each by the number of its words."
-    judge_mean_losses(got["losses"], losses, SIZES, "words", {by_letters: letters})
+    factors = [number / sum(letters) for number in letters]
+    judge_mean_losses(got["losses"], losses, SIZES, "words", {by_letters: factors})
 
 
 @inputs
