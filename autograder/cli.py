@@ -208,15 +208,18 @@ def collect(
     "--only", default="", help="Only cases whose kind/name contains this text, and checks whose forged/id does."
 )
 @click.option("--blind", is_flag=True, help="Grade the blind mistakes and variants instead.")
+@click.option("--automatic", is_flag=True, help="Grade the mutants that a mutation library makes instead.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one per core).")
 @click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
 @click.pass_obj
-def quality(course: Path, name: str, only: str, blind: bool, workers: int | None, seed: int) -> None:
+def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, workers: int | None, seed: int) -> None:
     """Test the checks of the assignment NAME with mutants, variants, attacks and forged replies."""
     from autograder.quality.forged import measure_forged
-    from autograder.quality.measure import BLIND_KINDS, KINDS, measure
+    from autograder.quality.measure import AUTOMATIC, BLIND_KINDS, KINDS, measure
     from autograder.quality.table import report
 
+    if blind and automatic:
+        raise click.UsageError("Give --blind or --automatic, not both.")
     assignment = assignments.load(name, course)
     with progress_bar() as bar:
         task = bar.add_task(f"Cases of {name}", total=None)
@@ -224,14 +227,14 @@ def quality(course: Path, name: str, only: str, blind: bool, workers: int | None
             measure(
                 assignment,
                 known_seed=seed,
-                kinds=BLIND_KINDS if blind else KINDS,
+                kinds=BLIND_KINDS if blind else AUTOMATIC if automatic else KINDS,
                 only=only,
                 workers=workers,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         )
         forged = None
-        if not blind:
+        if not blind and not automatic:
             calls = bar.add_task("Forged replies", total=None)
             forged = measure_forged(
                 assignment,

@@ -73,7 +73,7 @@ def test_json_round_trip_gives_an_equal_result(result: Result) -> None:
 
 
 @given(result=results)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_file_round_trip_gives_an_equal_result_and_equal_bytes(tmp_path: Path, result: Result) -> None:
     path = write_result(tmp_path, result)
     before = path.read_bytes()

@@ -1,24 +1,24 @@
 """What a student wrote into the cells of a notebook, read from a file that may hold anything.
 
-Only the text of the cells that the release gives to fill in is taken, and pictures pasted into written answers. What
-else there is (outputs, metadata, further cells) stays behind; what was changed that should not have been is said.
+Only the text of the cells that the release gives to fill in is taken, or what stands elsewhere instead of it, and
+pictures pasted into written answers. What else there is (outputs, metadata, further cells) stays behind.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from nbformat import NotebookNode
 
 from autograder.files import read_regular
+from autograder.grade.repair import Comparison, remarks
+from ebmcourse.checking.program import MAX_NOTEBOOK_BYTES, Cell, read_notebook
 
-MAX_BYTES = 32 * 2**20
 MAX_ANSWER = 200_000  # characters
 _PICTURES = ("image/png", "image/jpeg", "image/gif")
 _ACTIVE = re.compile(r"<script|<iframe|<object|<embed|\bon\w+ *=|javascript:", re.IGNORECASE)
@@ -47,68 +47,37 @@ def is_solution(cell: NotebookNode) -> bool:
 def read_answers(path: Path, released: NotebookNode) -> WrittenAnswers:
     """The answers in the notebook at `path`, which was made from `released`; never raises for what a student did.
 
-    An answer that stands as it was released is none. Where a cell stands several times, a person reads all its texts;
-    of code, the last one counts.
+    An answer that stands as it was released is none. Where a cell stands several times, a person reads all its texts.
     """
     answers = WrittenAnswers()
     try:
-        notebook = _load(path)
-        cells = [cell for cell in notebook["cells"] if isinstance(cell, dict)]
+        handed_in = read_notebook(read_regular(path, MAX_NOTEBOOK_BYTES))
     except FileNotFoundError:
         answers.remarks.append(f"There is no notebook `{path.name}`: its questions have no answers.")
         return answers
-    except (ValueError, RecursionError):
-        answers.remarks.append(f"The notebook `{path.name}` is damaged or no notebook: its questions have no answers.")
+    except ValueError as reason:
+        answers.remarks.append(
+            f"The notebook `{path.name}` cannot be used: it is {reason}. Its questions have no answers."
+        )
         return answers
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, cell in _named(cells):
-        found.setdefault(name, []).append(cell)
-    for cell in released.cells:
-        name = grade_id(cell)
-        if not name:
-            continue
-        copies = found.get(name, [])
-        answers.remarks += _remarks(cell, copies)
-        if is_solution(cell):
-            texts = dict.fromkeys(_text(copy) for copy in copies)
-            written = [text[:MAX_ANSWER] for text in texts if text.strip() and text.strip() != cell.source.strip()]
-            if written:
-                answers.texts[name] = "\n\n---\n\n".join(written if cell.cell_type == "markdown" else written[-1:])
-            for copy in copies:
-                answers.pictures.setdefault(name, {}).update(_pictures(copy))
-    answers.remarks += _kernel_remark(notebook, released)
-    if any(_is_active(output) for cell in cells for output in _outputs(cell)):
+    both = Comparison(read_notebook(nbformat.writes(released)), handed_in)
+    for name, given in both.named.items():
+        if given.role in ("solution", "answer"):
+            work = both.work(name)
+            texts = dict.fromkeys(cell.source[:MAX_ANSWER] for cell in work)
+            if texts:
+                answers.texts[name] = ("\n\n" if given.is_code else "\n\n---\n\n").join(texts)
+            for cell in work:
+                answers.pictures.setdefault(name, {}).update(_pictures(cell))
+    answers.remarks += [f"{remark[0].upper()}{remark[1:]}." for remark in remarks(both)]
+    if any(_is_active(output) for cell in handed_in.cells for output in _outputs(cell)):
         answers.remarks.append("Its outputs hold HTML or scripts that a browser would run: outputs are left out here.")
     return answers
 
 
-def _load(path: Path) -> dict[str, Any]:
-    notebook = json.loads(read_regular(path, MAX_BYTES).decode("utf-8-sig"))
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise ValueError("no notebook")
-    return notebook
-
-
-def _named(cells: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for cell in cells:
-        metadata = cell.get("metadata")
-        about = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-        name = about.get("grade_id") if isinstance(about, dict) else None
-        if isinstance(name, str):
-            yield name, cell
-
-
-def _text(cell: dict[str, Any]) -> str:
-    """The source of a cell: text, or a list of lines."""
-    source = cell.get("source")
-    lines = source if isinstance(source, list) else [source]
-    return "".join(line for line in lines if isinstance(line, str)).encode("utf-8", "replace").decode("utf-8")
-
-
-def _pictures(cell: dict[str, Any]) -> dict[str, dict[str, str]]:
-    attachments = cell.get("attachments")
+def _pictures(cell: Cell) -> dict[str, dict[str, str]]:
     kept: dict[str, dict[str, str]] = {}
-    for name, forms in attachments.items() if isinstance(attachments, dict) else ():
+    for name, forms in cell.attachments.items() if isinstance(cell.attachments, dict) else ():
         for kind in _PICTURES:
             data = forms.get(kind) if isinstance(forms, dict) else None
             if isinstance(data, str) and _BASE64.fullmatch(data):
@@ -116,37 +85,16 @@ def _pictures(cell: dict[str, Any]) -> dict[str, dict[str, str]]:
     return kept
 
 
-def _outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    outputs = cell.get("outputs")
-    return [output for output in outputs if isinstance(output, dict)] if isinstance(outputs, list) else []
+def _outputs(cell: Cell) -> list[dict[str, Any]]:
+    return [output for output in cell.outputs if isinstance(output, dict)] if isinstance(cell.outputs, list) else []
 
 
 def _is_active(output: dict[str, Any]) -> bool:
     """Whether an output would run something where it is shown; what it is judged by need not be complete."""
     data = output.get("data")
-    forms = {kind: _text({"source": content}) for kind, content in data.items()} if isinstance(data, dict) else {}
-    return "application/javascript" in forms or any(_ACTIVE.search(text) for text in forms.values())
-
-
-def _remarks(cell: NotebookNode, copies: list[dict[str, Any]]) -> Iterator[str]:
-    name = grade_id(cell)
-    if not copies:
-        yield f"The cell `{name}` was missing and has been put back."
-    elif len(copies) > 1:
-        which = "all are shown" if cell.cell_type == "markdown" else "the last that was written counts"
-        yield f"The cell `{name}` stands {len(copies)} times; {which if is_solution(cell) else 'one counts'}."
-    if not is_solution(cell) and any(_text(copy).strip() != cell.source.strip() for copy in copies):
-        yield f"The cell `{name}` is not to be changed, and was: the original has been put back."
-
-
-def _kernel_remark(notebook: dict[str, Any], released: NotebookNode) -> Iterator[str]:
-    wanted = released.metadata.get("kernelspec", {}).get("name")
-    metadata = notebook.get("metadata")
-    kernel = metadata.get("kernelspec") if isinstance(metadata, dict) else None
-    name = kernel.get("name") if isinstance(kernel, dict) else None
-    if wanted and name != wanted:
-        shown = f"`{re.sub('[^A-Za-z0-9_.+ -]', '?', name)[:40]}`" if isinstance(name, str) else "none"
-        yield f"The notebook names another kernel ({shown}): choose Kernel → Change Kernel → Python 3."
+    forms = data if isinstance(data, dict) else {}
+    texts = [text for form in forms.values() for text in (form if isinstance(form, list) else [form])]
+    return "application/javascript" in forms or any(isinstance(text, str) and _ACTIVE.search(text) for text in texts)
 
 
 def shortened(remarks: list[str], most: int = 12) -> list[str]:

@@ -14,12 +14,12 @@ from autograder.sandbox.limits import LIMITS
 
 _LIBRARY = Path(ebmcourse.__file__).parent
 _GRADE = Path(__file__).parent
-_PACKAGES = ("torch", "numpy")
+_PACKAGES = ("torch", "numpy", "ipython")
 
 
 def fingerprint(assignment: Assignment) -> str:
     """A SHA-256 over the assignment (checks, reference, given files, description), the students' library with the
-    checking engine, the reading of submissions, the limits, and the versions of Python, torch and numpy."""
+    checking engine, the reading of submissions, the limits, and the versions of Python, torch, numpy and IPython."""
     own = [assignment.folder / name for name in ("assignment.toml", *assignment.given)]
     own += [assignment.notebook] if assignment.notebook and assignment.hands_in_notebook else []
     files = {path.relative_to(assignment.folder): path for path in (*own, *assignment.scripts)}

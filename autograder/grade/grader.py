@@ -30,6 +30,7 @@ from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference
 
 DRAWING_SECONDS = 20.0  # for all drawings of a submission together
 LATE_MODULES = ("torch._dynamo",)  # and 900 more: torch imports them at the first step of an optimizer
+NOTEBOOK_MODULES = ("IPython.core.inputtransformer2",)  # for cells with magics
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Grader:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._given = job.assignment.given_texts()
-        self._sandbox = Sandbox((*job.assignment.modules, *LATE_MODULES))
+        late = (*LATE_MODULES, *(NOTEBOOK_MODULES if job.assignment.hands_in_notebook else ()))
+        self._sandbox = Sandbox((*job.assignment.modules, *late))
         with ExitStack() as stack:
             stack.callback(self._sandbox.close)
             if job.confined:

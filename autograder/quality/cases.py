@@ -35,7 +35,7 @@ from autograder.quality.notebook_edits import NOTEBOOK_EDITS, edit_notebook
 from autograder.release.programs import released, solved
 from autograder.release.stubs import student_version
 
-Kind = Literal["mutants", "variants", "attacks", "class", "blind/mistakes", "blind/variants"]
+Kind = Literal["mutants", "variants", "attacks", "class", "blind/mistakes", "blind/variants", "automatic"]
 COMMON_ATTACKS = Path(__file__).with_name("attacks")
 
 
@@ -56,6 +56,7 @@ class Case:
     harmless: bool = True  # may also run where there is no sandbox
     violates: str = ""  # blind mistakes: the sentence of the exercise that it violates; variants: why it is right
     should_say: str = ""  # blind mistakes: a good diagnosis
+    equivalent: str = ""  # automatic mutants: why it is no mistake
 
     def write(self, assignment: Assignment, folder: Path) -> None:
         """Make the submission of this case in the new folder `folder`."""

@@ -11,11 +11,13 @@ from autograder.assignment import Assignment
 from autograder.grade import seed
 from autograder.grade.grader import Job
 from autograder.grade.workers import grade_class
+from autograder.quality.automatic import automatic
 from autograder.quality.cases import Case, Kind, load
 from autograder.results import Result, read_results
 
 KINDS: tuple[Kind, ...] = ("attacks", "mutants", "variants")  # those first that take minutes: others fill the gaps
 BLIND_KINDS: tuple[Kind, ...] = ("blind/mistakes", "blind/variants")
+AUTOMATIC: tuple[Kind, ...] = ("automatic",)
 CONTROL = Case("variants", "control", "The reference itself, graded last", "reference", ())
 STUB = Case("attacks", "stub", "The untouched stub", "stub", ())
 
@@ -43,7 +45,8 @@ def measure(
     `only` picks the cases whose kind/name contains it. The stub and the reference are always among them: they set the
     scale, and the reference is graded after all attacks, which must not have hurt anybody.
     """
-    cases = [case for kind in kinds for case in load(assignment, kind) if only in f"{case.kind}/{case.name}"]
+    loaded = [automatic(assignment) if kind == "automatic" else load(assignment, kind) for kind in kinds]
+    cases = [case for cases in loaded for case in cases if only in f"{case.kind}/{case.name}"]
     cases = [STUB, *cases, CONTROL]
     ids = {_student(case): case for case in cases}
     with TemporaryDirectory() as folder:
@@ -71,6 +74,8 @@ def _student(case: Case) -> str:
 
 def complaint(case: Case, result: Result, stub_score: float) -> str | None:
     """What is wrong with the grading of a case; None where it is as expected."""
+    if case.kind == "automatic":
+        return _automatic_complaint(case, result)
     if case.kind in ("mutants", "blind/mistakes"):
         return _mutant_complaint(case, result)
     if case.kind in ("variants", "blind/variants"):
@@ -83,6 +88,15 @@ def complaint(case: Case, result: Result, stub_score: float) -> str | None:
         return f"gains: {result.score:g} instead of at most {allowed:g} ({', '.join(gained)})"
     if case.flagged and not any(case.flagged in flag for flag in result.flags):
         return f"is not flagged with “{case.flagged}” but with {list(result.flags)}"
+    return None
+
+
+def _automatic_complaint(case: Case, result: Result) -> str | None:
+    survives = result.score == result.max_score
+    if survives and not case.equivalent:
+        return "survives"
+    if case.equivalent and not survives:
+        return f"is found, and quality/equivalent.toml calls it equivalent: “{case.equivalent}”"
     return None
 
 

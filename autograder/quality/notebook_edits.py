@@ -12,7 +12,7 @@ solution in code. With `cell`, a name or id, one cell is treated as people and c
                              #     outputs = '[…]'  (JSON)
                              #     metadata = '{…}' (JSON, over what is there)
 
-`kernel` gives the notebook another kernel.
+`kernel` gives the notebook a kernel of this name, and of this `language` (by default Python).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def edit_notebook(text: str, edit: dict[str, Any], case: str) -> str:
     notebook = json.loads(text)
     cells = notebook["cells"]
     if "kernel" in edit:
-        notebook["metadata"]["kernelspec"]["name"] = edit["kernel"]
+        kernel = edit["kernel"]
+        language = edit.get("language", "python")
+        notebook["metadata"]["kernelspec"] = {"name": kernel, "display_name": kernel, "language": language}
     elif "find" in edit:
         holding = [cell for cell in cells if edit["find"] in _text(cell)]
         count = sum(_text(cell).count(edit["find"]) for cell in holding)

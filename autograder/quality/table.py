@@ -17,16 +17,23 @@ GOALS = {
     "variants": "at full marks",
     "blind/mistakes": "found, in their own part",
     "blind/variants": "at full marks",
+    "automatic": "killed, or equivalent with a reason",
 }
 
 
 def report(verdicts: Sequence[Verdict], forged: Forged | None) -> Group:
-    """One row per case, then the forged replies that survive, if they were judged, then the scores."""
+    """One row per case, then the forged replies that survive, if they were judged, then the scores.
+
+    Of automatic mutants only those with a complaint have a row: there are hundreds.
+    """
     table = Table("kind", "case", "mark", "verdict", box=None, header_style="bold")
     for verdict in verdicts:
         case, result = verdict.case, verdict.result
+        if case.kind == "automatic" and not verdict.complaint:
+            continue
         word = Text(verdict.complaint, "bold red") if verdict.complaint else Text("as expected", "green")
-        table.add_row(case.kind, case.title, f"{result.score:g}/{result.max_score:g}", word)
+        name = f"{case.part}: {case.title}" if case.kind == "automatic" else case.title
+        table.add_row(case.kind, name, f"{result.score:g}/{result.max_score:g}", word)
     lines = [Text()]
     for kind, goal in GOALS.items():
         mine = [verdict for verdict in verdicts if verdict.case.kind == kind]

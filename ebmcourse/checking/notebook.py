@@ -37,7 +37,11 @@ def check_part(part: str) -> float | None:
     """
     checks = PublicChecks(Path.cwd(), part)
     name = checks.description.notebook_name
-    process: StudentProcess = KernelProcess(name) if name else _process(checks.folder, checks.description.modules)
+    process: StudentProcess
+    if name:
+        process = KernelProcess(name, checks.description.given)
+    else:
+        process = _process(checks.folder, checks.description.modules)
     with _standard_error_closed():
         outcomes = checks.outcomes(process)
     report = Report(part, checks.description.parts[part], outcomes, "public checks")

@@ -19,6 +19,10 @@ from ebmcourse.checking.probes import probe_source, sentences
 _ADVICE = {  # kind of the error -> what to do about it
     "gpu": "A GPU is not always there: take the device from the model or the input, `x.to(y.device)`.",
     "numpy": "Use `.detach().cpu().numpy()` for tensors that carry gradients.",
+    "undefined": (
+        "Grading does not define this name, because a cell of your own sets it by training or from another file. "
+        "Compute it in the function, or define it in a cell without training."
+    ),
 }
 # A submission chooses what it raises and where, and could so tell its author about hidden inputs: see `Observer`.
 NAMED_EXCEPTIONS = {"AssertionError", "AttributeError", "ImportError", "IndexError", "KeyError", "ModuleNotFoundError"}

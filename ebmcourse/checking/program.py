@@ -1,8 +1,8 @@
 """A notebook as a program: which of its cells belong to it, and the files that they become.
 
 A notebook that is handed in becomes a module of its name. Its *given* cells (locked) and its *solution* cells run
-unchanged. Of all other cells only imports, functions, classes and assignments of plain values are taken: a helper may
-be defined anywhere, and no training or drawing runs again.
+unchanged. Of all other cells, definitions run, and what the solution needs: a helper may be defined anywhere, and no
+training or drawing runs again (`ebmcourse.checking.untrusted.selection`).
 
 Every cell becomes a file of its own, ``cell <name>``, and the module runs them in order. So a traceback names the cell,
 and a cell that fails does not stop the next ones, as in Jupyter.
@@ -14,14 +14,20 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-Role = Literal["given", "solution", "test", "answer", "free"]
-MAX_CELLS = 2000
+from ebmcourse.syntax import python_text
 
+Role = Literal["given", "solution", "test", "answer", "free"]
+MAX_NOTEBOOK_BYTES = 64 * 2**20  # most of a notebook is its outputs
+MAX_VALUES = 4_000_000  # of JSON: a list of lists takes twenty times the memory of its text
+MAX_CELLS = 2000
+MAX_CODE = 2**20  # characters of all cells together
+
+_UNREADABLE = "no notebook that can be read: save it from Jupyter and hand it in again"
 _LOADER = '''\
 """The program of the notebook {name}.ipynb: its cells, one after another."""
 
@@ -33,15 +39,17 @@ run_cells(globals(), {cells!r})
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: nbgrader's name of it (or none), its role, its text, and its position."""
+    """One cell: nbgrader's name of it (or none), other names that an editor gave it, its role, text and position."""
 
     name: str
-    id: str
+    ids: tuple[str, ...]
     role: Role
     points: float | None
     is_code: bool
     source: str
     position: int  # counted from 1, as people do
+    attachments: Any = field(default=None, repr=False)  # as they are in the file, which may hold anything
+    outputs: Any = field(default=None, repr=False)
 
     @property
     def runs(self) -> bool:
@@ -51,33 +59,54 @@ class Cell:
 
 @dataclass(frozen=True)
 class Notebook:
-    """The content of a notebook file: its cells, and the name of its kernel (or none)."""
+    """The content of a notebook file: its cells, and whether its kernel is one of Python, as far as it says so."""
 
     cells: tuple[Cell, ...]
-    kernel: str
+    is_python: bool
 
 
-def read_notebook(text: str) -> Notebook:
-    """Read a notebook file; raises ValueError, completing “it is …”, for a file that cannot be read."""
+def read_notebook(content: bytes | str) -> Notebook:
+    """Read a notebook file, as far as it matters to grading; metadata of a wrong type counts as none.
+
+    Raises ValueError, completing “it is …”, for a file that cannot be read or is too large.
+    """
+    content = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    if len(content) > MAX_NOTEBOOK_BYTES:
+        raise ValueError(f"larger than {MAX_NOTEBOOK_BYTES // 2**20} MiB")
     try:
-        raw = json.loads(text.removeprefix("\ufeff"))  # a byte order mark, as Windows writes it
+        if sum(map(content.count, (b",", b"[", b"{"))) > MAX_VALUES:
+            raise ValueError
+        raw = json.loads(content)
         if raw["nbformat"] != 4 or len(raw["cells"]) > MAX_CELLS:
             raise ValueError
         cells = tuple(_cell(cell, position) for position, cell in enumerate(raw["cells"], start=1))
-        return Notebook(cells, str(raw.get("metadata", {}).get("kernelspec", {}).get("name", "")))
+        is_python = _is_python(_dict(raw.get("metadata")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError("no notebook that can be read: save it from Jupyter and hand it in again") from None
+        raise ValueError(_UNREADABLE) from None
+    if sum(len(cell.source) for cell in cells if cell.is_code) > MAX_CODE:
+        raise ValueError("a notebook with more than a million characters of code")
+    return Notebook(cells, is_python)
 
 
 def _cell(raw: dict[str, Any], position: int) -> Cell:
-    about = raw.get("metadata", {}).get("nbgrader") or {}
-    source, name, number = raw["source"], about.get("grade_id", ""), raw.get("id", "")
-    lines = source if isinstance(source, list) else [source]
-    if not all(isinstance(text, str) for text in [*lines, name, number, raw["cell_type"]]):
-        raise ValueError
-    points = float(about["points"]) if "points" in about else None
-    text = "".join(lines).encode("utf-8", "replace").decode("utf-8")  # JSON can hold lone surrogates, which no file can
-    return Cell(name, number, _role(about), points, raw["cell_type"] == "code", text, position)
+    metadata = _dict(raw.get("metadata"))
+    about = _dict(metadata.get("nbgrader"))
+    source = raw["source"]
+    text = "".join(source) if isinstance(source, list) else source
+    text = text.encode("utf-8", "replace").decode("utf-8")  # JSON can hold lone surrogates, which no file can
+    ids = (raw.get("id"), metadata.get("id"))  # the second is where Colab writes it
+    points = about.get("points")
+    return Cell(
+        name=_str(about.get("grade_id")),
+        ids=tuple(filter(None, map(_str, ids))),
+        role=_role(about),
+        points=points if isinstance(points, int | float) else None,
+        is_code=raw["cell_type"] == "code",
+        source=text,
+        position=position,
+        attachments=raw.get("attachments"),
+        outputs=raw.get("outputs"),
+    )
 
 
 def _role(about: dict[str, Any]) -> Role:
@@ -86,15 +115,35 @@ def _role(about: dict[str, Any]) -> Role:
     return "solution" if about.get("solution") else "given" if about.get("locked") else "free"
 
 
+def _is_python(metadata: dict[str, Any]) -> bool:
+    """Whether the kernel is one of Python; environments and web sites give it any name, or none."""
+    kernel, info = _dict(metadata.get("kernelspec")), _dict(metadata.get("language_info"))
+    language = _str(kernel.get("language")) or _str(info.get("name")) or "python"
+    return "python" in language.lower()
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _str(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def program(name: str, cells: Iterable[Cell]) -> dict[str, str]:
-    """The files of the module `name` made of `cells`: the module itself, and one file for each cell that it runs."""
+    """The files of the module `name` made of `cells`: the module itself, and one file for each cell of code."""
     files: dict[str, str] = {}
-    whole: dict[str, bool] = {}
+    roles: dict[str, str] = {}
     for cell in cells:
-        if cell.is_code and (cell.runs or cell.role == "free"):
-            file = f"cell {cell.name if cell.runs else cell.position}"
-            files[file], whole[file] = cell.source, cell.runs
-    return {f"{name}.py": _LOADER.format(name=name, cells=whole), **files}
+        if cell.is_code:
+            is_named = cell.runs and re.fullmatch(r"[\w.-]{1,100}", cell.name)
+            first = file = f"cell {cell.name if is_named else cell.position}"
+            for number in range(2, MAX_CELLS):  # a cell that was split or copied
+                if file not in files:
+                    break
+                file = f"{first} ({number})"
+            files[file], roles[file] = cell.source, cell.role if cell.runs else "own"
+    return {f"{name}.py": _LOADER.format(name=name, cells=roles), **files}
 
 
 @contextmanager
@@ -115,23 +164,36 @@ def write_program(folder: Path, files: dict[str, str]) -> None:
         (folder / file).write_text(text, "utf-8", newline="\n")
 
 
-def program_in(folder: Path, handed_in: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+def program_in(
+    folder: Path, handed_in: Iterable[str], given: Iterable[str] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
     """The program in a student's own folder, as file name -> text, and its problems, as file name -> sentence.
 
-    All Python files belong to it, also those that are not handed in, and the notebooks that are handed in.
+    Where a notebook is handed in, it consists of this notebook and the given Python files. Otherwise all Python files
+    belong to it, also those that are not handed in.
     """
-    files = {path.name: path.read_text("utf-8", errors="replace") for path in folder.glob("*.py")}
+    names = [*handed_in]
+    if any(name.endswith(".ipynb") for name in names):
+        names += [name for name in given if name.endswith(".py")]
+    else:
+        names += sorted({path.name for path in folder.glob("*.py")} - {*names})
+    files: dict[str, str] = {}
     problems: dict[str, str] = {}
-    for name in handed_in:
-        path = folder / name
-        if not path.is_file():
+    for name in names:
+        try:
+            files |= program_of(name, (folder / name).read_bytes())
+        except OSError:
             problems[module_file(name)] = f"The file `{name}` is missing."
-        elif path.suffix == ".ipynb":
-            try:
-                files |= program(path.stem, read_notebook(path.read_text("utf-8", errors="replace")).cells)
-            except ValueError as error:
-                problems[module_file(name)] = f"The file `{name}` cannot be used: it is {error}."
+        except ValueError as error:
+            problems[module_file(name)] = f"The file `{name}` cannot be used: it is {error}."
     return files, problems
+
+
+def program_of(name: str, content: bytes) -> dict[str, str]:
+    """The program in one file; raises ValueError, completing “it is …”, for a file that cannot be read."""
+    if name.endswith(".ipynb"):
+        return program(name.removesuffix(".ipynb"), read_notebook(content).cells)
+    return {name: python_text(content)}
 
 
 def module_file(handed_in: str) -> str:

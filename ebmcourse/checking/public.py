@@ -64,14 +64,14 @@ class PublicChecks:
         Without a `process` the program runs in one that is started, and ended, here.
         """
         with self.process() if process is None else nullcontext(process) as running:
-            files, problems = program_in(self.folder, self.description.files)
+            files, problems = program_in(self.folder, self.description.files, self.description.given)
             observer = Observer(running, files, problems, messages=True, budget=self.description.seconds)
             return self._judge.outcomes(observer, self._part) if self._judge else []
 
     @contextmanager
     def process(self) -> Iterator[LocalProcess]:
         """A process for the program as it is in the folder now, with the modules imported that these checks need."""
-        files, _ = program_in(self.folder, self.description.files)
+        files, _ = program_in(self.folder, self.description.files, self.description.given)
         place = laid_out(files) if self.description.notebook_name else nullcontext(self.folder)
         with place as folder:
             process = LocalProcess(folder, self._modules(files))
@@ -83,7 +83,7 @@ class PublicChecks:
     def reload(self, process: LocalProcess) -> None:
         """Let a process that `process` has made go on with the program as it is in the folder now."""
         if self.description.notebook_name:
-            files, _ = program_in(self.folder, self.description.files)
+            files, _ = program_in(self.folder, self.description.files, self.description.given)
             write_program(process.folder, files)
         process.restart()
 

@@ -71,11 +71,11 @@ def edit_test(notebook: Notebook) -> None:
 
 # How each student changes the complete solution, and a pattern of the expected remark.
 EDITS: dict[str, tuple[Callable[[Notebook], None], str]] = {
-    "s001": (delete_test, r"test-1a`? (is|was) missing"),
-    "s002": (copy_test, r"test-1a`? (stands 2 times|is there more than once)"),
+    "s001": (delete_test, r"test-1a`? is missing"),
+    "s002": (copy_test, r"test-1a`? is there more than once"),
     "s003": (show_hostile_output, "outputs hold HTML or scripts"),
     "s004": (name_another_kernel, "another kernel"),
-    "s005": (edit_test, r"test-1b`? (was changed|is not to be changed)"),
+    "s005": (edit_test, r"test-1b`? was changed"),
 }
 
 
@@ -133,7 +133,7 @@ def test_each_submission_gets_a_mark_a_remark_and_safe_feedback(course: Course) 
         assert "<strong>think</strong>" in pages["s003"]
 
     in_files = bool(course.assignment.scripts)
-    for student, why in (("s006", "There is no notebook"), ("s007", "is damaged or no notebook")):
+    for student, why in (("s006", "There is no notebook"), ("s007", "no notebook that can be read")):
         assert results[student].score == (3 if in_files else 0)
         assert why in pages[student]
         if not in_files:

@@ -196,7 +196,9 @@ def test_no_cell_is_a_formula(tmp_path: Path, to: str, before: str) -> None:
 
 
 @hypothesis.given(st.lists(st.sampled_from([*BEGINNINGS, *",;\"'\n \0x1", "\r\n", "=1"]), max_size=8).map("".join))
-@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]
+)
 def test_no_text_makes_a_formula(tmp_path: Path, text: str) -> None:
     path = tmp_path / "any.csv"
     path.write_bytes(csv_bytes([["x", text, text, 1.0], [text, None, text]]))

@@ -72,10 +72,31 @@ def test_what_is_no_plain_file_is_refused_and_flagged(tiny, folder, make, monkey
     assert not any(character.isdigit() for character in problem.replace("1 MiB", "")), "an errno is no sentence"
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00\xd8", b"\x80abc", "ü".encode("latin-1")])
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00\xd8", b"\x80abc", "ü".encode("latin-1"), b"# coding: punycode\n"])
 def test_bytes_that_are_no_text_are_explained(tiny, folder, data):
     (folder / "tiny.py").write_bytes(data)
     assert "not UTF-8" in read(folder, "s001", tiny).problems["tiny.py"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "first"),
+    [
+        ("utf-8-sig", ""),
+        *((name, f"# -*- coding: {name} -*-\n") for name in ("latin-1", "cp1252", "iso-8859-15", "mac-roman", "utf-8")),
+        ("cp1252", "#!/usr/bin/python\n# vim: set fileencoding=cp1252 :\n"),
+    ],
+)
+def test_a_file_is_decoded_as_python_does_it(tiny, folder, encoding, first):
+    (folder / "tiny.py").write_bytes(f"{first}x = 'grün'\n".encode(encoding))
+    text = read(folder, "s001", tiny).files["tiny.py"]
+    found = {}
+    exec(compile(text.encode(), "tiny.py", "exec"), found)  # as the sandbox gets it
+    assert found["x"] == "grün" and text.count("\n") == first.count("\n") + 1
+
+
+def test_chinese_text_is_decoded_too(tiny, folder):
+    (folder / "tiny.py").write_bytes("# coding: gbk\nx = '能量'\n".encode("gbk"))
+    assert read(folder, "s001", tiny).files["tiny.py"] == "# coding: utf-8\nx = '能量'\n"
 
 
 @pytest.mark.parametrize("name", ["Tiny.py", "tiny (1).py", "tiny.py.txt", "tinny.py"])
@@ -148,25 +169,46 @@ def written(tiny, tmp_path, base, **edit):
     return read(folder, "s001", tiny)
 
 
-def test_what_the_stub_itself_holds_is_not_flagged(tiny_course, tmp_path):
+def test_what_the_release_itself_holds_is_not_flagged(tiny_course, tmp_path):
     source = tiny_course / "solutions" / "tiny" / "tiny.py"
     source.write_text("import pickle  # given\n" + source.read_text())
     tiny = assignments.load("tiny", tiny_course)
     assert written(tiny, tmp_path, "stub").flags == written(tiny, tmp_path, "reference").flags == ()
-    assert written(tiny, tmp_path, "stub", append="\npickle.loads(b'')\n").flags == ("tiny.py uses pickle",)
+    assert written(tiny, tmp_path, "stub", append="\nimport pickle  # again\n").flags == ()
+    assert written(tiny, tmp_path, "stub", append="\npickle.loads(b'')\n").flags == ("tiny.py contains `pickle.loads`",)
 
 
-def test_comments_are_not_flagged_and_programs_in_texts_are(tiny, tmp_path):
-    for innocent in ("# os._exit(0) would end it\n", "x = 'a'  # the autograder uses pickle\n"):
-        assert written(tiny, tmp_path, "reference", append="\n" + innocent).flags == ()
-    for guilty in (
-        "exec('import os; os._exit(0)')",
-        "exec('''#\nos._exit(0)''')",
-        "x = '#'; import os as _o; _os._exit(0)",
-    ):
-        assert written(tiny, tmp_path, "reference", append="\n" + guilty).flags == (
-            "tiny.py ends the process with `os._exit`",
-        )
+@pytest.mark.parametrize(
+    "code",
+    [
+        "# os._exit(0) would end it",
+        "x = 'a'  # the autograder uses pickle",
+        "'''import pickle, says the text, and os._exit(0).'''",
+        "socket = requests = subprocess = pickle = 3",
+        "model.eval()\nre.compile('os._exit')",
+        "from ebmcourse.checking.notebook import check_part",
+    ],
+)
+def test_words_in_comments_and_texts_and_names_are_not_flagged(tiny, tmp_path, code):
+    assert written(tiny, tmp_path, "reference", append=f"\n{code}\n").flags == ()
+
+
+@pytest.mark.parametrize(
+    "code", ["exec('import os; os._exit(0)')", "exec('''#\nos._exit(0)''')", "x = '#'; import os as _o; _os._exit(0)"]
+)
+def test_texts_that_may_be_run_are_flagged(tiny, tmp_path, code):
+    assert written(tiny, tmp_path, "reference", append=f"\n{code}\n").flags == ("tiny.py contains `os._exit`",)
+
+
+@pytest.mark.parametrize("edit", [{"duplicate": True}, {"after": "import pickle\n"}, {"source": "import pickle\n"}])
+def test_the_release_of_a_notebook_is_not_flagged_however_it_is_copied(note_course, tmp_path, edit):
+    script = note_course / "solutions" / "note" / "note.py"
+    more = "FACTOR = 2.0  # no pickle\nimport pickle\nTEXT = 'os._exit'"
+    script.write_text(script.read_text().replace("FACTOR = 2.0", more))
+    note = assignments.load("note", note_course)
+    case = Case("attacks", "x", "x", "reference", ({"file": "note.ipynb", "cell": "setup", **edit},))
+    case.write(note, tmp_path / "s001" / "note")
+    assert not any("contains" in flag for flag in read(tmp_path / "s001" / "note", "s001", note).flags)
 
 
 @pytest.mark.parametrize("unit", ['"""', "'''\"", '"\\', "torch.Tensor.__", "np.testing.x ", "#", "\\", '"a\n'])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ex_model import ShallowCNN
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -50,7 +50,6 @@ def test_scores_are_larger_for_outliers():
 few_values = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=25)
 
 
-@settings(deadline=None)
 @given(few_values, few_values)
 def test_ood_metrics_match_their_definitions(inside, outside):
     metrics = ex_ood.ood_metrics(inside, torch.tensor(outside))

@@ -1,7 +1,8 @@
 """A notebook's own kernel as the process in which its functions are checked, as they are defined at this moment.
 
-Nothing has to be saved before, and nothing runs twice. After each question the kernel has its old state again: its
-names, its random number generators, and the settings of torch.
+Nothing has to be saved before, and nothing runs twice. Names that grading would not define are hidden from the
+functions while they are asked, so that a check fails here as it would there. After each question the kernel has its old
+state again: its names, its random number generators, and the settings of torch.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,19 +24,31 @@ import torch
 
 from ebmcourse.checking.observation import decode
 from ebmcourse.checking.observer import TimedOut
+from ebmcourse.checking.program import read_notebook
+from ebmcourse.checking.untrusted.cells import NOT_DEFINED
+from ebmcourse.checking.untrusted.selection import select
 from ebmcourse.checking.untrusted.server import answer
+from ebmcourse.checking.untrusted.statements import Statement, parse
+
+_DYNAMIC = {"exec", "globals", "locals", "setattr", "vars"}  # with these a cell can set names that it does not tell
 
 
 class KernelProcess:
-    """Answers questions about the module `name` with what is defined in ``__main__``."""
+    """Answers questions about the module `name` with what is defined in ``__main__``; `given` files come with it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, given: Iterable[str] = ()) -> None:
+        self._name = name
+        self._given = {Path(file).stem for file in given}
         self._main = sys.modules["__main__"]
         self._student = SimpleNamespace(**{name: self._main})
         self._probes: dict[str, dict[str, Any]] = {}
 
     def ask(self, frame: bytes, seconds: float) -> bytes:
+        NOT_DEFINED.clear()
+        NOT_DEFINED.update(self._hidden)
         with _unchanged(vars(self._main)), _Alarm(seconds) as alarm:
+            for name in NOT_DEFINED:
+                vars(self._main).pop(name, None)
             reply = answer(decode(frame), self._student, self._probes, _is_cell)
         if alarm.rang == signal.SIGINT:
             raise KeyboardInterrupt
@@ -43,6 +58,43 @@ class KernelProcess:
 
     def close(self) -> None:
         """Do nothing: the kernel goes on."""
+
+    @cached_property
+    def _hidden(self) -> set[str]:
+        """The names that grading would not define: those that `select` leaves out, and those that no cell sets.
+
+        The cells are those that have been run. Which of them are given or solution cells, the saved notebook tells.
+        """
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if shell is None or shell.user_ns is not vars(self._main):
+            return set()
+        whole = _whole_cells(Path(f"{self._name}.ipynb"))
+        cells = shell.history_manager.input_hist_raw
+        statements = [s for cell in cells for s in _statements(cell, is_own=cell.strip() not in whole)]
+        modules = {path.stem for path in Path().glob("*.py")} | {
+            path.parent.name for path in Path().glob("*/__init__.py")
+        }
+        kept, lost = select(statements, needed_by="all", absent=modules - self._given)
+        known = {name for s in kept for name in s.binds | s.effects.globally}
+        if "*" in known or any(s.uses(_DYNAMIC) for s in statements):
+            return lost  # the cells do not tell all names
+        others = {name for name in vars(self._main) if not name.startswith("_")}
+        return lost | others.difference(known, shell.user_ns_hidden)
+
+
+def _whole_cells(notebook: Path) -> set[str]:
+    try:
+        return {cell.source.strip() for cell in read_notebook(notebook.read_bytes()).cells if cell.runs}
+    except (OSError, ValueError):  # it may be somewhere else: a kernel need not know
+        return set()
+
+
+@lru_cache(maxsize=1000)
+def _statements(cell: str, *, is_own: bool) -> list[Statement]:
+    try:
+        return list(parse(cell, is_own=is_own))
+    except Exception:  # it did not run in the kernel either
+        return []
 
 
 def _is_cell(file: str) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ebmcourse.checking.observation import MAX_BYTES, Encoder, copied, decode
+from ebmcourse.checking.untrusted.cells import NOT_DEFINED
 from ebmcourse.checking.untrusted.student import Missing, Refused, Student, reset_state
 
 _LENGTH = struct.Struct("<Q")
@@ -124,6 +125,8 @@ def _kind(error: BaseException) -> str:
         return "missing"
     if isinstance(error, Refused):
         return "refused"
+    if isinstance(error, NameError) and error.name in NOT_DEFINED:
+        return "undefined"
     if isinstance(error, MemoryError) or re.search("allocate memory|out of memory|bad_alloc", message):
         return "memory"
     if re.search("CUDA|NVIDIA|not linked with support|on the same device", message):
