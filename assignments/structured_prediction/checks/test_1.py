@@ -113,7 +113,11 @@ def test_windows_see_their_own_columns(run, images):
 
 @probe
 def reactions(student, spots):
-    """The energies of the images with one window, in a large and in a small batch."""
-    model = student.structured_prediction.SimpleNet().eval()
+    """The energies of the images with one window, of the first alone, and of a second network with the same weights."""
+    module = student.structured_prediction
+    model, twin = module.SimpleNet().eval(), module.SimpleNet().eval()
     with torch.no_grad():
-        return {"energies": model(spots.clone()), "fewer": model(spots[:20].clone())}
+        energies, single = model(spots.clone()), model(spots[:1].clone())
+        twin(spots.clone())  # lazy layers get their shapes
+        twin.load_state_dict(model.state_dict())
+        return {"energies": energies, "single": single, "twin": twin(spots.clone())}

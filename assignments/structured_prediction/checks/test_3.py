@@ -190,6 +190,8 @@ def texts(rng):
     found = {
         "capitals": a + b.upper() + c,
         "space": a + b + " " + c,
+        "first space": " " + a + b,
+        "newline": a + b + "\n",
         "digit": a + "7" + c,
         "brace": a + "{" + c,
         "accent": a + b + "é",
@@ -234,8 +236,8 @@ def test_a_blank_follows_every_letter(run, words):
     got, _ = run(transformed, words)
     for value, word in zip(got, words, strict=True):
         assert_close(value, encoded(word, "c_"), mistakes=wrong_encodings(word))
-        if value.is_floating_point():
-            fail("The indices are not integers: `gather` needs dtype torch.int64.")
+        if value.dtype is not torch.int64:
+            fail("The indices have the wrong dtype: `gather` needs torch.int64.")
 
 
 @probe

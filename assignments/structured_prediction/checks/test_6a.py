@@ -26,9 +26,9 @@ def words(rng):
 
 @inputs
 def double_letters(rng):
-    """Targets with double letters."""
+    """Targets with double letters, one with a letter at two places, and one without letters."""
     a, b, c = rng.permutation(np.arange(1, 26))[:3].tolist()
-    return [[a, b, b], [c, c], [b, b, a]]
+    return [[a, b, b], [c, c], [b, b, a], [a, c, a], []]
 
 
 @inputs
@@ -38,11 +38,14 @@ def emissions(rng):
 
 
 @probe
-def score_of(graph, emissions):
-    """log Σ over all paths of the graph that the emissions allow; -inf if there is none."""
+def score_of(graph, emissions, outputs=False):
+    """log Σ over all paths of the graph that the emissions allow; -inf if there is none.
+
+    outputs: compare the emissions with the output labels of the graph, not with its input labels
+    """
     line = gtn.linear_graph(len(emissions), emissions.shape[1], False)
     line.set_weights(emissions)
-    both = gtn.intersect(line, graph)
+    both = gtn.intersect(graph, line) if outputs else gtn.intersect(line, graph)
     return gtn.forward_score(both).item() if both.num_nodes() else float("-inf")
 
 
@@ -52,6 +55,15 @@ def accepted(student, targets, emissions, blank):
     given = [] if blank is None else [blank]
     graphs = [student.structured_prediction.create_ctc_graph(list(target), *given) for target in targets]
     return {"scores": torch.tensor([[score_of(graph, line) for line in emissions] for graph in graphs])}
+
+
+@probe
+def emitted(student, targets, emissions):
+    """The scores by the output labels of the graphs, and the targets after the graphs were made."""
+    used = [list(target) for target in targets]
+    graphs = [student.structured_prediction.create_ctc_graph(target) for target in used]
+    scores = torch.tensor([[score_of(graph, line, outputs=True) for line in emissions] for graph in graphs])
+    return {"scores": scores, "targets": used}
 
 
 def scores(targets, emissions, blank, **rules):

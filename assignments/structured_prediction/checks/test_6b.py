@@ -10,6 +10,8 @@ from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, 
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
+OTHER_BLANK = 4
+
 
 @inputs
 def log_probs(rng):
@@ -24,17 +26,33 @@ def targets(rng):
 
 @inputs
 def lengths(rng):
-    return torch.tensor([8, *rng.permutation([6, 7]).tolist()])
+    """Three numbers of windows, all smaller than eight."""
+    return torch.from_numpy(rng.permutation([5, 6, 7]))
+
+
+@inputs
+def other(rng):
+    """Three words of eight frames with twelve classes and another blank."""
+    letters = np.setdiff1d(np.arange(12), [OTHER_BLANK])
+    return {"log_probs": random_log_probs(rng, 3, 8, 12).float(), "targets": random_targets(rng, letters)}
+
+
+@inputs
+def unlikely(rng):
+    """Three words of eight frames, whose probabilities are so small that exp gives 0 in float32."""
+    return (20 * random_log_probs(rng, 3, 8, 27)).log_softmax(2).float()
 
 
 @probe
-def loss_of(student, log_probs, targets, lengths, reduction):
+def loss_of(student, log_probs, targets, lengths, blank, reduction):
     """The loss of the program as it is, and with a stand-in for the graph."""
     module = student.structured_prediction
 
     def attempt():
         rows = [list(row) for row in targets]
-        return {"loss": module.CTCLossFunction.apply(log_probs.clone(), rows, lengths, BETWEEN, reduction)}
+        # With lengths, the log-probabilities are not contiguous in memory.
+        given = log_probs.clone() if lengths is None else log_probs.mT.contiguous().mT
+        return {"loss": module.CTCLossFunction.apply(given, rows, lengths, blank, reduction)}
 
     def isolated():
         with replaced(module, create_ctc_graph=create_ctc_graph):
@@ -43,9 +61,9 @@ def loss_of(student, log_probs, targets, lengths, reduction):
     return ways(whole=attempt, isolated=isolated)
 
 
-def wrong_losses(log_probs, targets, lengths=None):
+def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
     """The results of known mistakes for the loss of each word (B,)."""
-    right = ctc_losses(log_probs, targets, lengths)
+    right = ctc_losses(log_probs, targets, lengths, blank)
     sizes = torch.tensor([len(row) for row in targets])
     frames = [log_probs.shape[1]] * len(targets) if lengths is None else lengths.tolist()
 
@@ -58,14 +76,16 @@ def wrong_losses(log_probs, targets, lengths=None):
         "These are probabilities: take the negative logarithm.": (-right).exp(),
         "This is -log p of the best path only: sum over all paths.": torch.stack(
             [
-                least(-item[:size, blanked(row, BETWEEN)], ctc_paths(size, row))
+                least(-item[:size, blanked(row, blank)], ctc_paths(size, row))
                 for item, row, size in zip(log_probs, targets, frames, strict=True)
             ]
         ),
-        "Windows beyond `input_lengths` are included: they must not count.": ctc_losses(log_probs, targets),
+        "Windows beyond `input_lengths` are included: they must not count.": ctc_losses(
+            log_probs, targets, None, blank
+        ),
         "Blanks are inserted twice: targets are plain letters, and the graph inserts the blanks.": -torch.stack(
             [
-                ctc_score(item[:size].double(), [label for letter in row for label in (letter, BETWEEN)], BETWEEN)
+                ctc_score(item[:size].double(), [label for letter in row for label in (letter, blank)], blank)
                 for item, row, size in zip(log_probs, targets, frames, strict=True)
             ]
         ),
@@ -86,7 +106,7 @@ def judge_losses(got, right, mistakes):
 )
 def test_loss_of_every_word(run, log_probs, targets):
     """With `reduction="none"`, `CTCLossFunction` returns -log p of each word, shape (B,)."""
-    got, want = run(loss_of, log_probs, targets, None, "none")
+    got, want = run(loss_of, log_probs, targets, None, BETWEEN, "none")
     right, mistakes = ctc_losses(log_probs, targets), wrong_losses(log_probs, targets)
     assert_either_way(got, want, lambda got, want: judge_losses(got, right, mistakes))
 
@@ -113,7 +133,7 @@ def certain(rng):
 def test_no_loss_is_negative(run, certain):
     """The loss is never negative, and it is close to 0 if the network is nearly certain of the word."""
     log_probs, targets = certain["log_probs"], certain["targets"]
-    got, want = run(loss_of, log_probs, targets, None, "none")
+    got, want = run(loss_of, log_probs, targets, None, BETWEEN, "none")
     right = ctc_losses(log_probs, targets).float()
 
     def judge(got, want):
