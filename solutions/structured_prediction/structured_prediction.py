@@ -311,12 +311,13 @@ check_part("1a")
 def train_model(model, epochs, dataloader, criterion, optimizer):
     """Train on images of single letters.
 
-    dataloader: yields images (B, 32, W) and letters (B,); all images have one window
+    dataloader: yields images (B, 32, W) and letters (B,); all images have one window, 18 ≤ W ≤ 21. It may draw other
+        images each time that it is read
     criterion: the mean loss of energies (B, 27) and letters (B,), here `cross_entropy`
     returns: the mean loss per image of each epoch, a list of `epochs` floats
     """
     ### BEGIN SOLUTION 2a
-    # TODO Train for `epochs` epochs, with one optimizer step for each batch.
+    # TODO Train for `epochs` epochs, with one optimizer step for each batch, on its gradient as it is (no clipping).
     # Put the model into training mode first. The model expects images with a channel, (B, 1, 32, W). Batches may differ
     # in size, but every image has the same weight in the mean loss of an epoch.
     model.train()
@@ -461,12 +462,12 @@ check_part("3b")
 def transform_word(word):
     """The targets of a word, with a blank after each letter: "cat" -> tensor([2, 26, 0, 26, 19, 26]), int64.
 
-    raises ValueError: the word is empty or contains anything but the letters a-z
+    raises ValueError, with a message of your choice: the word is empty or contains anything but the letters a-z
     """
     ### BEGIN SOLUTION 3c
     # TODO Return the classes of the letters, each followed by BETWEEN.
-    # Raise a ValueError with a clear message for any other character, such as a capital or an accented letter, and for
-    # the empty word.
+    # Raise a ValueError for any other character, such as a capital, an accented letter, a space or a newline, and for
+    # the empty word. The checks do not read its message.
     if not word or not set(word) <= set(ascii_lowercase):
         raise ValueError(f"a word consists of the letters a-z, but this is {word!r}")
     return torch.tensor([target for letter in word for target in (ord(letter) - ord("a"), BETWEEN)])
@@ -517,7 +518,7 @@ check_part("3c")
 def path_energy(pm, path):
     """The energy of a path: the sum of pm[i, path[i]] over all windows i.
 
-    pm: (L, T); path: a sequence of target positions (ints)
+    pm: (L, T); path: a sequence of target positions (ints), such as a list or a tuple
     returns: a tensor without axes; infinite if the path is not valid
     """
     ### BEGIN SOLUTION 4a
@@ -573,7 +574,8 @@ check_part("4a")
 # even if another entry of the last row is smaller. To find the path, start from there and go back from row to row, each
 # time to the entry that gave the minimum. This takes $L\cdot T$ steps, while there are $\binom{L-1}{T-1}$ paths.
 #
-# **4b** Write `find_path`. Training calls it for every word, so it should take less than a millisecond.
+# **4b** Write `find_path`. Training calls it for every word. Its time must grow with $L\cdot T$, not with the number of
+# paths; how many milliseconds it takes is not graded.
 
 
 # %% nbgrader={"grade_id": "find-path", "solution": true}
@@ -707,7 +709,8 @@ with once_written():
 #   depend on the other words in its batch.
 #
 # **5a** Write `train_ebm_model`. A batch has the fields `images` (B, 32, W), `widths` (B,), `letters` (B, N), `lengths`
-# (B,) and `texts`; `window_counts(widths)` returns the numbers $L_w$.
+# (B,) and `texts`; `window_counts(widths)` returns the numbers $L_w$. Images are padded with zeros on the right, and
+# `letters` with `BETWEEN`. The loader may draw other images each time that it is read.
 
 
 # %% nbgrader={"grade_id": "train-ebm", "solution": true}
@@ -719,7 +722,7 @@ def train_ebm_model(model, num_epochs, train_loader, criterion, optimizer):
     returns: the mean loss per window of each epoch, a list of `num_epochs` floats
     """
     ### BEGIN SOLUTION 5a
-    # TODO Take one optimizer step per batch, on the mean loss over all windows of its words.
+    # TODO Take one optimizer step per batch, on the mean loss over all windows of its words, without clipping.
     # Put the model into training mode first. Each word has window_counts(width) windows; the rest is padding and does
     # not count. The targets of a word are BETWEEN followed by transform_word(text). Get its labels from `best_labels`,
     # with the path matrix of detached energies, because gradients do not flow through the path. Then call the criterion
@@ -927,8 +930,9 @@ class CTCLossFunction(torch.autograd.Function):
         log_probs: (B, L, C) log-probabilities of the labels of every window
         targets: B lists of plain letters
         input_lengths: (B,) true numbers of windows, or None if all L count
-        reduction: "none" returns the losses (B,); "mean" divides the loss of each word by its number of letters and
-            returns the mean over the batch, a tensor without axes, like `torch.nn.functional.ctc_loss`
+        reduction: "none" returns the losses (B,); "mean" divides the loss of each word by its number of letters (by 1
+            for an empty target) and returns the mean over the batch, a tensor without axes, like
+            `torch.nn.functional.ctc_loss`
         raises ValueError: the reduction is unknown, or a word has fewer windows than its target needs; the message
             then names both numbers
         """
@@ -964,7 +968,8 @@ class CTCLossFunction(torch.autograd.Function):
         ### BEGIN SOLUTION 6c
         # TODO Return the gradient: `gtn.backward` computes it for the weights of the linear graphs.
         # Multiply it by grad_output, which has one entry per word for "none", and by the factor of the reduction. The
-        # gradient of windows beyond the true length is 0.
+        # gradient of windows beyond the true length is 0. gtn adds to the gradients of an earlier call, so set these to
+        # zero first, or keep the graphs for one call only.
         gradient = grad_output.new_zeros(ctx.shape)  # (B, L, C)
         factors = grad_output.expand(len(gradient))  # (B,)
         for b, (emissions, loss, scale) in enumerate(ctx.words):
@@ -1038,8 +1043,8 @@ def viterbi(energies, targets, input_lengths=None, blank_idx=BETWEEN):
 
     energies: (B, L, C), low = likely; targets: B lists of plain letters
     input_lengths: (B,) true numbers of windows, or None if all L count
-    returns: the energies of the best paths, (B,), and B lists with the position of each of the word's windows in the
-        blanked target _c_a_t_: 0 is the first blank, 2k + 1 is letter k
+    returns: the energies of the best paths, a tensor (B,), and B lists with the position of each of the word's windows
+        in the blanked target _c_a_t_: 0 is the first blank, 2k + 1 is letter k
     """
     ### BEGIN SOLUTION 6d
     # TODO Return energies and positions of the best paths: gtn finds the path of *largest* weight.
@@ -1106,7 +1111,7 @@ def train_gtn_model(model, num_epochs, train_loader, criterion, optimizer):
     returns: the mean loss per word of each epoch, a list of `num_epochs` floats
     """
     ### BEGIN SOLUTION 6e
-    # TODO Take one optimizer step per batch, on the loss of the criterion.
+    # TODO Take one optimizer step per batch, on the loss of the criterion, without clipping the gradients.
     # Put the model into training mode first. The log-probabilities of a window are the log_softmax of its -energies.
     # The targets are lists with the plain letters of each word, without padding. Compute the true numbers of windows
     # from the widths.

@@ -13,18 +13,24 @@ WIDTHS = (18, 21, 22, 54, 67)
 
 @inputs
 def images(rng):
-    """One batch of three images for each width."""
-    return [torch.from_numpy(rng.random((3, 1, 32, width)).astype(np.float32)) for width in WIDTHS]
+    """For each width, eight images of which some are equal, and which of four different ones each is."""
+    kinds = [rng.permutation(np.repeat(np.arange(4), 2)) for _ in WIDTHS]
+    different = [rng.random((4, 1, 32, width)).astype(np.float32) for width in WIDTHS]
+    batches = [torch.from_numpy(images[numbers]) for images, numbers in zip(different, kinds, strict=True)]
+    return {"batches": batches, "kinds": [numbers.tolist() for numbers in kinds]}
 
 
 @inputs
 def spots(rng):
-    """Two images of one window, each followed by 18 copies that differ from it in one column."""
-    plain = rng.random((2, 1, 1, 32, 18)).astype(np.float32)
-    changed = np.repeat(plain, 18, axis=1)
+    """Images of one window, in random order: two images, each twice, and 18 copies of each that differ in one column.
+
+    order: the numbers of the images, where 20 j and 20 j + 1 are the same one and 20 j + 2 + k differs in column k
+    """
+    images = rng.random((2, 1, 1, 32, 18)).astype(np.float32).repeat(20, axis=1)
     for column in range(18):
-        changed[:, column, :, :, column] = rng.random((2, 1, 32))
-    return torch.from_numpy(np.concatenate([plain, changed], axis=1).reshape(38, 1, 32, 18))
+        images[:, 2 + column, :, :, column] = rng.random((2, 1, 32))
+    order = rng.permutation(40)
+    return {"images": torch.from_numpy(images.reshape(40, 1, 32, 18)[order]), "order": order.tolist()}
 
 
 @probe
@@ -40,8 +46,14 @@ def energies_of(student, images):
     return {"whole": whole, "alone": alone, "turned": turned}
 
 
+def judge_size(energies):
+    """Fail for energies that no new network has: those of common initial weights are less than 10."""
+    if not energies.abs().max() < 1e4:
+        fail("The energies of a new network are very large, infinite or NaN.")
+
+
 def judge_shapes(got, images):
-    for energies, batch in zip(got["whole"], images, strict=True):
+    for energies, batch, kinds in zip(got["whole"], images["batches"], images["kinds"], strict=True):
         if not isinstance(energies, torch.Tensor) or energies.dim() != 3:
             fail("The energies must have three axes, (B, L, 27), even for an image with a single window.")
         frames = (batch.shape[3] - 18) // 4 + 1
@@ -51,10 +63,13 @@ def judge_shapes(got, images):
             fail("The shape is wrong: (B, L, 27) is expected, for 26 letters and the blank.")
         if energies.shape[1] != frames:
             fail("The number of windows is wrong: they are 18 columns wide, 4 apart, and entirely inside the image.")
-        if not energies.isfinite().all():
-            fail("Some energies are infinite or NaN.")
-        if (energies[1:] - energies[:-1]).abs().amax((1, 2)).min() < 1e-6:
+        judge_size(energies)
+        differences = (energies[:, None] - energies[None]).abs().amax((2, 3))
+        equal = torch.tensor(kinds)[:, None] == torch.tensor(kinds)
+        if differences[~equal].min() < 1e-6:
             fail("Different images have the same energies.")
+        if differences[equal].max() > 1e-4:
+            fail("Equal images have different energies, although the network is in eval mode.")
     if got["turned"].shape != got["whole"][-1].shape or (got["turned"] - got["whole"][-1].flip(0)).abs().max() > 1e-4:
         fail("A second call with the same images gives different energies, although the network is in eval mode.")
 
@@ -67,7 +82,7 @@ def judge_shapes(got, images):
 )
 def test_energies_for_every_window(run, images):
     """`SimpleNet` returns 27 energies for every window of a batch of images, shape (B, L, 27)."""
-    got, _ = run(energies_of, images)
+    got, _ = run(energies_of, images["batches"])
     judge_shapes(got, images)
 
 
@@ -79,10 +94,10 @@ def test_energies_for_every_window(run, images):
 )
 def test_windows_see_their_own_columns(run, images):
     """The energies of a window depend on its own 18 columns only."""
-    got, _ = run(energies_of, images)
+    got, _ = run(energies_of, images["batches"])
     judge_shapes(got, images)
     whole, alone = got["whole"][-1], got["alone"]
-    if len(alone) != whole.shape[1] or any(energies.shape != (3, 1, 27) for energies in alone):
+    if len(alone) != whole.shape[1] or any(energies.shape != (8, 1, 27) for energies in alone):
         fail("The energies of images with one window must have the shape (B, 1, 27).")
     alone = torch.cat(alone, dim=1)
     if (whole[:, 1:] - whole[:, :-1]).abs().amax((0, 2)).min() < 1e-6:
@@ -98,7 +113,11 @@ def test_windows_see_their_own_columns(run, images):
 
 @probe
 def reactions(student, spots):
-    """The energies of the images with one window, in a large and in a small batch."""
-    model = student.structured_prediction.SimpleNet().eval()
+    """The energies of the images with one window, of the first alone, and of a second network with the same weights."""
+    module = student.structured_prediction
+    model, twin = module.SimpleNet().eval(), module.SimpleNet().eval()
     with torch.no_grad():
-        return {"energies": model(spots.clone()), "fewer": model(spots[:19].clone())}
+        energies, single = model(spots.clone()), model(spots[:1].clone())
+        twin(spots.clone())  # lazy layers get their shapes
+        twin.load_state_dict(model.state_dict())
+        return {"energies": energies, "single": single, "twin": twin(spots.clone())}

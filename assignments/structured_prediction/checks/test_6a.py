@@ -11,6 +11,7 @@ from stand_ins import refusal
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
 OTHER_BLANK = 4
@@ -25,9 +26,9 @@ def words(rng):
 
 @inputs
 def double_letters(rng):
-    """Targets with double letters."""
+    """Targets with double letters, one with a letter at two places, and one without letters."""
     a, b, c = rng.permutation(np.arange(1, 26))[:3].tolist()
-    return [[a, b, b], [c, c], [b, b, a]]
+    return [[a, b, b], [c, c], [b, b, a], [a, c, a], []]
 
 
 @inputs
@@ -37,11 +38,14 @@ def emissions(rng):
 
 
 @probe
-def score_of(graph, emissions):
-    """log Σ over all paths of the graph that the emissions allow; -inf if there is none."""
+def score_of(graph, emissions, outputs=False):
+    """log Σ over all paths of the graph that the emissions allow; -inf if there is none.
+
+    outputs: compare the emissions with the output labels of the graph, not with its input labels
+    """
     line = gtn.linear_graph(len(emissions), emissions.shape[1], False)
     line.set_weights(emissions)
-    both = gtn.intersect(line, graph)
+    both = gtn.intersect(graph, line) if outputs else gtn.intersect(line, graph)
     return gtn.forward_score(both).item() if both.num_nodes() else float("-inf")
 
 
@@ -53,53 +57,65 @@ def accepted(student, targets, emissions, blank):
     return {"scores": torch.tensor([[score_of(graph, line) for line in emissions] for graph in graphs])}
 
 
+@probe
+def emitted(student, targets, emissions):
+    """The scores by the output labels of the graphs, and the targets after the graphs were made."""
+    used = [list(target) for target in targets]
+    graphs = [student.structured_prediction.create_ctc_graph(target) for target in used]
+    scores = torch.tensor([[score_of(graph, line, outputs=True) for line in emissions] for graph in graphs])
+    return {"scores": scores, "targets": used}
+
+
 def scores(targets, emissions, blank, **rules):
     return torch.stack([torch.stack([ctc_score(line, row, blank, **rules) for line in emissions]) for row in targets])
 
 
-def judge_graphs(got, targets, emissions, blank, given):
+def wrong_scores(targets, emissions, blank, given):
+    """The results of known mistakes; given: whether the blank is an argument."""
+
     def twice(row):
         return [label for letter in row for label in (letter, blank)]
 
-    def mistakes():
-        wrong = {
-            "The blank between equal letters can be skipped, so both letters merge into one.": (
-                scores(targets, emissions, blank, skips="all")
-            ),
-            "The blank between different letters must be optional: add an arc from letter to letter.": (
-                scores(targets, emissions, blank, skips="none")
-            ),
-            "The blank before the first letter is missing: a string may begin with blanks.": (
-                scores(targets, emissions, blank, first=(1,))
-            ),
-            "The blank before the first letter must be optional: a string may begin with the letter.": (
-                scores(targets, emissions, blank, first=(0,))
-            ),
-            "The blank after the last letter must be optional: the last two nodes accept.": (
-                scores(targets, emissions, blank, last=(-1,))
-            ),
-            "A string may also end with a blank: the last two nodes accept.": (
-                scores(targets, emissions, blank, last=(-2,))
-            ),
-            "Labels cannot be repeated: each node needs an arc to itself.": (
-                scores(targets, emissions, blank, stays=False)
-            ),
-            "Labels cannot be repeated, and a string cannot begin with a blank: each node needs an arc to itself.": (
-                scores(targets, emissions, blank, stays=False, first=(1,))
-            ),
-            "There are blanks next to blanks: the target is plain letters, and the graph inserts the blanks.": (
-                scores([twice(row) for row in targets], emissions, blank)
-            ),
-        }
-        if given:
-            wrong["`blank_idx` is ignored: the blank is not always BETWEEN."] = scores(targets, emissions, BETWEEN)
-        else:
-            default = "The default blank is 0, which is the letter a: it must be BETWEEN = 26."
-            wrong[default] = scores(targets, emissions, 0)
-        return {name: value.float() for name, value in wrong.items()}
+    wrong = {
+        "The blank between equal letters can be skipped, so both letters merge into one.": (
+            scores(targets, emissions, blank, skips="all")
+        ),
+        "The blank between different letters must be optional: add an arc from letter to letter.": (
+            scores(targets, emissions, blank, skips="none")
+        ),
+        "The blank before the first letter is missing: a string may begin with blanks.": (
+            scores(targets, emissions, blank, first=(1,))
+        ),
+        "The blank before the first letter must be optional: a string may begin with the letter.": (
+            scores(targets, emissions, blank, first=(0,))
+        ),
+        "The blank after the last letter must be optional: the last two nodes accept.": (
+            scores(targets, emissions, blank, last=(-1,))
+        ),
+        "A string may also end with a blank: the last two nodes accept.": (
+            scores(targets, emissions, blank, last=(-2,))
+        ),
+        "Labels cannot be repeated: each node needs an arc to itself.": (
+            scores(targets, emissions, blank, stays=False)
+        ),
+        "Labels cannot be repeated, and a string cannot begin with a blank: each node needs an arc to itself.": (
+            scores(targets, emissions, blank, stays=False, first=(1,))
+        ),
+        "There are blanks next to blanks: the target is plain letters, and the graph inserts the blanks.": (
+            scores([twice(row) for row in targets], emissions, blank)
+        ),
+    }
+    if given:
+        wrong["`blank_idx` is ignored: the blank is not always BETWEEN."] = scores(targets, emissions, BETWEEN)
+    else:
+        default = "The default blank is 0, which is the letter a: it must be BETWEEN = 26."
+        wrong[default] = scores(targets, emissions, 0)
+    return {name: value.float() for name, value in wrong.items()}
 
+
+def judge_graphs(got, targets, emissions, blank, given):
     right = scores(targets, emissions, blank).float()
-    assert_close(got["scores"], right, mistakes=mistakes)
+    assert_close(got["scores"], right, mistakes=lambda: wrong_scores(targets, emissions, blank, given))
 
 
 @exercise(

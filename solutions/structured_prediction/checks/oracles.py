@@ -6,7 +6,6 @@ Only judgements and inputs use this module, in a process without student code.
 import re
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -91,9 +90,9 @@ def random_log_probs(rng, *shape):
     return torch.from_numpy(2 * rng.standard_normal(shape)).log_softmax(-1)
 
 
-def random_targets(rng):
+def random_targets(rng, letters=range(1, 26)):
     """Plain letters of three words of different lengths; the second has a double letter."""
-    letters = rng.permutation(np.arange(1, 26)).tolist()
+    letters = rng.permutation(letters).tolist()
     return [letters[:3], [*letters[3:6], letters[5]], letters[6:8]]
 
 
@@ -106,22 +105,67 @@ def ctc_losses(log_probs, targets, lengths=None, blank=BETWEEN):
     return F.ctc_loss(frames, labels, full if lengths is None else lengths, sizes, blank, reduction="none")
 
 
-def descend(weights, batches, rate, epochs, loss_of, *, keep_gradients=False):
-    """Plain gradient descent with one step per batch: the final weights, and the losses (epochs, batches).
+def descend(weights, epochs, rate, loss_of, *, keep_gradients=False, clip=INFINITY):
+    """The weights after plain gradient descent with one step per batch.
 
+    epochs: the batches of each epoch
     loss_of: the loss as loss_of(weights, batch), before the step
     keep_gradients: accumulate gradients over the steps, as without `zero_grad`
+    clip: the largest norm of a gradient
     """
-    losses, sum_of_slopes = [], torch.zeros_like(weights)
-    for _ in range(epochs):
+    sum_of_slopes = torch.zeros_like(weights)
+    for batches in epochs:
         for batch in batches:
             at = weights.detach().requires_grad_()
-            value = loss_of(at, batch)
-            slope = torch.autograd.grad(value, at)[0]
+            slope = torch.autograd.grad(loss_of(at, batch), at)[0]
             sum_of_slopes = slope + sum_of_slopes if keep_gradients else slope
-            weights = at.detach() - rate * sum_of_slopes
-            losses.append(value.detach())
-    return weights, torch.stack(losses).view(epochs, -1)
+            weights = at.detach() - rate * sum_of_slopes * min(1.0, clip / sum_of_slopes.norm().item())
+    return weights
+
+
+def judge_descent(got, weights, passes, epochs, rate, loss_of, mistakes):
+    """Fail unless the weights are those after plain gradient descent on the batches of the passes.
+
+    passes: the batches of each pass through the loader, which are drawn anew each time
+    mistakes: pairs of a diagnosis and a function that returns wrong weights
+    """
+    used = passes[:epochs]
+    usual = [
+        ("The model has not changed: call `loss.backward()` and `optimizer.step()` for every batch.", lambda: weights),
+        (
+            "Gradients accumulate over the batches: call `optimizer.zero_grad()` before each `backward()`.",
+            lambda: descend(weights, used, rate, loss_of, keep_gradients=True),
+        ),
+        (
+            "The gradients are clipped: take each step with the gradient as it is.",
+            lambda: descend(weights, used, rate, loss_of, clip=1.0),
+        ),
+        ("The steps increase the loss: it must decrease.", lambda: descend(weights, used, -rate, loss_of)),
+        (
+            "Only one epoch is trained: go through the loader once for each epoch.",
+            lambda: descend(weights, used[:1], rate, loss_of),
+        ),
+        (
+            "Every epoch has the same batches: read the loader anew in each epoch, because it draws new samples.",
+            lambda: descend(weights, used[:1] * epochs, rate, loss_of),
+        ),
+    ]
+
+    def matching():
+        """The first mistake that gives these weights: all of them would take long."""
+        for sentence, wrong in [*usual, *mistakes]:
+            value = wrong()
+            if difference(got, value, 1e-4, 1e-4) is None:
+                return {sentence: value}
+        return {}
+
+    right = descend(weights, used, rate, loss_of)
+    # In float64 the reference's weights differ by less than 1e-6; mistakes change them by more than 0.01.
+    if difference(got, right, 1e-4, 1e-4):
+        # A program that has read the loader once before the training gets the next samples.
+        later = descend(weights, (passes[1:] + passes[:1])[:epochs], rate, loss_of)
+        if difference(got, later, 1e-4, 1e-4):
+            assert_close(got, right, atol=1e-4, mistakes=matching)
 
 
 def per_batch(sums, counts, sizes, epochs):
@@ -141,22 +185,23 @@ def per_batch(sums, counts, sizes, epochs):
     return torch.tensor(found).view(epochs, -1) if next(calls, None) is None else None
 
 
-def judge_mean_losses(got, losses, rights, sizes, what, mistakes=None):
-    """Fail unless `got` contains the mean of each epoch over its losses (epochs, batches).
+def judge_mean_losses(returned, losses, sizes, what, mistakes=None):
+    """Fail unless what is returned is the mean of each epoch over its losses (epochs, batches).
 
-    rights: the accepted weights (batches,) of the batches in the mean, first those that the assignment asks for
     sizes: the numbers of `what` in the batches
+    mistakes: further diagnoses, each with the factors (batches,) of the batches in the wrong mean
     """
-    if got.numel() == 0:
+    got, kind = returned["numbers"], returned["kind"]
+    if kind == "something else":
+        fail("A list with one number per epoch is expected as the return value.")
+    if kind == "nothing" or got.numel() == 0:
         fail("Nothing or an empty list is returned: is a `return` missing?")
     if got.dim() == 0:
         fail("A list with one number per epoch is expected, not a single number.")
+    if kind != "numbers":
+        fail("The losses are tensors that hold the graphs of their batches: use `loss.item()`.")
     losses, sizes = losses.double(), torch.tensor(sizes).double()
-    means = [(losses * torch.tensor(weights)).sum(1) / sum(weights) for weights in rights]
-    for mean in means[1:]:
-        if difference(got, mean, 1e-4, 1e-5) is None:
-            return
-    mean = means[0]
+    mean = (losses * sizes).sum(1) / sizes.sum()
     numbers = torch.arange(1, len(mean) + 1)
     assert_close(
         got,
@@ -181,7 +226,7 @@ def judge_mean_losses(got, losses, rights, sizes, what, mistakes=None):
             "This is the loss of the last epoch only: return a list with one number per epoch.": mean[-1],
             "These are the losses of all batches: return one number per epoch.": losses.flatten(),
             "An epoch is missing: return one number per epoch.": mean[:-1],
-            **(mistakes or {}),
+            **{sentence: (losses * torch.tensor(factors)).sum(1) for sentence, factors in (mistakes or {}).items()},
         },
     )
 
@@ -189,13 +234,14 @@ def judge_mean_losses(got, losses, rights, sizes, what, mistakes=None):
 def judge_refusal(got, numbers, forgotten, unnamed):
     """Fail unless there was a ValueError whose message contains a number from each set in `numbers`.
 
+    got: the type and, where `numbers` are asked for, the message of the exception
     forgotten, unnamed: the diagnoses if nothing was raised, and if the message lacks a number
     """
     if got["type"] == "":
         fail(forgotten)
     if got["type"] != "ValueError":
         fail("The exception is not a ValueError: raise one with a message that says what is wrong.")
-    named = {int(digits) for digits in re.findall(r"\d{1,9}", got["message"])}
+    named = {int(digits) for digits in re.findall(r"\d{1,9}", got.get("message", ""))}
     if not all(named & choices for choices in numbers):
         fail(unnamed)
 
@@ -204,9 +250,3 @@ def is_read(energies, text):
     """Whether the classes of least energy in the windows (L, 27) read as the text."""
     labels = energies.argmin(1).unique_consecutive().tolist()
     return "".join(chr(97 + label) for label in labels if label != BETWEEN) == text
-
-
-def falls(losses):
-    """Whether the mean of the last quarter of the losses (N,) is less than two thirds of that of the first."""
-    quarter = max(1, len(losses) // 4)
-    return bool(losses[-quarter:].mean() < 2 / 3 * losses[:quarter].mean())

@@ -6,6 +6,7 @@ A stand-in is sent to a submission only with a check of a later exercise than th
 """
 
 from contextlib import contextmanager
+from itertools import cycle
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ebmcourse import gtn, lattice
-from ebmcourse.checking import probe
+from ebmcourse.checking import probe, require
 from ebmcourse.data.words import BETWEEN
 
 
@@ -34,6 +35,10 @@ def replaced(module, **stand_ins):
 @probe
 def find_path(pm):
     """Free energy, points and table of the best path, by the course's library; only the last entry of dp is right."""
+    require(
+        pm.shape[0] >= pm.shape[1],
+        "`find_path` is asked for more targets than there are windows: `best_labels` leaves blanks at the borders out.",
+    )
     found = lattice.viterbi(pm.detach()[None], torch.arange(pm.shape[1])[None])
     dp = torch.full_like(pm, float("inf"))
     dp[-1, -1] = found.energy[0]
@@ -85,13 +90,12 @@ class CTCCriterion:
     """
 
     def __init__(self):
-        self.lengths, self.targets, self.excess, self.sums, self.counts = [], [], [], [], []
+        self.targets, self.excess, self.sums, self.counts = [], [], [], []
 
     def __call__(self, log_probs, targets, input_lengths=None, blank_idx=BETWEEN, reduction="mean"):
         full = [log_probs.shape[1]] * len(log_probs)
         lengths = [int(length) for length in (full if input_lengths is None else input_lengths)]
         rows = [torch.as_tensor(target).long().flatten() for target in targets]
-        self.lengths += lengths
         self.targets += [row.tolist() for row in rows]
         self.excess.append(log_probs.detach().logsumexp(2).abs().max())
         sizes = torch.tensor([len(row) for row in rows])
@@ -107,7 +111,7 @@ class Reader(nn.Module):
     """A model (B, 1, 32, W) -> (B, L, 27), linear in the mean brightness of rows × columns blocks of each window.
 
     weights: (27, rows · columns + 1), the last column is the constant
-    modes: for each call, whether the model was in training mode
+    modes: for each call with gradients, whether the model was in training mode
     """
 
     def __init__(self, weights, rows=4, columns=3):
@@ -117,12 +121,12 @@ class Reader(nn.Module):
         self.modes = []
 
     def forward(self, x):
-        self.modes.append(self.training)
+        if torch.is_grad_enabled():
+            self.modes.append(self.training)
         return self.features(x) @ self.weights.T
 
     def features(self, x):
-        if x.dim() != 4 or x.shape[1] != 1:
-            raise ValueError("the model expects images of shape (B, 1, 32, W)")
+        require(x.dim() == 4 and x.shape[1] == 1, "The model gets images without the channel axis: pass (B, 1, 32, W).")
         rows, columns = self.blocks
         windows = x[:, 0].unfold(2, 18, 4)  # (B, 32, L, 18)
         shape = (len(x), rows, 32 // rows, windows.shape[2], columns, 18 // columns)
@@ -131,11 +135,18 @@ class Reader(nn.Module):
 
 
 @probe
-def loader_of(samples, sizes, collate):
-    """A loader of the samples (image (32, W), text) in batches of these sizes, always in the same order."""
-    numbers = iter(range(len(samples)))
-    batches = [[next(numbers) for _ in range(size)] for size in sizes]
-    return DataLoader(samples, batch_sampler=batches, collate_fn=collate)
+class Loader(DataLoader):
+    """Batches of these sizes of samples (image (32, W), text); each pass has the samples of the next of `passes`."""
+
+    def __init__(self, passes, sizes, collate):
+        numbers = iter(range(len(passes[0])))
+        batches = [[next(numbers) for _ in range(size)] for size in sizes]
+        super().__init__(list(passes[0]), batch_sampler=batches, collate_fn=collate)
+        self.passes = cycle(passes)
+
+    def __iter__(self):
+        self.dataset[:] = next(self.passes)
+        return super().__iter__()
 
 
 @probe
@@ -151,17 +162,31 @@ def as_tensor(value):
 
 @probe
 def as_losses(value):
-    """The losses that a training returned, as a tensor; an empty one for None, so that the rest can be judged."""
-    return torch.zeros(0) if value is None else as_tensor(value)
+    """The losses that a training returned: numbers, and what they are. No other return value costs all of a training.
+
+    kind: "numbers", "graphs" (tensors with their graphs), "nothing" or "something else"
+    """
+    if value is None:
+        return {"numbers": torch.zeros(0), "kind": "nothing"}
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    numbers = as_tensor(value)
+    if not isinstance(numbers, torch.Tensor):
+        return {"numbers": torch.zeros(0), "kind": "something else"}
+    graphs = any(isinstance(item, torch.Tensor) and item.requires_grad for item in items)
+    return {"numbers": numbers, "kind": "graphs" if graphs else "numbers"}
 
 
 @probe
 def refusal(call):
-    """The type and the message of the exception that `call` raises; two empty strings if it raises none."""
+    """The type and the message of the exception that `call` raises; two empty strings if it raises none.
+
+    The type of a subclass of ValueError is ValueError.
+    """
     try:
         call()
     except NotImplementedError:
         raise
     except Exception as error:
-        return {"type": type(error).__name__, "message": str(error)[:400]}
+        name = "ValueError" if isinstance(error, ValueError) else type(error).__name__
+        return {"type": name, "message": str(error)[:400]}
     return {"type": "", "message": ""}

@@ -7,6 +7,7 @@ import torch
 from oracles import INFINITY, alignments, judge_refusal, least, sums
 from stand_ins import as_tensor, path_energy, refusal, replaced
 
+from ebmcourse import lattice
 from ebmcourse.checking import (
     Mismatch,
     Panel,
@@ -17,8 +18,10 @@ from ebmcourse.checking import (
     fail,
     inputs,
     probe,
+    require,
     ways,
 )
+from ebmcourse.checking.compare import difference
 
 
 @inputs
@@ -51,12 +54,19 @@ def broken_paths(rng):
 
 
 @probe
-def energies_of_paths(student, pm, paths, broken):
-    """The energies of valid and of broken paths."""
+def energies_of_paths(student, pm, paths, broken, kind):
+    """The energies of valid and of broken paths, which are given as a "list" or as a "tuple".
+
+    scalars: whether those of broken paths are tensors without axes
+    """
     energy = student.structured_prediction.path_energy
+    sequence = {"list": list, "tuple": tuple}[kind]
+    valid = [energy(pm.clone(), sequence(path)) for path in paths]
+    infinite = {name: energy(pm.clone(), sequence(path)) for name, path in broken.items()}
     return {
-        "valid": [as_tensor(energy(pm.clone(), list(path))) for path in paths],
-        "broken": {name: as_tensor(energy(pm.clone(), list(path))) for name, path in broken.items()},
+        "valid": [as_tensor(value) for value in valid],
+        "broken": {name: as_tensor(value) for name, value in infinite.items()},
+        "scalars": all(isinstance(value, torch.Tensor) and value.dim() == 0 for value in infinite.values()),
     }
 
 
@@ -109,7 +119,7 @@ def judge_broken_paths(got, names):
 @exercise("4a", points=1, public=True, hint="The sum of pm[i, path[i]] over all windows i.")
 def test_energy_of_a_path(run, pm, valid_paths):
     """`path_energy` returns the sum of the energies along a valid path."""
-    got, _ = run(energies_of_paths, pm, valid_paths, {})
+    got, _ = run(energies_of_paths, pm, valid_paths, {}, "list")
     judge_valid_paths(got["valid"], pm, valid_paths)
 
 
@@ -122,9 +132,11 @@ def test_energy_of_a_path(run, pm, valid_paths):
 def test_a_path_runs_from_the_first_to_the_last_target(run, pm, valid_paths, broken_paths):
     """A path that starts late, ends early or goes back has infinite energy."""
     names = ("late", "early", "back")
-    got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names})
+    got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names}, "list")
     judge_valid_paths(got["valid"], pm, valid_paths)
     judge_broken_paths(got["broken"], names)
+    if got["scalars"] is not True:
+        fail("Infinity must be a tensor without axes, like the other energies: `pm.new_tensor(float('inf'))`.")
 
 
 ### BEGIN HIDDEN TESTS
@@ -132,7 +144,7 @@ def test_a_path_runs_from_the_first_to_the_last_target(run, pm, valid_paths, bro
 def test_a_path_has_a_neighbouring_target_for_every_window(run, pm, valid_paths, broken_paths):
     """A path of the wrong length, with a skipped target or with a position that does not exist has infinite energy."""
     names = ("skip", "short", "long", "outside", "negative", "empty")
-    got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names})
+    got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names}, "tuple")
     judge_valid_paths(got["valid"], pm, valid_paths)
     judge_broken_paths(got["broken"], names)
 
@@ -142,8 +154,8 @@ def test_a_path_has_a_neighbouring_target_for_every_window(run, pm, valid_paths,
 
 @inputs
 def matrices(rng):
-    """Matrices (L, T) without ties, L ≥ T."""
-    shapes = ((9, 4), (8, 5), (6, 6), (5, 1), (7, 2), (1, 1))
+    """Matrices (L, T) without ties, L ≥ T; two have the same shape."""
+    shapes = ((9, 4), (8, 5), (6, 6), (5, 1), (7, 2), (9, 4), (1, 1))
     return [torch.from_numpy(3 * rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
 
 
@@ -166,23 +178,34 @@ def narrow(rng):
 
 @probe
 def plain_points(points):
-    """Points (i, j) given as tuples, lists or tensors, as a tensor (N, 2); positions j alone are numbered with i."""
+    """Points (i, j) given as tuples, lists or tensors, as a tensor (N, 2)."""
     rows = [torch.as_tensor(point).flatten().tolist() for point in points]
-    rows = [[number, *row] if len(row) == 1 else row for number, row in enumerate(rows)]
+    require(all(len(row) == 2 for row in rows), "The path must be a list of points (i, j), one for each window.")
     return torch.tensor(rows).reshape(len(rows), -1)
 
 
 @probe
+def found_by(module, pm):
+    """The energy, the points and the table of `find_path`."""
+    found = module.find_path(pm)
+    require(
+        isinstance(found, tuple | list) and len(found) == 3,
+        "`find_path` must return three values: the free energy, the points, and the table.",
+    )
+    return found
+
+
+@probe
 def best_paths(student, matrices):
-    """What `find_path` returns for each matrix, and the matrix afterwards; also with a stand-in for `path_energy`."""
+    """The energy and the points that `find_path` returns for each matrix; also with a stand-in for `path_energy`."""
     module = student.structured_prediction
 
     def attempt():
         found = []
         for matrix in matrices:
-            given = matrix.clone()
-            energy, points, dp = module.find_path(given)
-            found.append({"energy": as_tensor(energy), "points": plain_points(points), "dp": dp, "matrix": given})
+            energy, points, _ = found_by(module, matrix.clone())
+            is_tensor = isinstance(energy, torch.Tensor)
+            found.append({"energy": as_tensor(energy), "is_tensor": is_tensor, "points": plain_points(points)})
         return found
 
     def isolated():
@@ -200,11 +223,18 @@ def path_through_a_table(run):
     return [Panel("Yours", table, mine), Panel("A best path", table, right)]
 
 
+FIRST_COLUMN = (
+    "Column 0 of the table is not filled: a path may stay at target 0, so dp[i, 0] = dp[i - 1, 0] + pm[i, 0]."
+)
+
+
 def wrong_minima(pm):
     """The results of known mistakes for the least energy of all paths through pm (L, T)."""
     frames, states = pm.shape
     everywhere = range(states)
+    paths = alignments(frames, states)
     wrong = {
+        FIRST_COLUMN: least(pm, paths[paths[:, min(1, frames - 1)] == 1]),
         "The path may end anywhere in the last row: it must end at the last target, T - 1.": least(
             pm, alignments(frames, states, last=everywhere)
         ),
@@ -250,13 +280,23 @@ def test_least_energy_of_all_paths(run, matrices):
 
     def judge(got, want):
         for found, pm in zip(got, matrices, strict=True):
+            judge_dtype(found["energy"])
             assert_close(found["energy"], least(pm, alignments(*pm.shape)).float(), mistakes=partial(wrong_minima, pm))
+            if found["is_tensor"] is not True:
+                fail("The free energy must be a tensor without axes, not a number.")
 
     assert_either_way(got, want, judge)
 
 
-def judge_points(points, pm):
+def judge_dtype(energies):
+    if not energies.is_floating_point():
+        fail("The table holds whole numbers, which cut off the energies: make it with `torch.full_like(pm, inf)`.")
+
+
+def judge_points(found, pm):
     """Fail unless the points are those of one of the best paths."""
+    judge_dtype(found["energy"])
+    points = found["points"].long()
     frames, states = pm.shape
     if points.dim() != 2 or points.shape[1:] != (2,):
         fail("The path must be a list of points (i, j), one for each window.")
@@ -283,6 +323,8 @@ def judge_points(points, pm):
         fail("The path does not start at target 0: in the first window, no other target can be reached.")
     energy, best = sums(pm, j[None])[0], least(pm, alignments(frames, states))
     if energy > best + 1e-4 * (1 + best.abs()):
+        if difference(found["energy"], energy.float(), 1e-4, 1e-4) is None:
+            fail("The path has the energy that is returned, but it is not the best one: the table is wrong.")
         fail("The path is valid but not the best one: backtrack along the moves that gave the minima.")
 
 
@@ -293,12 +335,31 @@ def test_points_of_the_best_path(run, matrices):
 
     def judge(got, want):
         for found, pm in zip(got, matrices, strict=True):
-            judge_points(found["points"], pm)
+            judge_points(found, pm)
 
     assert_either_way(got, want, judge)
 
 
 ### BEGIN HIDDEN TESTS
+@probe
+def tables(student, matrices):
+    """The table that `find_path` returns for each matrix, and the matrix afterwards."""
+    module = student.structured_prediction
+
+    def attempt():
+        found = []
+        for matrix in matrices:
+            given = matrix.clone()
+            found.append({"dp": found_by(module, given)[2], "matrix": given})
+        return found
+
+    def isolated():
+        with replaced(module, path_energy=path_energy):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
 def table(pm, energies=least, **rules):
     """The least energy of all ways to each entry, (L, T)."""
     frames, states = pm.shape
@@ -308,10 +369,10 @@ def table(pm, energies=least, **rules):
     return torch.stack(entries).view(frames, states).float()
 
 
-@exercise("4b", points=1, hint="dp[i, j] is the least energy of all ways from (0, 0) to (i, j), or infinity.")
+@exercise("4b", points=0.75, hint="dp[i, j] is the least energy of all ways from (0, 0) to (i, j), or infinity.")
 def test_table_of_least_energies(run, matrices):
     """The table of `find_path` contains the least energy of all ways to each entry, or infinity if there is none."""
-    got, want = run(best_paths, matrices)
+    got, want = run(tables, matrices)
 
     def judge(got, want):
         for found, pm in zip(got, matrices, strict=True):
@@ -327,6 +388,7 @@ def judge_table(dp, pm):
     right = table(pm)
     if not isinstance(dp, torch.Tensor) or dp.shape != pm.shape:
         assert_close(dp, right, mistakes={"The table is transposed: (L, T) is expected.": right.T})
+    judge_dtype(dp)
     dp = dp.double().float()
     unreachable = right == INFINITY
     running, free = pm[0].cumsum(0), pm[0]
@@ -335,6 +397,8 @@ def judge_table(dp, pm):
             fail("The first row contains a running sum: in the first window, only target 0 can be reached.")
         if torch.allclose(dp[0], free, atol=1e-4):
             fail("The first row is that of the matrix: in the first window, only target 0 can be reached.")
+        if ((dp[1:, 0] == 0) | (dp[1:, 0] > 1e6)).all():
+            fail(FIRST_COLUMN)
     if (dp[unreachable] == 0).any():
         fail("Entries that cannot be reached are 0, which attracts paths: they must be infinite.")
     if (dp[unreachable] > 1e6).all() and (dp[unreachable] < INFINITY).any():
@@ -364,7 +428,7 @@ def refused(student, narrow, matrices):
     module = student.structured_prediction
 
     def attempt():
-        energies = [as_tensor(module.find_path(matrix.clone())[0]) for matrix in matrices]
+        energies = [as_tensor(found_by(module, matrix.clone())[0]) for matrix in matrices]
         return {"narrow": refusal(lambda: module.find_path(narrow.clone())), "energies": energies}
 
     def isolated():
@@ -382,7 +446,7 @@ def refused(student, narrow, matrices):
 )
 def test_fewer_windows_than_targets(run, narrow, matrices):
     """With fewer windows than targets, `find_path` raises a ValueError that names both numbers."""
-    got, want = run(refused, narrow, matrices)
+    got, want = run(refused, narrow, matrices[:3])
 
     def judge(got, want):
         judge_refusal(
@@ -391,12 +455,46 @@ def test_fewer_windows_than_targets(run, narrow, matrices):
             "With fewer windows than targets there is no valid path: raise a ValueError.",
             "The message of the ValueError does not name both numbers, of windows and of targets.",
         )
-        # Whether the path is the best one is judged above.
-        for energy, pm in zip(got["energies"], matrices, strict=True):
+        # Whether the path is the best one is judged above. Sums of nine numbers in float32 differ by less than 1e-5;
+        # a table of whole numbers cuts off less than 1 in each window.
+        for energy, pm in zip(got["energies"], matrices[:3], strict=True):
             everywhere = range(pm.shape[1])
             paths = alignments(*pm.shape, first=everywhere, last=everywhere)
-            if energy.numel() != 1 or (sums(pm, paths) - energy.double()).abs().min() > 1e-3:
+            tolerance = 1e-4 if energy.is_floating_point() else len(pm)
+            if energy.numel() != 1 or (sums(pm, paths) - energy.double()).abs().min() > tolerance:
                 fail("No path is found although there are enough windows.")
+
+    assert_either_way(got, want, judge)
+
+
+@inputs
+def long(rng):
+    """A matrix for a long word, with more than 10^16 paths."""
+    return torch.from_numpy(rng.standard_normal((60, 25)).astype(np.float32))
+
+
+@exercise(
+    "4b",
+    points=0.25,
+    seconds=5,
+    hint="Compute every entry of the table once: the time grows with L · T, not with the number of paths.",
+)
+def test_long_words(run, long):
+    """`find_path` finds the path of least energy among more than 10^16 paths in little time."""
+    got, want = run(best_paths, [long])
+    right = lattice.viterbi(long[None], torch.arange(long.shape[1])[None]).energy[0]
+
+    def judge(got, want):
+        # Which path is the best is judged above: here, the energy may also be that of another one.
+        [found] = got
+        points = found["points"].long()
+        if points.shape != (len(long), 2) or points.min() < 0 or (points[:, 1] >= long.shape[1]).any():
+            fail("The path of a long word must be a list of points (i, j), one for each window.")
+        own, energy = long.gather(1, points[:, 1:]).sum(), found["energy"]
+        tolerance = 1e-3 if energy.is_floating_point() else len(long)  # whole numbers, which cost points above
+        for value, other in ((own, energy), (energy, own)):
+            if (value - right).abs() > tolerance and (value - other).abs() > tolerance:
+                fail("The energy and the path of a long word do not belong together.")
 
     assert_either_way(got, want, judge)
 
@@ -408,7 +506,7 @@ def test_ties(run, even_matrices):
 
     def judge(got, want):
         for found, pm in zip(got, even_matrices, strict=True):
-            judge_points(found["points"], pm)
+            judge_points(found, pm)
             assert_close(found["energy"], least(pm, alignments(*pm.shape)).float(), mistakes=partial(wrong_minima, pm))
 
     assert_either_way(got, want, judge)

@@ -8,6 +8,8 @@ from stand_ins import as_tensor, create_ctc_graph, find_path, path_energy, repla
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
 from ebmcourse.data.words import BETWEEN
 
+OTHER_BLANK = 4
+
 
 @inputs
 def energies(rng):
@@ -29,17 +31,26 @@ def double_letters(rng):
 
 @inputs
 def lengths(rng):
-    return torch.from_numpy(rng.permutation([5, 6, 8]))
+    """Three numbers of windows, all smaller than eight."""
+    return torch.from_numpy(rng.permutation([5, 6, 7]))
+
+
+@inputs
+def others(rng):
+    """Plain letters for another blank."""
+    letters = rng.permutation(np.setdiff1d(np.arange(27), [OTHER_BLANK])).tolist()
+    return [letters[:3], letters[3:5], letters[5:9]]
 
 
 @probe
-def decoded(student, energies, targets, lengths):
+def decoded(student, energies, targets, lengths, blank):
     """Energies and paths of all words, for the program as it is, and with a stand-in for the graph."""
     module = student.structured_prediction
 
     def attempt():
-        scores, paths = module.viterbi(energies.clone(), [list(row) for row in targets], lengths)
-        return {"scores": as_tensor(scores), "paths": [as_tensor(path) for path in paths]}
+        scores, paths = module.viterbi(energies.clone(), [list(row) for row in targets], lengths, blank)
+        is_tensor = isinstance(scores, torch.Tensor)
+        return {"scores": as_tensor(scores), "is_tensor": is_tensor, "paths": [as_tensor(path) for path in paths]}
 
     def isolated():
         with replaced(module, create_ctc_graph=create_ctc_graph, find_path=find_path, path_energy=path_energy):
@@ -48,9 +59,9 @@ def decoded(student, energies, targets, lengths):
     return ways(whole=attempt, isolated=isolated)
 
 
-def matrices(energies, targets, lengths):
+def matrices(energies, targets, lengths, blank=BETWEEN):
     """The matrix (L, S) of each word over the states of its blanked target."""
-    return [item[:length, blanked(row, BETWEEN)] for item, row, length in zip(energies, targets, lengths, strict=True)]
+    return [item[:length, blanked(row, blank)] for item, row, length in zip(energies, targets, lengths, strict=True)]
 
 
 def judge_scores(got, energies, targets, lengths):
@@ -94,10 +105,10 @@ def judge_scores(got, energies, targets, lengths):
     )
 
 
-def judge_paths(got, energies, targets, lengths):
+def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
     if len(got["paths"]) != len(targets):
         fail("There must be one path for each word.")
-    for path, row, matrix in zip(got["paths"], targets, matrices(energies, targets, lengths), strict=True):
+    for path, row, matrix in zip(got["paths"], targets, matrices(energies, targets, lengths, blank), strict=True):
         frames, states = matrix.shape
         if not isinstance(path, torch.Tensor) or path.dim() != 1:
             raise Mismatch("A path must be a list of positions.")
@@ -106,7 +117,7 @@ def judge_paths(got, energies, targets, lengths):
             fail("A path must have one position for each window of its word.")
         shifted = is_best(path + 1, row, matrix) or is_best(path - 1, row, matrix)
         best = ctc_paths(frames, row)
-        labels = torch.tensor(blanked(row, BETWEEN))[best[sums(matrix, best).argmin()]]
+        labels = torch.tensor(blanked(row, blank))[best[sums(matrix, best).argmin()]]
         if torch.equal(path, labels):
             fail("These are the classes along the path: return the positions in the blanked target.")
         if is_best(path, row, matrix):
@@ -117,7 +128,7 @@ def judge_paths(got, energies, targets, lengths):
             fail("A position is outside the blanked target.")
         if torch.equal(path.flip(0), path.sort().values) and len(row) > 1:
             fail("The path runs backwards: reverse it.")
-        wrong_blank = (path % 2 == 0) != (labels == BETWEEN)
+        wrong_blank = (path % 2 == 0) != (labels == blank)
         if not wrong_blank.any():
             fail("Letters are at wrong positions: letter k of the word is at 2k + 1, whichever letter it is.")
         if not is_path(path, row):
@@ -144,8 +155,14 @@ def is_best(path, row, matrix):
 )
 def test_energies_of_the_best_paths(run, energies, targets):
     """`viterbi` returns the energy of each word's best path, shape (B,)."""
-    got, want = run(decoded, energies, targets, None)
-    assert_either_way(got, want, lambda got, want: judge_scores(got, energies, targets, [8] * 3))
+    got, want = run(decoded, energies, targets, None, BETWEEN)
+
+    def judge(got, want):
+        judge_scores(got, energies, targets, [8] * 3)
+        if got["is_tensor"] is not True:
+            fail("The energies must be a tensor of shape (B,), not a list.")
+
+    assert_either_way(got, want, judge)
 
 
 @exercise(
@@ -157,7 +174,7 @@ def test_energies_of_the_best_paths(run, energies, targets):
 )
 def test_positions_of_the_best_paths(run, energies, targets):
     """`viterbi` returns the position of each window on the best path through the blanked target."""
-    got, want = run(decoded, energies, targets, None)
+    got, want = run(decoded, energies, targets, None, BETWEEN)
     assert_either_way(got, want, lambda got, want: judge_paths(got, energies, targets, [8] * 3))
 
 
@@ -165,17 +182,17 @@ def test_positions_of_the_best_paths(run, energies, targets):
 @exercise("6d", points=0.5, seconds=30, hint="Equal letters have different positions, with a blank between them.")
 def test_best_paths_of_double_letters(run, energies, double_letters):
     """`viterbi` gives equal letters different positions."""
-    got, want = run(decoded, energies, double_letters, None)
+    got, want = run(decoded, energies, double_letters, None, BETWEEN)
     assert_either_way(got, want, lambda got, want: judge_paths(got, energies, double_letters, [8] * 3))
 
 
 @exercise("6d", points=0.5, seconds=30, hint="Only the first `input_lengths[b]` windows of word b count.")
-def test_best_paths_of_padded_words(run, energies, targets, lengths):
-    """Windows beyond `input_lengths` are not part of the path."""
-    got, want = run(decoded, energies, targets, lengths)
+def test_best_paths_of_padded_words(run, energies, others, lengths):
+    """Windows beyond `input_lengths` are not part of the path, for any blank."""
+    got, want = run(decoded, energies, others, lengths, OTHER_BLANK)
 
     def judge(got, want):
-        judge_paths(got, energies, targets, lengths.tolist())
+        judge_paths(got, energies, others, lengths.tolist(), OTHER_BLANK)
 
     assert_either_way(got, want, judge)
 
