@@ -120,10 +120,10 @@ def isolate(sampler, start, *, keep=(), gradient=None):
 
 
 @probe
-def jem(student, cnn=None, sampler=None, *, epoch=0, **options):
+def jem(student, cnn=None, sampler=None, *, epoch=0, shape=(1, 8, 8), **options):
     """The student's JEM with the given network and sampler instead of its own. `logged` returns what it logs."""
     defaults = dict(num_classes=3, cbuffer_size=8, hidden_features=2)
-    model = student.ex_main.JEM((1, 8, 8), 4, **(defaults | options))
+    model = student.ex_main.JEM(shape, 4, **(defaults | options))
     if epoch:
         model.trainer = SimpleNamespace(current_epoch=epoch, global_step=0, logger=None)
     model.records, model.length = {}, 1  # what is logged, and the number of images in the batch
