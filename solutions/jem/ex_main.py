@@ -461,7 +461,8 @@ def draw_generation(
     """
     ### BEGIN SOLUTION 3.5b
     # TODO Return two figures: some chains at several steps up to the last one, and all images after the last step.
-    # Use plots.generation_strip and plots.sample_sheet. Images change most in the first steps, so show more of these.
+    # Use plots.generation_strip and plots.sample_sheet. Images change most in the first steps, so more of these are of
+    # interest, but you may choose any steps.
     shown = np.unique(np.geomspace(1, len(chains), columns).round().astype(int))
     strip = plots.generation_strip(chains[shown - 1, :rows].cpu(), shown, titles and titles[:rows])
     return strip, plots.sample_sheet(chains[-1].cpu(), titles)

@@ -88,7 +88,7 @@ class Lines(nn.Module):
 
 @probe
 class GivenSampler:
-    """Returns the given chains, and records the labels, steps and step size of each call."""
+    """Returns the given chains, with labels as many as there are labels, and records the arguments of each call."""
 
     def __init__(self, chains):
         self.chains = chains
@@ -99,7 +99,7 @@ class GivenSampler:
         self.labels.append(torch.full((len(self.chains),), -1) if clabel is None else clabel.detach().clone())
         self.steps.append(float(steps))
         self.step_sizes.append(float(step_size))
-        chains = self.chains.clone()
+        chains = self.chains.clone() if clabel is None else self.chains[: len(clabel)].clone()
         return chains.expand(steps, *chains.shape) if return_img_per_step else chains
 
 
@@ -120,17 +120,17 @@ def isolate(sampler, start, *, keep=(), gradient=None):
 
 
 @probe
-def jem(student, cnn=None, sampler=None, *, epoch=0, **options):
-    """The student's JEM with the given network and sampler instead of its own. `.logged` contains what it logs."""
+def jem(student, cnn=None, sampler=None, *, epoch=0, shape=(1, 8, 8), **options):
+    """The student's JEM with the given network and sampler instead of its own. `logged` returns what it logs."""
     defaults = dict(num_classes=3, cbuffer_size=8, hidden_features=2)
-    model = student.ex_main.JEM((1, 8, 8), 4, **(defaults | options))
+    model = student.ex_main.JEM(shape, 4, **(defaults | options))
     if epoch:
         model.trainer = SimpleNamespace(current_epoch=epoch, global_step=0, logger=None)
-    model.logged = {}
+    model.records, model.length = {}, 1  # what is logged, and the number of images in the batch
 
     def log(name, value, *args, **kwargs):
-        value = value.compute() if hasattr(value, "compute") else value
-        model.logged[name] = torch.as_tensor(value).detach().float()
+        value = value if hasattr(value, "compute") else torch.as_tensor(value).detach().float()
+        model.records.setdefault(name, []).append((value, model.length))
 
     model.log = log
     model.log_dict = lambda values, *args, **kwargs: [log(name, value) for name, value in values.items()]
@@ -139,3 +139,15 @@ def jem(student, cnn=None, sampler=None, *, epoch=0, **options):
     if sampler is not None:
         model.sampler = sampler
     return model
+
+
+@probe
+def logged(model):
+    """The values of an epoch as Lightning computes them: a metric at the end, otherwise the mean over all images."""
+
+    def value_of(records):
+        if hasattr(records[-1][0], "compute"):
+            return records[-1][0].compute().detach().float()
+        return sum(value * length for value, length in records) / sum(length for _, length in records)
+
+    return {name: value_of(records) for name, records in model.records.items()}

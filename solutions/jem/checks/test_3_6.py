@@ -1,22 +1,38 @@
 """3.6: detection of out-of-distribution images. A score is larger for outliers, and OOD is the positive class."""
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+import torch.nn.functional as F
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import nn
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import (
+    Mismatch,
+    assert_close,
+    assert_either_way,
+    difference,
+    exercise,
+    fail,
+    inputs,
+    probe,
+    require,
+    ways,
+)
 
 
 @inputs
 def images(rng):
-    return torch.from_numpy(rng.uniform(-1, 1, (5, 1, 6, 6)).astype(np.float32))
+    """Images of two channels that are not square."""
+    return torch.from_numpy(rng.uniform(-1, 1, (5, 2, 6, 4)).astype(np.float32))
 
 
 @inputs
 def centres(rng):
-    return torch.from_numpy(rng.uniform(-1, 1, (4, 1, 6, 6)).astype(np.float32))
+    return torch.from_numpy(rng.uniform(-1, 1, (4, 2, 6, 4)).astype(np.float32))
 
 
 @inputs
@@ -42,8 +58,25 @@ def scores(rng):
 
 @pytest.fixture
 def pairs(scores):
-    """The scores of both groups, and the same scores after rounding, so that many of them are equal."""
-    return [(scores["id"], scores["ood"]), (scores["id"].round(), scores["ood"].round())]
+    """Scores of both groups: different ones, rounded ones of which many are equal, and few outliers."""
+    few = scores["id"], scores["ood"][:33]
+    return [(scores["id"], scores["ood"]), (scores["id"].round(), scores["ood"].round()), few]
+
+
+@pytest.fixture
+def misleading(scores):
+    """Scores that are larger for in-distribution images."""
+    return scores["ood"], scores["id"]
+
+
+@inputs
+def ties(rng):
+    """Scores with 30 levels, each of which one outlier and two in-distribution images have."""
+    levels = 30 + np.arange(30.0)
+    return {
+        "id": torch.from_numpy(rng.permutation(np.repeat(levels, 2)).astype(np.float32)),
+        "ood": torch.from_numpy(rng.permutation(levels).astype(np.float32)),
+    }
 
 
 @pytest.fixture
@@ -76,16 +109,30 @@ class Bowls(nn.Module):
 
 @probe
 def norm_of_gradient(student, images, centres, labels):
-    model = Bowls(centres)
+    """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change."""
+    model, x = Bowls(centres), images.clone()
+    model.centres.grad = torch.full_like(centres, 0.5)  # of a loss, for example
     try:
         with torch.no_grad():  # as scores are often computed
-            norms = student.ex_ood.grad_norm(model, images.clone(), labels)
+            norms = student.ex_ood.grad_norm(model, x, labels)
+            enabled = torch.is_grad_enabled()
     except RuntimeError:
         if not model.gradients_off:
             raise
-        norms = torch.zeros(0)
-    graph, left = norms.requires_grad, model.centres.grad is not None
-    return {"norms": norms, "off": model.gradients_off, "graph": graph, "left": left}
+        norms, enabled = torch.zeros(0), False
+    gradients_off = model.gradients_off
+    try:
+        again = student.ex_ood.grad_norm(model, x, labels)
+    except RuntimeError:  # x may require a gradient now
+        again = torch.zeros(0)
+    return {
+        "norms": norms,
+        "again": again.detach(),
+        "off": gradients_off,
+        "graph": again.requires_grad,
+        "enabled": enabled,
+        "gradients": torch.zeros_like(centres) if model.centres.grad is None else model.centres.grad,
+    }
 
 
 @exercise(
@@ -96,17 +143,15 @@ def norm_of_gradient(student, images, centres, labels):
 )
 def test_norm_of_the_gradient(run, images, centres, labels):
     """`grad_norm` returns ‖∂f/∂x‖₂ of each image and does not change gradients of the network."""
-    got, want = run(norm_of_gradient, images, centres, labels)
-    norms = want["norms"]
-    if got["off"] is True and got["norms"].shape == (0,):
-        fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
 
-    def mistakes():
+    def mistakes(given, norms):
         # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
-        gradient = -offsets[torch.arange(len(images)), labels] / 4
         weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
+        chosen = F.one_hot(labels, len(centres)) if given is not None else weights
+        gradient = -(chosen[:, :, None, None, None] * offsets).sum(1) / 4
         free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
+        largest = offsets.flatten(2)[torch.arange(len(images)), weights.argmax(1)].norm(dim=1) / 4
         return {
             "This is the square of the norm. Compute the square root.": norms.square(),
             "This is the sum of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).sum(1),
@@ -114,15 +159,39 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             "The labels are ignored. Pass them to the model.": free,
             "This is the norm over the whole batch. Compute one norm per image.": norms.square().sum().sqrt(),
             "The sign is wrong: this is the negative norm.": -norms,
+            "The norms are divided by the batch size. Differentiate the sum of f over the batch, not the mean.": (
+                norms / len(images)
+            ),
+            "This is the root of the mean square. Use the sum of the squares.": norms / gradient[0].numel() ** 0.5,
+            "This is a sum of norms of rows or channels. Compute one norm over all pixels of an image.": (
+                gradient.norm(dim=-1).flatten(1).sum(1)
+            ),
+            "This is a sum of norms of channels. Compute one norm over all pixels of an image.": (
+                gradient.flatten(2).norm(dim=2).sum(1)
+            ),
+            "Only one channel counts. Compute the norm over all pixels and channels.": gradient[:, 0]
+            .flatten(1)
+            .norm(dim=1),
+            "This is the gradient of the largest logit. Differentiate f.": largest,
         }
 
-    assert_close(got["norms"], norms, mistakes=mistakes)
-    if got["graph"] is not False:
-        fail("The norms are not detached.")
-    if got["left"] is not False:
-        fail(
-            "The gradients of the parameters are changed. Use torch.autograd.grad to differentiate only by the images."
-        )
+    for given in (labels, None):
+        got, want = run(norm_of_gradient, images, centres, given)
+        if got["off"] is True and got["norms"].shape == (0,):
+            fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
+        norms = want["norms"]
+        assert_close(got["norms"], norms, mistakes=partial(mistakes, given, norms))
+        if difference(got["again"], norms, 1e-4, 1e-5):
+            fail("A second call with the same images returns other norms. Differentiate with respect to a copy of x.")
+        if got["graph"] is not False:
+            fail("The norms are not detached.")
+        if got["enabled"] is not False:
+            fail("The grad mode is not restored. Use `with torch.enable_grad()`.")
+        if difference(got["gradients"], want["gradients"], 1e-4, 1e-5):
+            fail(
+                "The gradients of the parameters are changed. "
+                "Use torch.autograd.grad to differentiate only by the images."
+            )
 
 
 @probe
@@ -182,15 +251,12 @@ def test_score_px(run, images, centres, labels):
 
 ### BEGIN HIDDEN TESTS
 @exercise("3.6a", points=1, hint="py is -max_y q(y|x): compute the softmax over the classes and then the maximum.")
-def test_score_py(run, images, centres):
+def test_score_py(run, images, centres, labels):
     """`score="py"` returns the negative confidence of the classifier."""
-    got, want = run(score, images, centres, None, "py")
-    confidence = -want["scores"]
-    logits = Bowls(centres).get_logits(images).detach()
-    assert_close(
-        got["scores"],
-        -confidence,
-        mistakes=lambda: {
+
+    def mistakes(images, labels, confidence):
+        logits = Bowls(centres).get_logits(images).detach()
+        known = {
             "The orientation is wrong: this is the confidence. A score is larger for outliers, so negate it.": (
                 confidence
             ),
@@ -200,8 +266,18 @@ def test_score_py(run, images, centres):
             "The maximum is computed over the batch. Compute it over the classes.": -logits.softmax(1).amax(0),
             "The softmax is computed over the batch. Compute it over the classes.": -logits.softmax(0).amax(1),
             "These are class numbers. Use amax instead of argmax.": -logits.argmax(1).float(),
-        },
-    )
+            "The batch axis is missing for a single image. Do not use squeeze().": -confidence.squeeze(),
+        }
+        if labels is not None:
+            own = logits.softmax(1)[torch.arange(len(images)), labels]
+            known["This is the probability of the label. Use that of the most probable class, with labels, too."] = -own
+        return known
+
+    for x, given in ((images, None), (images, labels), (images[:1], None)):
+        got, want = run(score, x, centres, given, "py")
+        assert_close(got["scores"], want["scores"], mistakes=partial(mistakes, x, given, -want["scores"]))
+        if got["graph"] is not False:
+            fail("The scores are not detached. Compute them inside torch.no_grad().")
 
 
 @exercise("3.6a", points=1, hint="mass is the norm of the gradient: grad_norm(model, x, y).")
@@ -239,10 +315,19 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
     """`score_histogram` returns common bin edges and the density of each group."""
     got, want = run(histogram, scores_id, scores_ood)
     one_group = torch.from_numpy(np.histogram_bin_edges(scores_id.numpy(), 20))
+    low, high = want["edges"][0].item(), want["edges"][-1].item()
     assert_close(
         got["edges"],
         want["edges"],
-        mistakes={"The bins cover only one group. Use the scores of all groups.": one_group},
+        mistakes=lambda: {
+            "The bins cover only one group. Use the scores of all groups.": one_group,
+            "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
+            "The argument `bins` is ignored.": torch.linspace(low, high, 61),
+            "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
+            "The bins do not reach from the smallest to the largest score of all groups.": (
+                torch.linspace(got["edges"][0], got["edges"][-1], 21) if len(got["edges"]) == 21 else 0
+            ),
+        },
     )
     width = (want["edges"][1] - want["edges"][0]).item()
     for group, scores in (("test", scores_id), ("ood", scores_ood)):
@@ -253,6 +338,9 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
             atol=1.01 * one,
             mistakes=lambda group=group, scores=scores, one=one: {
                 "These are counts. Use density=True.": want[group] / one,
+                "The densities are divided by the number of all scores. Each of them should integrate to 1.": (
+                    want[group] * len(scores) / (len(scores_id) + len(scores_ood))
+                ),
                 "These are fractions. Divide them by the width of the bins, or use density=True.": want[group] * width,
                 "The groups have different bins. Pass the common edges to numpy.histogram.": torch.from_numpy(
                     np.histogram(scores.numpy(), 20, density=True)[0]
@@ -263,7 +351,11 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
 
 @probe
 def threshold(student, scores_id, quantile):
-    return {"threshold": float(student.ex_ood.energy_threshold(scores_id.numpy(), quantile))}
+    try:
+        return {"threshold": float(student.ex_ood.energy_threshold(scores_id.numpy(), quantile))}
+    except IndexError:
+        require(quantile < 1, "`energy_threshold` fails for quantile=1, which is the largest score.")
+        raise
 
 
 ### BEGIN HIDDEN TESTS
@@ -273,6 +365,7 @@ def threshold(student, scores_id, quantile):
 def test_threshold(run, scores_id):
     """`energy_threshold` returns the given quantile of the in-distribution scores."""
     found = [run(threshold, scores_id, quantile)[0]["threshold"] for quantile in (0.9, 0.97)]
+    largest = run(threshold, scores_id, 1.0)[0]["threshold"]
     if not all(isinstance(value, float) for value in found):
         raise Mismatch("The threshold must be a number.")
     below = [(scores_id <= value).float().mean().item() for value in found]
@@ -286,6 +379,7 @@ def test_threshold(run, scores_id):
         fail("This is the quantile at the lower end. Outliers have large scores, so use the upper end.")
     if any(wrong):
         fail("The fraction of the in-distribution scores below the threshold is not `quantile`.")
+    assert_close(largest, scores_id.max().item())
 
 
 ### END HIDDEN TESTS
@@ -314,16 +408,18 @@ def hard_labels(scores_id, scores_ood):
 @exercise(
     "3.6c", points=1, public=True, hint="Use the scores themselves, with label 0 for in-distribution and 1 for OOD."
 )
-def test_auroc(run, pairs):
+def test_auroc(run, pairs, misleading):
     """`ood_metrics` returns the area under the ROC curve, with OOD as the positive class."""
 
     def mistakes(scores_id, scores_ood, right):
         truth, predictions = hard_labels(scores_id, scores_ood)
+        whole = torch.cat([scores_id, scores_ood]).int()
         above = (scores_ood[:, None] > scores_id).float().mean().item()
         return {
             "The classes are swapped. OOD is the positive class (label 1).": 1 - right,
             "Pairs of equal scores are ignored. They count one half.": above,
             "Pairs of equal scores count as one. They count one half.": 2 * right - above,
+            "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, whole),
             "All scores count as equal. torchmetrics applies a sigmoid to scores outside [0, 1]: scale them.": 0.5,
         } | {
             f"This is the AUROC of predictions with a threshold ({name}). Use the scores themselves.": (
@@ -338,6 +434,9 @@ def test_auroc(run, pairs):
         assert_close(
             got["auroc"], right, atol=0.001, mistakes=lambda groups=groups, right=right: mistakes(*groups, right)
         )
+    got, want = run(metrics, *misleading)
+    below = "A score that misleads has an AUROC below 0.5. Do not replace it by 1 - AUROC."
+    assert_close(got["auroc"], want["auroc"], atol=0.001, mistakes={below: 1 - want["auroc"]})
 
 
 ### BEGIN HIDDEN TESTS
@@ -358,6 +457,9 @@ def test_aupr(run, pairs):
             "This is the area of trapezoids under the curve. Compute the average precision.": (
                 auc(*precision_recall_curve(truth, scores)[1::-1])
             ),
+            "The average precision is computed with 100 thresholds. Use all scores as thresholds.": (
+                average_precision_score(truth, np.digitize(scores, np.linspace(scores.min(), scores.max(), 100)))
+            ),
         } | {
             f"This is the AUPR of predictions with a threshold ({name}). Use the scores themselves.": (
                 average_precision_score(truth, cut)
@@ -370,37 +472,64 @@ def test_aupr(run, pairs):
         assert_close(got["aupr"], want["aupr"], mistakes=lambda groups=groups: mistakes(*groups))
 
 
-def judge_rate(got, scores_id, scores_ood):
-    if not isinstance(got["fpr95"], float):
-        raise Mismatch("The rate must be a number.")
+def rates(negatives, positives):
+    """The fractions of both groups at or above each of the scores, from the largest score to the smallest."""
+    thresholds = np.unique(np.concatenate([negatives, positives]))[::-1, None]
+    return [np.mean(group >= thresholds, axis=1) for group in (negatives, positives)]
 
-    def is_rate(rate, positives, negatives, share):
-        """Whether `rate` of the negatives reach a threshold that `share` of the positives reach, up to one positive."""
-        number = round((1 - share) * len(positives))
-        rates = [(negatives >= threshold).float().mean().item() for threshold in positives.sort()[0][number - 1 :][:3]]
-        return min(rates) - 1e-6 <= rate <= max(rates) + 1e-6
 
-    if is_rate(got["fpr95"], scores_ood, scores_id, 0.95):
-        return
-    if is_rate(got["fpr95"], -scores_id, -scores_ood, 0.95) or is_rate(got["fpr95"], scores_id, scores_ood, 0.95):
-        fail("The classes are swapped. OOD is the positive class (label 1).")
-    if is_rate(got["fpr95"], scores_ood, scores_id, 0.05):
-        fail("This is the false positive rate at 5 % true positives. Compute it at 95 %.")
-    if is_rate(1 - got["fpr95"], scores_ood, scores_id, 0.95):
-        fail("This is the fraction of in-distribution scores below the threshold. Return the fraction above it.")
-    raise Mismatch("The rate is not that of a correct solution.")
+def wrong_rates(scores_id, scores_ood):
+    """The rates that usual mistakes give: diagnosis -> rate."""
+    inside, outside = (group.numpy().astype(float) for group in (scores_id, scores_ood))
+    false, true = rates(inside, outside)
+    right = false[true >= 0.95][0]
+    largest = np.sort(outside)[math.floor(0.05 * len(outside))]
+    truth = np.arange(len(inside) + len(outside)) >= len(inside)
+    thinned, reached, _ = roc_curve(truth, np.concatenate([inside, outside]))
+    swapped = "The classes are swapped. OOD is the positive class (label 1)."
+    return [
+        (
+            "The threshold is interpolated, so fewer than 95 % are detected. At least 95 % should be.",
+            (np.mean(inside >= np.quantile(outside, 0.05))),
+        ),
+        (
+            "The threshold is the one nearest to 95 %, which detects fewer. It should detect at least 95 %.",
+            (false[np.abs(true - 0.95).argmin()]),
+        ),
+        (
+            "The rate is interpolated between two thresholds. Use the one that detects at least 95 %.",
+            (np.interp(0.95, true, false)),
+        ),
+        (
+            "Scores equal to the threshold are not counted. A score at or above it is detected.",
+            np.mean(inside > largest),
+        ),
+        *((swapped, wrong[found >= 0.95][0]) for wrong, found in (rates(-outside, -inside), rates(outside, inside))),
+        ("This is the false positive rate at 5 % true positives. Compute it at 95 %.", false[true >= 0.05][0]),
+        (
+            "This is the fraction of in-distribution scores below the threshold. Return the fraction above it.",
+            1 - right,
+        ),
+        ("roc_curve of sklearn leaves out thresholds. Use drop_intermediate=False.", thinned[reached >= 0.95].min()),
+        ("This is the rate at the smallest threshold. Use the largest one that detects at least 95 %.", 1.0),
+    ]
 
 
 @exercise(
     "3.6c",
     points=0.5,
-    hint="Return the fraction of in-distribution scores above the threshold that 95 % of the OOD scores reach.",
+    hint="Return the fraction of in-distribution scores at or above the largest threshold that 95 % of the OOD reach.",
 )
-def test_fpr95(run, pairs):
+def test_fpr95(run, pairs, ties):
     """`ood_metrics` returns the false positive rate at 95 % true positives."""
-    for groups in pairs:
-        got, _ = run(metrics, *groups)
-        judge_rate(got, *groups)
+    for groups in (*pairs, (ties["id"], ties["ood"])):
+        got, want = run(metrics, *groups)
+        rate, right = got["fpr95"], want["fpr95"]
+        if isinstance(rate, float) and difference(rate, right, 0, 1e-6):
+            for diagnosis, wrong in wrong_rates(*groups):
+                if abs(rate - wrong) < 1e-6:
+                    fail(diagnosis)
+        assert_close(rate, right, rtol=0, atol=1e-6)
 
 
 ### END HIDDEN TESTS
