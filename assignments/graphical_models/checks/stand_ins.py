@@ -1,0 +1,104 @@
+"""Stand-ins for the exercises that a check does not ask about, so that one mistake costs points only once.
+
+They run in the process of the student's code, so they contain no part of the reference: they call the course's library,
+which students have anyway, or are formulas that the assignment states. A stand-in is sent to a submission only with a
+check of a later exercise than the one it replaces.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from scipy.integrate import solve_ivp
+from torch import nn
+
+from ebmcourse import gtn
+from ebmcourse.checking import probe
+
+
+@probe
+@contextmanager
+def replaced(module, **stand_ins):
+    """Replace the module's functions of these names by stand-ins, inside a `with` block."""
+    own = {name: vars(module)[name] for name in stand_ins if name in vars(module)}
+    vars(module).update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            vars(module).pop(name, None)
+        vars(module).update(own)
+
+
+@probe
+def number(value):
+    """What a function returned as a tensor of shape (); anything that is no single number unchanged."""
+    if isinstance(value, int | float):
+        return torch.tensor(float(value), dtype=torch.float64)
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.reshape(())
+    return value
+
+
+@probe
+def forward(arcs, energies, beta):
+    """The free energy of the last node by the course's library; only this item of α is right."""
+    graph, last = gtn.Graph(), arcs[-1][1]
+    for node in range(last + 1):
+        graph.add_node(node == 0, node == last)
+    for source, destination in arcs:
+        graph.add_arc(source, destination, 0)
+    graph.set_weights(energies)
+    return gtn.forward_score(graph, gtn.Log(-beta)).weights_to_torch().expand(last + 1)
+
+
+@probe
+def lexicon(words, costs=None):
+    """A graph with a separate path for each word; costs: energies of the arcs, in the order of the words."""
+    graph, weights = gtn.Graph(False), iter(() if costs is None else costs)
+    start = graph.add_node(True, False)
+    for word in words:
+        node = start
+        for place, label in enumerate(word):
+            after = graph.add_node(False, place == len(word) - 1)
+            graph.add_arc(node, after, int(label), int(label), -float(next(weights, 0.0)))
+            node = after
+    return graph
+
+
+@probe
+class Field(nn.Module):
+    """A vector field A tanh(B z + c), in float64; it counts how often it is evaluated."""
+
+    def __init__(self, outer, inner, offset):
+        super().__init__()
+        self.outer, self.inner, self.offset = (nn.Parameter(item.clone()) for item in (outer, inner, offset))
+        self.calls = 0
+
+    def forward(self, z):
+        self.calls += 1
+        return torch.tanh(z @ self.inner.T + self.offset) @ self.outer.T
+
+
+@probe
+def integrate(f, z, time, steps):
+    """The state after `time`, by scipy's solver."""
+
+    def right_side(_, values):
+        with torch.no_grad():
+            return f(torch.from_numpy(values.copy()).view_as(z)).detach().flatten().numpy()
+
+    end = solve_ivp(right_side, (0.0, time), z.detach().flatten().numpy(), rtol=1e-9, atol=1e-9).y[:, -1]
+    return torch.from_numpy(end.copy()).view_as(z)
+
+
+@probe
+def acceptor(nodes, arcs, weights, accept):
+    """A graph with these arcs (source, destination, label), which starts at node 0; weights: a tensor or None."""
+    graph = gtn.Graph(weights is not None)
+    for node in range(nodes):
+        graph.add_node(node == 0, node in accept)
+    for source, destination, label in arcs:
+        graph.add_arc(source, destination, label)
+    if weights is not None:
+        graph.set_weights(weights)
+    return graph

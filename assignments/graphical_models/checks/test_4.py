@@ -1,0 +1,240 @@
+"""4: the check reader."""
+
+import numpy as np
+import torch
+from stand_ins import acceptor, number
+
+from ebmcourse import gtn
+from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
+
+
+@inputs
+def cuts(rng):
+    """Columns of cuts, some of them next to each other."""
+    return np.cumsum([int(rng.integers(0, 4)), *rng.permutation([1, 1, 1, 2, 2, 3, 4])]).tolist()
+
+
+@probe
+def pairs_of(student, cuts, narrowest, widest):
+    found = student.graphical_models.segments(list(cuts), narrowest, widest)
+    require(
+        isinstance(found, list | tuple) and all(len(pair) == 2 for pair in found), "`segments` returns a list of pairs."
+    )
+    return sorted([int(i), int(j)] for i, j in found)
+
+
+def within(cuts, low, high):
+    numbers = range(len(cuts))
+    return [[i, j] for i in numbers for j in numbers[i + 1 :] if low <= cuts[j] - cuts[i] <= high]
+
+
+def judge_pairs(got, want, cuts, low, high):
+    if got == want:
+        return
+    known = {
+        "These are columns: return the numbers of the cuts.": [[cuts[i], cuts[j]] for i, j in want],
+        "Only neighbouring cuts are used: a digit may have cuts within.": [p for p in want if p[1] - p[0] == 1],
+        "The widest segment is missing: `widest` itself is allowed.": within(cuts, low, high - 1),
+        "The narrowest segment is missing: `narrowest` itself is allowed.": within(cuts, low + 1, high),
+        "Segments may be too narrow: `narrowest` is ignored.": within(cuts, 1, high),
+        "Segments may be too wide: `widest` is ignored.": within(cuts, low, 10**6),
+        "The width is counted in cuts: it is the difference of the columns.": [
+            [i, j] for i in range(len(cuts)) for j in range(i + 1, len(cuts)) if low <= j - i <= high
+        ],
+    }
+    for sentence, wrong in known.items():
+        if got == wrong:
+            fail(sentence)
+    fail("These are not the pairs of cuts whose columns differ by the given numbers.")
+
+
+@exercise("4a", points=1, public=True, hint="All pairs i < j with narrowest ≤ cuts[j] - cuts[i] ≤ widest.")
+def test_pairs_of_cuts(run, cuts):
+    """`segments` returns all pairs of cuts between which a digit may be."""
+    got, want = run(pairs_of, cuts, 2, 5)
+    judge_pairs(got, want, cuts, 2, 5)
+
+
+@inputs
+def recognised(rng):
+    """Segments between five cuts, with the energies of ten digits."""
+    pairs = [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3], [2, 4], [3, 4]]
+    order = rng.permutation(len(pairs))
+    energies = torch.from_numpy(rng.uniform(0, 3, (len(pairs), 10)))
+    return {"count": 5, "pairs": [pairs[number] for number in order], "energies": energies}
+
+
+@probe
+def graph_scores(student, case):
+    """The scores of the recognition graph, its best digits, and the gradient of the forward score."""
+    energies = case["energies"].clone().requires_grad_()
+    pairs = [tuple(pair) for pair in case["pairs"]]
+    graph = student.graphical_models.recognition_graph(case["count"], pairs, energies)
+    require(isinstance(graph, gtn.Graph), "`recognition_graph` returns a graph of the engine.")
+    score = gtn.forward_score(graph).weights_to_torch()
+    require(score.requires_grad, "Gradients do not flow to the energies: give `set_weights` the tensor itself.")
+    return {
+        "score": score.detach(),
+        "least": torch.tensor([gtn.viterbi_score(graph).item()], dtype=torch.float64),
+        "digits": gtn.viterbi_path(graph).labels_to_list(),
+        "slope": torch.autograd.grad(score.sum(), energies)[0],
+    }
+
+
+def recognition_of(case, sign=-1.0):
+    arcs = [[i, j, digit] for i, j in case["pairs"] for digit in range(10)]
+    return acceptor(case["count"], arcs, sign * case["energies"], [case["count"] - 1])
+
+
+@exercise(
+    "4b", points=1, public=True, hint="Ten arcs for each segment, in the order of `energies`; weights are -energies."
+)
+def test_scores_of_the_recognition_graph(run, recognised):
+    """`recognition_graph` has an arc for each segment and digit, with minus its energy."""
+    got, want = run(graph_scores, recognised)
+
+    def mistakes():
+        energies = recognised["energies"]
+        swapped = recognised | {"energies": energies.reshape(10, -1).T}
+        best = recognised | {"energies": energies.masked_fill(energies > energies.amin(1, keepdim=True), 1e6)}
+        return {
+            "The weights are plus energies: set minus the energies.": score_of(recognition_of(recognised, 1.0)),
+            "The arcs are not in the order of the energies: all digits of the first segment come first.": score_of(
+                recognition_of(swapped)
+            ),
+            "Only the best digit of each segment has an arc: add all ten.": score_of(recognition_of(best)),
+        }
+
+    assert_close(got["score"], want["score"], mistakes=mistakes)
+    assert_close(got["least"], want["least"])
+    if got["digits"] != want["digits"]:
+        fail("The best path has other digits: the labels are the digits 0 … 9.")
+    assert_close(got["slope"], want["slope"])
+
+
+def score_of(graph):
+    return torch.tensor([gtn.forward_score(graph).item()], dtype=torch.float64)
+
+
+@inputs
+def reading(rng):
+    """Arcs of a recognition graph of digits 0 … 3 with energies, a grammar, and an answer with two ways to be cut.
+
+    The grammar wants two or three digits, the last of which is 1 or 2.
+    """
+    pairs = [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3], [2, 4], [3, 4], [1, 4]]
+    arcs = [[i, j, digit] for i, j in pairs for digit in range(4)]
+    energies = rng.uniform(0, 2, len(arcs))
+    energies[[number for number, arc in enumerate(arcs) if arc[1] == 4 and arc[2] in (0, 3)]] -= 1.5
+    grammar = [[0, 1, digit] for digit in range(4)] + [[1, 2, digit] for digit in range(4)]
+    grammar += [[node, 3, digit] for node in (1, 2) for digit in (1, 2)]
+    return {
+        "arcs": arcs,
+        "energies": torch.from_numpy(energies),
+        "grammar": grammar,
+        "costs": torch.from_numpy(rng.uniform(0, 2, len(grammar))),
+        "answer": [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))],
+    }
+
+
+@inputs
+def high_reading(rng):
+    """Energies in the hundreds."""
+    arcs = [[i, i + 1, digit] for i in range(3) for digit in range(4)]
+    energies = torch.from_numpy(rng.uniform(0, 2, len(arcs)) + 500)
+    grammar = [[0, 1, digit] for digit in range(4)] + [[1, 2, digit] for digit in range(4)]
+    grammar += [[node, 3, digit] for node in (1, 2) for digit in (1, 2)]
+    costs = torch.from_numpy(rng.uniform(0, 2, len(grammar)))
+    answer = [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))]
+    return {"arcs": arcs, "energies": energies, "grammar": grammar, "costs": costs, "answer": answer}
+
+
+@probe
+def graphs_of(case, weighted):
+    """The energies as a leaf, the recognition graph, and the grammar with or without energies."""
+    energies = case["energies"].clone().requires_grad_()
+    costs = case["costs"] if weighted else torch.zeros_like(case["costs"])
+    last = max(arc[1] for arc in case["arcs"])
+    return energies, acceptor(last + 1, case["arcs"], -energies, [last]), acceptor(4, case["grammar"], -costs, [3])
+
+
+@probe
+def loss_of(student, case, weighted):
+    energies, recognition, grammar = graphs_of(case, weighted)
+    value = number(student.graphical_models.amount_loss(recognition, list(case["answer"]), grammar))
+    require(
+        isinstance(value, torch.Tensor) and value.dim() == 0 and value.requires_grad,
+        "`amount_loss` returns a tensor of shape () with a gradient.",
+    )
+    return {"loss": value.detach(), "slope": torch.autograd.grad(value, energies)[0]}
+
+
+@probe
+def amount_of(student, case, weighted):
+    _, recognition, grammar = graphs_of(case, weighted)
+    found = student.graphical_models.read_amount(recognition, grammar)
+    require(isinstance(found, list | tuple), "`read_amount` returns a list of digits.")
+    return [int(digit) for digit in found]
+
+
+def wrong_losses(case, weighted):
+    _, recognition, grammar = graphs_of(case, weighted)
+    chain = acceptor(
+        len(case["answer"]) + 1,
+        [[k, k + 1, digit] for k, digit in enumerate(case["answer"])],
+        None,
+        [len(case["answer"])],
+    )
+    every = gtn.compose(recognition, grammar)
+    right = gtn.compose(every, chain)
+    bare = gtn.forward_score(gtn.compose(recognition, chain)).item()
+    total, answer = gtn.forward_score(every).item(), gtn.forward_score(right).item()
+
+    def tensor(value):
+        return torch.tensor(value, dtype=torch.float64)
+
+    return {
+        "The sign is wrong: the loss is never negative.": tensor(answer - total),
+        "This is the free energy of the answer: subtract that of all amounts.": tensor(-answer),
+        "These are Viterbi scores: sum over all paths with `forward_score`.": tensor(
+            gtn.viterbi_score(every).item() - gtn.viterbi_score(right).item()
+        ),
+        "The grammar is missing: compare with its amounts, not with all strings.": tensor(
+            gtn.forward_score(recognition).item() - bare
+        ),
+        "The right answer lacks the energies of the grammar: compose it with the grammar as well.": tensor(
+            total - bare
+        ),
+    }
+
+
+def judge_amount_loss(got, want, case, weighted):
+    assert_close(got["loss"], want["loss"], mistakes=lambda: wrong_losses(case, weighted))
+    assert_close(got["slope"], want["slope"])
+
+
+@exercise("4c", points=1, public=True, hint="forward_score of all amounts minus forward_score of the right one.")
+def test_loss_of_the_right_amount(run, reading):
+    """`amount_loss` is -log p of the right amount."""
+    got, want = run(loss_of, reading, False)
+    judge_amount_loss(got, want, reading, False)
+
+
+@exercise("4d", points=0.75, public=True, hint="The labels of the best path of the composition.")
+def test_amount_of_least_energy(run, reading):
+    """`read_amount` returns the digits of the best path that the grammar allows."""
+    got, want = run(amount_of, reading, False)
+    judge_amount(got, want, reading, False)
+
+
+def judge_amount(got, want, case, weighted):
+    if got == want:
+        return
+    _, recognition, grammar = graphs_of(case, False)
+    if weighted and got == gtn.viterbi_path(gtn.compose(recognition, grammar)).labels_to_list():
+        fail("The energies of the grammar are ignored.")
+    if got == gtn.viterbi_path(recognition).labels_to_list():
+        fail("The grammar is missing: its amounts are the only ones that may be read.")
+    if got == want[::-1]:
+        fail("The digits are reversed.")
+    fail("This is not the amount of least energy.")

@@ -1,0 +1,413 @@
+"""1: the loss zoo."""
+
+from itertools import groupby
+
+import numpy as np
+import torch
+from stand_ins import number
+
+from ebmcourse import gtn
+from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe, require
+
+FIELDS = ("answer", "best", "wrong", "free_answer", "free_all")
+
+
+def drawn_sequence(rng, labels, answer):
+    """Energies (T, K) of a sequence whose best path spells the answer, as does the second best."""
+    energies = rng.uniform(2.0, 4.0, (len(labels), 5))
+    energies[np.arange(len(labels)), labels] = rng.uniform(0.0, 1.0, len(labels))
+    energies[1, labels[0]] = energies[1, labels[1]] + rng.uniform(0.05, 0.1)
+    return {"energies": torch.from_numpy(energies), "answer": answer, "beta": float(rng.uniform(0.5, 2.0))}
+
+
+@inputs
+def sequence(rng):
+    a, b = (rng.permutation(4)[:2] + 1).tolist()
+    return drawn_sequence(rng, [a, 0, 0, b, b], [a, b])
+
+
+@inputs
+def doubled(rng):
+    """A sequence whose answer has a double letter."""
+    a, b = (rng.permutation(4)[:2] + 1).tolist()
+    return drawn_sequence(rng, [a, 0, a, b, 0], [a, a, b])
+
+
+@inputs
+def misread(rng):
+    """A sequence whose best path spells something else than the answer."""
+    a, b, c = (rng.permutation(4)[:3] + 1).tolist()
+    return drawn_sequence(rng, [a, 0, b, b, 0], [a, c])
+
+
+@probe
+def ingredients_of(student, sequence):
+    """The five numbers, and the gradient of each with respect to the energies."""
+    found = student.graphical_models.ingredients
+    energies = sequence["energies"].clone().requires_grad_()
+    parts = found(energies, list(sequence["answer"]), sequence["beta"])
+    require(
+        isinstance(parts, tuple) and len(parts) == 5 and all(isinstance(part, torch.Tensor) for part in parts),
+        "`ingredients` returns `Ingredients` of five tensors.",
+    )
+    require(all(part.requires_grad for part in parts), "Gradients do not flow from all five numbers to the energies.")
+    seen = {}
+    for name, part in zip(FIELDS, parts, strict=True):
+        slope = torch.autograd.grad(part.sum(), energies, retain_graph=True)[0]
+        seen[name] = {"value": part, "slope": slope}
+    return seen
+
+
+def energies_of_paths(sequence, count):
+    """The energies of the best paths, whatever they spell."""
+    frames = gtn.linear_graph(*sequence["energies"].shape)
+    frames.set_weights(-sequence["energies"])
+    paths = gtn.nbest(frames, count)
+    return [torch.tensor(-sum(path.weights_to_list()), dtype=torch.float64) for path in paths]
+
+
+def judge_field(got, want, name, mistakes):
+    assert_close(got[name]["value"], want[name]["value"], mistakes=mistakes)
+    # The gradients of the reference differ by 1e-15, and wrong ones by more than 0.01.
+    if difference(got[name]["slope"], want[name]["slope"], 1e-4, 1e-5):
+        fail("The value is right, but its gradient is not: do not detach or copy what it is computed from.")
+
+
+def merged_energy(sequence):
+    """The least energy of the answer without its double letters."""
+    frames = gtn.linear_graph(*sequence["energies"].shape)
+    frames.set_weights(sequence["energies"])
+    right = gtn.intersect(frames, gtn.ctc_graph([label for label, _ in groupby(sequence["answer"])]))
+    return torch.tensor(gtn.forward_score(right, gtn.MinPlus()).item(), dtype=torch.float64)
+
+
+def judge_answer(got, want, sequence):
+    value = {name: want[name]["value"] for name in FIELDS}
+    judge_field(
+        got,
+        want,
+        "answer",
+        {
+            "Double letters are merged: keep both, the graph requires a blank between them.": merged_energy(sequence),
+            "`answer` is the free energy: take the minimum over the paths that spell the answer.": value["free_answer"],
+            "`answer` is the least energy of all answers: only paths that spell the answer count.": value["best"],
+            "`answer` is a maximum or has the wrong sign: use energies with `MinPlus`.": -value["answer"],
+        },
+    )
+    judge_field(
+        got,
+        want,
+        "best",
+        {
+            "`best` is the energy of the right answer: it is the minimum over all answers.": value["answer"],
+            "`best` is the free energy: take the minimum.": value["free_all"],
+        },
+    )
+
+
+def judge_wrong(got, want, sequence):
+    value = {name: want[name]["value"] for name in FIELDS}
+    judge_field(
+        got,
+        want,
+        "wrong",
+        {
+            "This is the second-best path, which spells the same string: the string must be wrong.": energies_of_paths(
+                sequence, 2
+            )[1],
+            "This is the least energy of all answers: leave the right answer out.": value["best"],
+        },
+    )
+
+
+def judge_free(got, want, sequence):
+    beta = sequence["beta"]
+    for name in ("free_answer", "free_all"):
+        value, least = want[name]["value"], want["answer" if name == "free_answer" else "best"]["value"]
+        judge_field(
+            got,
+            want,
+            name,
+            {
+                "This is β times the free energy: divide by β.": beta * value,
+                "The sign is wrong: a free energy is minus the logarithm, divided by β.": -value,
+                "This is the least energy, not the free energy: sum over the paths.": least,
+                "β has no effect: give the semiring -β.": free_energies(sequence, -1.0)[name],
+                "This is the soft maximum of the energies: `Log` needs -β for energies.": free_energies(sequence, beta)[
+                    name
+                ],
+            },
+        )
+
+
+def free_energies(sequence, beta):
+    frames = gtn.linear_graph(*sequence["energies"].shape)
+    frames.set_weights(sequence["energies"])
+    right = gtn.intersect(frames, gtn.ctc_graph(sequence["answer"]))
+    found = {"free_answer": right, "free_all": frames}
+    return {
+        name: torch.tensor(gtn.forward_score(graph, gtn.Log(beta)).item(), dtype=torch.float64)
+        for name, graph in found.items()
+    }
+
+
+@exercise(
+    "1a",
+    points=0.75,
+    public=True,
+    seconds=20,
+    hint="Intersect all paths with `ctc_graph(answer)`, and score with `MinPlus`. `best` needs no intersection.",
+)
+def test_least_energies(run, misread):
+    """`answer` and `best` are the least energies of the right answer and of all answers."""
+    got, want = run(ingredients_of, misread)
+    judge_answer(got, want, misread)
+
+
+@exercise(
+    "1a",
+    points=0.75,
+    public=True,
+    seconds=20,
+    hint="Intersect all paths with `other_strings(answer, range(K))`: the second-best path usually spells the same.",
+)
+def test_most_offending_wrong_answer(run, sequence):
+    """`wrong` is the least energy of all paths that spell another string."""
+    got, want = run(ingredients_of, sequence)
+    judge_wrong(got, want, sequence)
+
+
+@exercise("1a", points=0.5, public=True, seconds=20, hint="Score the same graphs with `gtn.Log(-beta)`.")
+def test_free_energies(run, sequence):
+    """`free_answer` and `free_all` are free energies at the given β."""
+    got, want = run(ingredients_of, sequence)
+    judge_free(got, want, sequence)
+
+
+### BEGIN HIDDEN TESTS
+@exercise("1a", points=1, seconds=20, hint="A double letter needs a blank between its two letters.")
+def test_double_letters(run, doubled):
+    """The five numbers are right for an answer with a double letter."""
+    got, want = run(ingredients_of, doubled)
+    judge_answer(got, want, doubled)
+    judge_wrong(got, want, doubled)
+    judge_free(got, want, doubled)
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def parts(rng):
+    """Rows of ingredients (6, 5): right and wrong answers, by little and by much, inside of all margins and outside."""
+    answer = rng.uniform(0.2, 1.2, 6)
+    gaps = np.array([-2.5, -0.4, -0.1, 0.3, 1.4, 3.0]) + rng.uniform(-0.09, 0.09, 6)  # answer - wrong
+    wrong = answer - gaps + np.where(gaps > 0, gaps.max() + 0.1, 0)
+    answer = answer + np.where(gaps > 0, gaps.max() + 0.1, 0)
+    best = np.minimum(answer, wrong)
+    free_answer = answer - rng.uniform(0.1, 0.5, 6)
+    free_all = np.minimum(best, free_answer) - rng.uniform(0.1, 0.5, 6)
+    return torch.from_numpy(np.stack([answer, best, wrong, free_answer, free_all], 1))
+
+
+@inputs
+def constant(rng):
+    """A margin, a largest value, a factor or an inverse temperature."""
+    return float(rng.uniform(0.6, 0.9))
+
+
+@inputs
+def distant(rng):
+    """Rows of ingredients whose differences are in the hundreds, of both signs."""
+    gaps = rng.uniform(750, 900, 4) * np.array([1, -1, 1, -1])
+    wrong = rng.uniform(5, 9, 4) + np.maximum(-gaps, 0)
+    answer = wrong + gaps
+    best = np.minimum(answer, wrong)
+    free = np.stack([answer, best, wrong, answer - 0.3, best - 0.5], 1)
+    return torch.from_numpy(free)
+
+
+@probe
+def loss_of(student, name, rows, constants):
+    """The losses (B,) of rows of ingredients (B, 5), and their derivatives (B, 5)."""
+    module = student.graphical_models
+    loss, values, slopes = getattr(module, name), [], []
+    for row in rows:
+        leaves = row.clone().requires_grad_()
+        value = number(loss(module.Ingredients(*leaves.unbind()), *constants))
+        require(isinstance(value, torch.Tensor) and value.dim() == 0, "The loss must be a tensor of shape ().")
+        values.append(value.detach().double())
+        slope = torch.autograd.grad(value, leaves, allow_unused=True)[0] if value.requires_grad else None
+        slopes.append(torch.zeros_like(row) if slope is None else slope)
+    return {"values": torch.stack(values), "slopes": torch.stack(slopes)}
+
+
+def judge_loss(got, want, mistakes):
+    assert_close(got["values"], want["values"], mistakes=mistakes)
+    assert_close(got["slopes"], want["slopes"])
+
+
+def gap(parts):
+    """E(Y) - E(Ȳ) of each row."""
+    return parts[:, 0] - parts[:, 2]
+
+
+@exercise("1b", points=0.25, public=True, hint="It is `parts.answer`.")
+def test_energy_loss(run, parts):
+    """`energy_loss` is the energy of the answer."""
+    got, want = run(loss_of, "energy_loss", parts, [])
+    judge_loss(got, want, {"This is the free energy of the answer: the loss is its least energy.": parts[:, 3]})
+
+
+@exercise("1b", points=0.25, public=True, hint="Compare with the minimum over all answers, the right one included.")
+def test_perceptron_loss(run, parts):
+    """`perceptron_loss` is the energy of the answer minus the least energy of all answers."""
+    got, want = run(loss_of, "perceptron_loss", parts, [])
+    mistakes = {
+        "The perceptron loss is never negative: compare with the minimum over all answers.": gap(parts),
+        "This is the loss with the most offending wrong answer: compare with all answers.": gap(parts).relu(),
+        "The sign is wrong: the loss is never negative.": -want["values"],
+    }
+    judge_loss(got, want, mistakes)
+
+
+@exercise("1b", points=0.5, public=True, hint="max(0, m + E(Y) - E(Ȳ)), with the most offending wrong answer.")
+def test_hinge_loss(run, parts, constant):
+    """`hinge_loss` is zero where the wrong answer is higher by the margin, and else what is missing."""
+    got, want = run(loss_of, "hinge_loss", parts, [constant])
+    mistakes = {
+        "The margin is missing: the loss is max(0, m + E(Y) - E(Ȳ)).": gap(parts).relu(),
+        "The margin is 1, whatever is given: use the argument `margin`.": (1 + gap(parts)).relu(),
+        "The loss is negative where the margin is kept: it must be 0 there.": constant + gap(parts),
+        "The two energies are exchanged: the loss rises with the energy of the answer.": (constant - gap(parts)).relu(),
+        "The hinge loss uses `parts.wrong`, not the minimum over all answers.": constant + parts[:, 0] - parts[:, 1],
+    }
+    judge_loss(got, want, mistakes)
+
+
+@exercise("1b", points=0.25, public=True, hint="log(1 + exp(E(Y) - E(Ȳ))).")
+def test_log_loss(run, parts):
+    """`log_loss` is log(1 + exp(E(Y) - E(Ȳ)))."""
+    got, want = run(loss_of, "log_loss", parts, [])
+    mistakes = {
+        "The sign in the exponent is wrong: the loss rises with the energy of the answer.": (
+            1 + (-gap(parts)).exp()
+        ).log(),
+        "The 1 is missing: the loss is log(1 + exp(…)).": gap(parts),
+    }
+    judge_loss(got, want, mistakes)
+
+
+@exercise("1b", points=0.5, public=True, hint="min(M, max(0, E(Y) - E(Ȳ))).")
+def test_lvq2_loss(run, parts, constant):
+    """`lvq2_loss` is E(Y) - E(Ȳ), kept between 0 and the cap."""
+    got, want = run(loss_of, "lvq2_loss", parts, [constant])
+    mistakes = {
+        "The loss exceeds its cap: take the minimum with M.": gap(parts).relu(),
+        "The loss is negative where the answer is right: it must be 0 there.": gap(parts).clamp(max=constant),
+        "Minimum and maximum are exchanged: min(M, max(0, …)).": gap(parts).clamp(min=constant),
+    }
+    judge_loss(got, want, mistakes)
+
+
+@exercise("1b", points=0.25, public=True, hint="The logistic function of E(Y) - E(Ȳ).")
+def test_mce_loss(run, parts):
+    """`mce_loss` is 1 / (1 + exp(-(E(Y) - E(Ȳ))))."""
+    got, want = run(loss_of, "mce_loss", parts, [])
+    mistakes = {"The sign in the exponent is wrong: the loss is large for wrong answers.": torch.sigmoid(-gap(parts))}
+    judge_loss(got, want, mistakes)
+
+
+@exercise("1b", points=0.5, public=True, hint="E(Y)² + max(0, m - E(Ȳ))²: a sum.")
+def test_square_square_loss(run, low, constant):
+    """`square_square_loss` is the squared energy of the answer plus the squared rest of the margin."""
+    got, want = run(loss_of, "square_square_loss", low, [constant])
+    rest = (constant - low[:, 2]).relu()
+    mistakes = {
+        "The second term is subtracted, as in the lecture notes: it has to be added.": low[:, 0] ** 2 - rest**2,
+        "The second term is not squared.": low[:, 0] ** 2 + rest,
+        "The first term is not squared.": low[:, 0] + rest**2,
+        "The maximum with 0 is missing: a high wrong answer must cost nothing.": low[:, 0] ** 2
+        + (constant - low[:, 2]) ** 2,
+        "The margin is 1, whatever is given: use the argument `margin`.": low[:, 0] ** 2 + (1 - low[:, 2]).relu() ** 2,
+    }
+    judge_loss(got, want, mistakes)
+
+
+@exercise("1b", points=0.5, public=True, hint="E(Y)² + γ · exp(-E(Ȳ)).")
+def test_square_exponential_loss(run, low, constant):
+    """`square_exponential_loss` is the squared energy of the answer plus γ times exp(-E(Ȳ))."""
+    got, want = run(loss_of, "square_exponential_loss", low, [constant])
+    mistakes = {
+        "γ has no effect: it is a factor of the second term.": low[:, 0] ** 2 + (-low[:, 2]).exp(),
+        "γ is in the exponent: it is a factor of the second term.": low[:, 0] ** 2 + (-constant * low[:, 2]).exp(),
+        "The sign in the exponent is wrong: a high wrong answer must cost nothing.": low[:, 0] ** 2
+        + constant * low[:, 2].exp(),
+    }
+    judge_loss(got, want, mistakes)
+
+
+@inputs
+def low(rng):
+    """Rows of ingredients in which half of the wrong answers are below the margin."""
+    answer, wrong = rng.uniform(0.1, 1.0, 6), np.array([0.1, 0.2, 0.4, 1.2, 1.5, 2.0]) + rng.uniform(0, 0.1, 6)
+    best = np.minimum(answer, wrong)
+    return torch.from_numpy(np.stack([answer, best, wrong, answer - 0.1, best - 0.2], 1))
+
+
+### BEGIN HIDDEN TESTS
+@exercise("1b", points=0.5, hint="Use a function of torch that does not overflow, such as `nn.functional.softplus`.")
+def test_log_loss_of_large_energies(run, distant):
+    """`log_loss` and its gradient are finite for differences in the hundreds."""
+    got, want = run(loss_of, "log_loss", distant, [])
+    judge_loss(
+        got, want, {"The loss is cut off: it rises with the difference without a limit.": want["values"].clamp(max=20)}
+    )
+
+
+@exercise("1b", points=0.5, hint="Use a function of torch that does not overflow, such as `torch.sigmoid`.")
+def test_mce_loss_of_large_energies(run, distant):
+    """`mce_loss` and its gradient are finite for differences in the hundreds."""
+    got, want = run(loss_of, "mce_loss", distant, [])
+    judge_loss(got, want, {})
+
+
+### END HIDDEN TESTS
+
+
+@exercise("1c", points=0.75, public=True, hint="Subtract the free energy of all answers from that of the right one.")
+def test_nll_loss(run, parts):
+    """`nll_loss` is the free energy of the answer minus that of all answers."""
+    got, want = run(loss_of, "nll_loss", parts, [])
+    mistakes = {
+        "The least energy of the answer is used: the probability is a sum over its paths.": parts[:, 0] - parts[:, 4],
+        "The sign is wrong: the loss is never negative.": -want["values"],
+        "This is the sum of the two free energies: -log Z / β is `free_all`, so it is subtracted.": parts[:, 3]
+        + parts[:, 4],
+        "This is a probability: the loss is minus its logarithm, divided by β.": (-want["values"]).exp(),
+    }
+    judge_loss(got, want, mistakes)
+
+
+@exercise("1c", points=0.75, public=True, hint="1 - exp(-β (F(Y) - F)), with F(Y) and F the free energies.")
+def test_mee_loss(run, parts, constant):
+    """`mee_loss` is one minus the probability of the answer."""
+    got, want = run(loss_of, "mee_loss", parts, [constant])
+    mistakes = {
+        "β has no effect: it multiplies the free energies.": 1 - (parts[:, 4] - parts[:, 3]).exp(),
+        "This is the probability of the answer: subtract it from 1.": 1 - want["values"],
+        "The least energy of the answer is used: the probability is a sum over its paths.": 1
+        - (constant * (parts[:, 4] - parts[:, 0])).exp(),
+    }
+    judge_loss(got, want, mistakes)
+
+
+### BEGIN HIDDEN TESTS
+@exercise("1c", points=0.5, hint="Take the difference of the free energies before the exponential.")
+def test_mee_loss_of_large_energies(run, distant):
+    """`mee_loss` and its gradient are finite for energies in the hundreds."""
+    got, want = run(loss_of, "mee_loss", distant + 1000.0, [1.5])
+    judge_loss(got, want, {})
+
+
+### END HIDDEN TESTS

@@ -1,0 +1,221 @@
+"""2: Viterbi and the forward algorithm."""
+
+import numpy as np
+import torch
+from stand_ins import forward, number, replaced
+
+from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
+
+RTOL, ATOL = 1e-6, 1e-4  # float32 changes energies of 2400 by 3e-4, and those of the other graphs by 1e-6
+
+
+def drawn_graph(rng, nodes, spread=1.0, shift=0.0):
+    """Arcs between most pairs of nodes, sorted by destination, some of them parallel, and energies of both signs."""
+    arcs = []
+    for destination in range(1, nodes):
+        count = int(rng.integers(1, destination + 1))
+        sources = [destination - 1, *rng.choice(destination, count).tolist()]
+        arcs += [(source, destination) for source in sources]
+    energies = spread * rng.standard_normal(len(arcs)) + shift
+    return {"arcs": [list(arc) for arc in arcs], "energies": torch.from_numpy(energies), "nodes": nodes}
+
+
+@inputs
+def graph(rng):
+    """A graph whose best path does not enter each node by its arc of least energy."""
+    while True:
+        found = drawn_graph(rng, int(rng.integers(6, 9)))
+        if greedy(found) > alphas_by(found, torch.min)[-1] + 0.1:
+            return found
+
+
+@inputs
+def large_graph(rng):
+    """A ladder with more paths than a program can list."""
+    steps = int(rng.integers(70, 90))
+    arcs = [[step, step + 1] for step in range(steps) for _ in range(2)]
+    return {"arcs": arcs, "energies": torch.from_numpy(rng.standard_normal(len(arcs))), "nodes": steps + 1}
+
+
+@inputs
+def high_graph(rng):
+    """Energies in the hundreds, of both signs."""
+    found = drawn_graph(rng, 7)
+    found["energies"] = found["energies"] + float(rng.choice([-1, 1])) * 400.0 * torch.tensor(
+        [destination - source for source, destination in found["arcs"]], dtype=torch.float64
+    )
+    return found
+
+
+@inputs
+def beta(rng):
+    return float(rng.choice([0.4, 2.5]) * rng.uniform(0.8, 1.2))
+
+
+@probe
+def best_path(student, graph):
+    arcs = [tuple(arc) for arc in graph["arcs"]]
+    found = student.graphical_models.viterbi(arcs, graph["energies"].clone())
+    require(isinstance(found, tuple) and len(found) == 2, "`viterbi` returns two values: the energy and the path.")
+    energy, path = found
+    return {"energy": number(energy), "path": [int(arc) for arc in path]}
+
+
+@probe
+def alphas(student, graph, beta):
+    """α of all nodes, and the gradient of the last with respect to the energies."""
+    arcs = [tuple(arc) for arc in graph["arcs"]]
+    energies = graph["energies"].clone().requires_grad_()
+    found = student.graphical_models.forward(arcs, energies, beta)
+    if isinstance(found, list | tuple):
+        found = torch.stack([torch.as_tensor(item).double().reshape(()) for item in found])
+    require(isinstance(found, torch.Tensor) and found.dim() == 1, "`forward` returns α, one number for each node.")
+    require(found.requires_grad, "Gradients do not flow through α: compute it with torch, without `item` or `detach`.")
+    return {"alphas": found, "slope": torch.autograd.grad(found[-1], energies)[0]}
+
+
+@probe
+def shares_of(student, graph, beta):
+    module = student.graphical_models
+    arcs = [tuple(arc) for arc in graph["arcs"]]
+
+    def attempt():
+        return module.shares(arcs, graph["energies"].clone(), beta)
+
+    def isolated():
+        with replaced(module, forward=forward):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
+def alphas_by(graph, combine):
+    """α of all nodes, where `combine` makes one number of the energies of all ways to enter a node."""
+    found = [torch.zeros((), dtype=torch.float64)]
+    for node in range(1, graph["nodes"]):
+        entering = [
+            found[source] + graph["energies"][number]
+            for number, (source, destination) in enumerate(graph["arcs"])
+            if destination == node
+        ]
+        found.append(combine(torch.stack(entering)))
+    return torch.stack(found)
+
+
+def judge_path(got, want, graph):
+    arcs, path = graph["arcs"], got["path"]
+    mistakes = {
+        "This is the path of largest energy: low energies are likely.": alphas_by(graph, torch.max)[-1],
+        "This is the free energy at β = 1, not the minimum.": alphas_by(graph, lambda e: -(-e).logsumexp(0))[-1],
+        "Each node takes the arc of least energy: the path so far has to be added.": greedy(graph),
+    }
+    assert_close(got["energy"], want["energy"], rtol=RTOL, atol=ATOL, mistakes=mistakes)
+    if path == want["path"]:
+        return
+    if path == want["path"][::-1] and len(path) > 1:
+        fail("The path is reversed: the first arc leaves node 0.")
+    nodes = [0, *(arcs[number][1] for number in want["path"])]
+    if path in (nodes, nodes[1:]):
+        fail("The path is a list of nodes: return the numbers of its arcs.")
+    fail("The energy is right, but the path is not the one with this energy.")
+
+
+def greedy(graph):
+    """The energy of the path that enters each node by its arc of least energy."""
+    node, energy = graph["nodes"] - 1, torch.zeros((), dtype=torch.float64)
+    while node:
+        entering = [n for n, arc in enumerate(graph["arcs"]) if arc[1] == node]
+        best = min(entering, key=lambda n: float(graph["energies"][n]))
+        energy, node = energy + graph["energies"][best], graph["arcs"][best][0]
+    return energy
+
+
+def judge_alphas(got, want, graph, beta):
+    mistakes = {
+        "α is not divided by β, as in the lecture notes: β multiplies the energies once for each arc.": alphas_by(
+            graph, lambda e: -(-beta * e).logsumexp(0)
+        ),
+        "β has no effect.": alphas_by(graph, lambda e: -(-e).logsumexp(0)),
+        "The sign is wrong: this is a soft maximum of the energies.": alphas_by(
+            graph, lambda e: (beta * e).logsumexp(0) / beta
+        ),
+        "These are least energies: combine all ways with log Σ exp.": alphas_by(graph, torch.min),
+        "This is the mean over the ways, not their sum.": alphas_by(
+            graph, lambda e: -((-beta * e).logsumexp(0) - np.log(len(e))) / beta
+        ),
+        "α of the first node is missing: it is 0.": want["alphas"][1:],
+        "This is α of the last node only: return all.": want["alphas"][-1:],
+    }
+    assert_close(got["alphas"], want["alphas"], rtol=RTOL, atol=ATOL, mistakes=mistakes)
+    assert_close(got["slope"], want["slope"])
+
+
+@exercise("2a", points=1, public=True, hint="Keep the least energy of each node and the arc by which it is reached.")
+def test_best_path(run, graph):
+    """`viterbi` returns the least energy of all paths and the numbers of the arcs on that path."""
+    got, want = run(best_path, graph)
+    judge_path(got, want, graph)
+
+
+@exercise("2b", points=1, public=True, hint="β occurs twice: in the exponent, and as 1/β before the logarithm.")
+def test_free_energy_of_every_node(run, graph, beta):
+    """`forward` returns -1/β · log Σ exp(-β (α + e)) for each node, with gradients."""
+    got, want = run(alphas, graph, beta)
+    judge_alphas(got, want, graph, beta)
+
+
+@exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
+def test_shares_of_the_arcs(run, graph, beta):
+    """`shares` returns the probability that a path uses each arc."""
+    got, want = run(shares_of, graph, beta)
+    assert_either_way(got, want, judge_shares)
+
+
+def judge_shares(got, want):
+    assert_close(
+        got,
+        want,
+        mistakes={
+            "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
+            "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
+        },
+    )
+
+
+### BEGIN HIDDEN TESTS
+@exercise("2a", points=0.5, hint="Add up energies from node to node: listing all paths takes forever.")
+def test_best_of_very_many_paths(run, large_graph):
+    """`viterbi` finds the best of more paths than can be listed."""
+    got, want = run(best_path, large_graph)
+    judge_path(got, want, large_graph)
+
+
+@exercise("2a", points=0.5, hint="Energies may have any sign and size: do not start with 0 or a large number.")
+def test_best_path_with_large_energies(run, high_graph):
+    """`viterbi` is right for energies in the hundreds of either sign."""
+    got, want = run(best_path, high_graph)
+    judge_path(got, want, high_graph)
+
+
+@exercise("2b", points=0.5, hint="Use torch.logsumexp: exponentials of energies in the hundreds overflow.")
+def test_forward_with_large_energies(run, high_graph, beta):
+    """`forward` is right for energies in the hundreds of either sign."""
+    got, want = run(alphas, high_graph, beta)
+    judge_alphas(got, want, high_graph, beta)
+
+
+@exercise("2b", points=0.5, hint="Visit each arc once: listing all paths takes forever.")
+def test_sum_over_very_many_paths(run, large_graph, beta):
+    """`forward` sums over more paths than can be listed."""
+    got, want = run(alphas, large_graph, beta)
+    judge_alphas(got, want, large_graph, beta)
+
+
+@exercise("2c", points=0.5, hint="Shares need no gradient, and do not depend on whether the energies need one.")
+def test_shares_at_high_beta(run, graph, beta):
+    """For large β, the shares are those of the best path."""
+    got, want = run(shares_of, graph, 40 * beta)
+    assert_either_way(got, want, judge_shares)
+
+
+### END HIDDEN TESTS

@@ -1,0 +1,180 @@
+"""5: backpropagation from Lagrange multipliers."""
+
+from itertools import pairwise
+
+import torch
+
+from ebmcourse.checking import assert_close, exercise, inputs, probe, require
+
+DEPTH = 4
+
+
+def drawn_network(rng, widths):
+    weights = [
+        torch.from_numpy(1.2 * rng.standard_normal((after, before)) / before**0.5) for before, after in pairwise(widths)
+    ]
+    biases = [torch.from_numpy(0.3 * rng.standard_normal(after)) for after in widths[1:]]
+    states = [torch.from_numpy(rng.standard_normal(widths[0]))]
+    for weight, bias in zip(weights, biases, strict=True):
+        states.append(torch.tanh(weight @ states[-1] + bias))
+    return {"weights": weights, "biases": biases, "states": states}
+
+
+@inputs
+def square(rng):
+    """A network whose states have equal widths, so that wrong products have values as well."""
+    return drawn_network(rng, [3] * (DEPTH + 1))
+
+
+@inputs
+def ragged(rng):
+    """A network whose states have different widths."""
+    return drawn_network(rng, [4, 2, 5, 3])
+
+
+@inputs
+def slopes(rng):
+    """The slope of a cost of each state of `square`."""
+    return [torch.from_numpy(rng.standard_normal(3)) for _ in range(DEPTH + 1)]
+
+
+@inputs
+def ragged_slopes(rng):
+    return [torch.from_numpy(rng.standard_normal(width)) for width in (4, 2, 5, 3)]
+
+
+@inputs
+def lambdas(rng):
+    return [torch.from_numpy(rng.standard_normal(3)) for _ in range(DEPTH + 1)]
+
+
+@inputs
+def ragged_lambdas(rng):
+    return [torch.from_numpy(rng.standard_normal(width)) for width in (4, 2, 5, 3)]
+
+
+@probe
+def multipliers_of(student, network, slopes):
+    found = student.graphical_models.multipliers(network["weights"], network["states"], [s.clone() for s in slopes])
+    require(isinstance(found, list | tuple), "`multipliers` returns a list of vectors.")
+    return list(found)
+
+
+@probe
+def gradients_of(student, network, lambdas):
+    found = student.graphical_models.weight_gradients(network["states"], [item.clone() for item in lambdas])
+    require(isinstance(found, tuple) and len(found) == 2, "`weight_gradients` returns two lists.")
+    return {"weights": list(found[0]), "biases": list(found[1])}
+
+
+def only_last(slopes):
+    return [*(torch.zeros_like(slope) for slope in slopes[:-1]), slopes[-1]]
+
+
+def backwards(network, slopes, *, transposed=True, derivative=lambda before, after: 1 - after**2):
+    found = [slopes[-1]]
+    for k in range(len(network["weights"]) - 1, -1, -1):
+        weight, states = network["weights"][k], network["states"]
+        step = derivative(states[k], states[k + 1]) * found[0]
+        found.insert(0, (weight.T if transposed else weight) @ step + slopes[k])
+    return found
+
+
+def judge_multipliers(got, want, network, slopes):
+    def mistakes():
+        first = only_last(slopes)
+        known = {
+            "The signs are those of the lecture notes: here, λ is plus the gradient.": [-item for item in want],
+            "The list is reversed: it begins with λ_0.": want[::-1],
+            "λ_0 is missing: it is the gradient with respect to the input.": want[1:],
+            "The derivative of tanh is missing: multiply by 1 - z² first.": backwards(
+                network, slopes, derivative=lambda before, after: 1
+            ),
+            "The slopes of the states before the last are ignored: add each at its own step.": backwards(
+                network, first
+            ),
+        }
+        if len({len(state) for state in network["states"]}) == 1:
+            known |= {
+                "The weights are not transposed.": backwards(network, slopes, transposed=False),
+                "The derivative of tanh is taken at the state before: use the state that tanh produced.": backwards(
+                    network, slopes, derivative=lambda before, after: 1 - before**2
+                ),
+            }
+        return known
+
+    # In float64, another order of operations changes 1e-15.
+    assert_close(got, want, rtol=1e-5, atol=1e-6, mistakes=mistakes)
+
+
+@exercise("5a", points=1, public=True, hint="λ_k = W_kᵀ ((1 - z_(k+1)²) λ_(k+1)): the weights are transposed.")
+def test_cost_of_the_last_state(run, square, slopes):
+    """`multipliers` are the gradients of a cost of the last state."""
+    got, want = run(multipliers_of, square, only_last(slopes))
+    judge_multipliers(got, want, square, only_last(slopes))
+
+
+@exercise("5a", points=0.5, public=True, hint="Add the slope of the cost of z_k when you compute λ_k.")
+def test_cost_of_every_state(run, square, slopes):
+    """`multipliers` are the gradients where every state has a cost."""
+    got, want = run(multipliers_of, square, slopes)
+    judge_multipliers(got, want, square, slopes)
+
+
+@exercise(
+    "5b",
+    points=1,
+    public=True,
+    hint="The gradient of b_k is (1 - z_(k+1)²) λ_(k+1); that of W_k is its outer product with z_k.",
+)
+def test_gradients_of_the_weights(run, square, lambdas):
+    """`weight_gradients` returns the gradients of all weights and biases."""
+    got, want = run(gradients_of, square, lambdas)
+    states = square["states"]
+
+    def mistakes():
+        plain = lambdas[1:]
+        known = {
+            "The matrices are transposed: rows belong to the state that is produced.": [w.T for w in want["weights"]],
+            "The derivative of tanh is missing: multiply by 1 - z² first.": [
+                torch.outer(multiplier, state) for multiplier, state in zip(plain, states, strict=False)
+            ],
+            "λ_k is used for W_k: it is λ_(k+1) that belongs to its equation.": [
+                torch.outer((1 - after**2) * multiplier, state)
+                for multiplier, state, after in zip(lambdas, states, states[1:], strict=False)
+            ],
+            "W_k is multiplied by the state that it produces: it acts on z_k.": [
+                torch.outer((1 - after**2) * multiplier, after)
+                for multiplier, after in zip(plain, states[1:], strict=True)
+            ],
+        }
+        return known
+
+    assert_close(got["weights"], want["weights"], rtol=1e-5, atol=1e-6, mistakes=mistakes)
+    assert_close(
+        got["biases"],
+        want["biases"],
+        rtol=1e-5,
+        atol=1e-6,
+        mistakes={
+            "The gradients of the biases lack the derivative of tanh: multiply by 1 - z².": lambdas[1:],
+        },
+    )
+
+
+### BEGIN HIDDEN TESTS
+@exercise("5a", points=0.5, hint="The states may have different widths.")
+def test_states_of_different_widths(run, ragged, ragged_slopes):
+    """`multipliers` are right for states of different widths."""
+    got, want = run(multipliers_of, ragged, ragged_slopes)
+    judge_multipliers(got, want, ragged, ragged_slopes)
+
+
+@exercise("5b", points=0.5, hint="W_k has one row for each item of z_(k+1).")
+def test_weights_of_different_shapes(run, ragged, ragged_lambdas):
+    """`weight_gradients` are right for states of different widths."""
+    got, want = run(gradients_of, ragged, ragged_lambdas)
+    assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+### END HIDDEN TESTS

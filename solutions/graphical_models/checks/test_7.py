@@ -1,0 +1,170 @@
+"""7: the variational free energy."""
+
+import math
+
+import numpy as np
+import torch
+from stand_ins import number
+
+from ebmcourse.checking import assert_close, exercise, inputs, probe, require
+
+
+@inputs
+def energies(rng):
+    return torch.from_numpy(rng.standard_normal((4, 5)))
+
+
+@inputs
+def q(rng):
+    """Distributions (4, 5)."""
+    return torch.from_numpy(rng.dirichlet(np.ones(5) * 2, 4))
+
+
+@inputs
+def sparse(rng):
+    """Distributions (4, 5) with zeros in them."""
+    drawn = rng.dirichlet(np.ones(5) * 2, 4) * (rng.permuted(np.tile([0, 0, 1, 1, 1], (4, 1)), axis=1))
+    return torch.from_numpy(drawn / drawn.sum(1, keepdims=True))
+
+
+@inputs
+def beta(rng):
+    return float(rng.choice([0.5, 2.0]) * rng.uniform(0.8, 1.2))
+
+
+@inputs
+def high(rng):
+    """Energies in the thousands, of either sign."""
+    return torch.from_numpy(rng.choice([-3000.0, 3000.0], (4, 1)) + rng.standard_normal((4, 5)))
+
+
+@probe
+def bounds_of(student, energies, q, beta):
+    return student.graphical_models.variational_free_energy(energies.clone(), q.clone(), beta)
+
+
+@probe
+def gibbs_of(student, energies, beta):
+    return student.graphical_models.gibbs(energies.clone(), beta)
+
+
+@exercise("7a", points=1, public=True, hint="⟨E⟩ - H/β with H = -Σ q log q: the factor q occurs twice.")
+def test_bound_of_every_row(run, energies, q, beta):
+    """`variational_free_energy` is the average energy minus the entropy divided by β."""
+    got, want = run(bounds_of, energies, q, beta)
+    average, entropy = (q * energies).sum(1), -(q * q.log()).sum(1)
+    mistakes = {
+        "The entropy lacks its factor q, as in the lecture notes.": average + q.log().sum(1) / beta,
+        "The sign of the entropy is wrong: it is subtracted.": average + entropy / beta,
+        "The entropy is multiplied by β: divide it.": average - beta * entropy,
+        "β has no effect.": average - entropy,
+        "The entropy is missing.": average,
+        "The average is not weighted by q.": energies.mean(1) - entropy / beta,
+    }
+    assert_close(got, want, mistakes=mistakes)
+
+
+@exercise("7a", points=0.5, public=True, hint="exp(-β E), divided by the sum over the row.")
+def test_gibbs_distribution(run, energies, beta):
+    """`gibbs` returns exp(-β E) / Z of each row."""
+    got, want = run(gibbs_of, energies, beta)
+    mistakes = {
+        "High energies are likely: the sign in the exponent is wrong.": (beta * energies).softmax(1),
+        "β has no effect.": (-energies).softmax(1),
+        "The energies are divided by β: multiply.": (-energies / beta).softmax(1),
+        "The rows are not normalised: divide by the sum over the states.": (-beta * energies).exp(),
+        "The columns add up to 1, not the rows.": (-beta * energies).softmax(0),
+    }
+    assert_close(got, want, mistakes=mistakes)
+
+
+### BEGIN HIDDEN TESTS
+@exercise("7a", points=0.25, hint="0 · log 0 counts as 0: torch.xlogy.")
+def test_impossible_states(run, energies, sparse, beta):
+    """States with q = 0 add nothing to the bound."""
+    got, want = run(bounds_of, energies, sparse, beta)
+    assert_close(got, want)
+
+
+@exercise("7a", points=0.25, hint="Use torch.softmax: exponentials of energies in the hundreds overflow.")
+def test_gibbs_of_large_energies(run, high, beta):
+    """`gibbs` is right for energies in the hundreds."""
+    got, want = run(gibbs_of, high, beta)
+    assert_close(got, want)
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def normal(rng):
+    """A normal distribution, noise, and the matrix of a quadratic energy."""
+    root = rng.standard_normal((3, 3))
+    return {
+        "mean": torch.from_numpy(rng.standard_normal(3)),
+        "log_std": torch.from_numpy(rng.uniform(-1, 0.7, 3)),
+        "noise": torch.from_numpy(rng.standard_normal((7, 3))),
+        "matrix": torch.from_numpy(root @ root.T),
+    }
+
+
+@probe
+def quadratic(matrix):
+    """The energy zᵀ A z of each row; it remembers the rows that it was asked for."""
+
+    def energy(z):
+        require(isinstance(z, torch.Tensor) and z.dim() == 2, "The energy takes all samples at once, shape (S, D).")
+        return ((z @ matrix) * z).sum(1)
+
+    return energy
+
+
+@probe
+def sampled(student, case, beta):
+    """The bound, and its gradients with respect to mean and log_std."""
+    mean, log_std = case["mean"].clone().requires_grad_(), case["log_std"].clone().requires_grad_()
+    energy = quadratic(case["matrix"])
+    value = number(student.graphical_models.sampled_bound(energy, mean, log_std, case["noise"].clone(), beta))
+    require(isinstance(value, torch.Tensor) and value.requires_grad, "The bound must be a tensor with a gradient.")
+    slopes = torch.autograd.grad(value.sum(), [mean, log_std], allow_unused=True)
+    require(all(slope is not None for slope in slopes), "The bound has no gradient for the mean or for log_std.")
+    return {"bound": value.detach(), "mean": slopes[0], "log_std": slopes[1]}
+
+
+@exercise("7b", points=1, public=True, hint="z = mean + exp(log_std) · noise; H = Σ (log_std + ½ log(2πe)).")
+def test_bound_by_sampling(run, normal, beta):
+    """`sampled_bound` is the mean energy of the samples minus the entropy divided by β."""
+    got, want = run(sampled, normal, beta)
+    mean, log_std, noise = normal["mean"], normal["log_std"], normal["noise"]
+    energy = quadratic(normal["matrix"])
+    average = energy(mean + log_std.exp() * noise).mean()
+    entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+    mistakes = {
+        "The noise is multiplied by log_std: take its exponential.": energy(mean + log_std * noise).mean()
+        - entropy / beta,
+        "The noise is multiplied by the variance: multiply by the standard deviation.": energy(
+            mean + (2 * log_std).exp() * noise
+        ).mean()
+        - entropy / beta,
+        "This is the sum over the samples: take the mean.": energy(mean + log_std.exp() * noise).sum() - entropy / beta,
+        "The sign of the entropy is wrong: it is subtracted.": average + entropy / beta,
+        "The entropy is multiplied by β: divide it.": average - beta * entropy,
+        "β has no effect.": average - entropy,
+        "The entropy lacks its constant, ½ log(2πe) for each component.": average - log_std.sum() / beta,
+        "The constant of the entropy is added once: each component has one.": average
+        - (log_std.sum() + 0.5 * math.log(2 * math.pi * math.e)) / beta,
+        "The entropy of one component is ½ log(2πe) + log σ, not ½ log(2π) + log σ.": average
+        - (log_std + 0.5 * math.log(2 * math.pi)).sum() / beta,
+    }
+    assert_close(got["bound"], want["bound"], mistakes=mistakes)
+    # Without reparameterisation, the gradients lack the part that comes from the samples.
+    assert_close(
+        {"mean": got["mean"], "log_std": got["log_std"]},
+        {"mean": want["mean"], "log_std": want["log_std"]},
+        mistakes={
+            "No gradient flows through the samples: do not detach them.": {
+                "mean": torch.zeros(3).double(),
+                "log_std": torch.full((3,), -1 / beta).double(),
+            }
+        },
+    )
