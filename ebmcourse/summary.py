@@ -34,10 +34,16 @@ def show(
     points, most = sum(o.points for o in outcomes), sum(o.max_points for o in outcomes)
     out.print(f"\n[bold]{points:g} of {most:g} points[/] of the public checks; grading adds hidden ones.")
     if first and not everything:
-        out.print(f"Continue with {first}: `{command} --part {first}` runs only its checks.", markup=False)
+        out.print(
+            f"Continue with {first}: `{command} --part {first}` runs only its checks.", markup=False, soft_wrap=True
+        )
     elif unwritten and not everything:
         title = parts.get(unwritten[0], "")
-        out.print(f"Next is {unwritten[0]}, {title}: search your files for `TODO ({unwritten[0]})`.", markup=False)
+        out.print(
+            f"Next is {unwritten[0]}, {title}: search your files for `TODO ({unwritten[0]})`.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _is_unwritten(outcomes: list[Outcome]) -> bool:

@@ -3,10 +3,13 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
+from ebmcourse.checking import local
 from ebmcourse.checking.local import LocalProcess
 from ebmcourse.checking.observation import decode, encode
 from ebmcourse.checking.observer import Died, TimedOut
@@ -51,6 +54,33 @@ def test_a_loop_ends_in_time_and_the_next_question_is_answered(process):
     with pytest.raises(TimedOut):
         ask(process, "while True: pass", 1.0)
     assert ask(process, "return 1")["value"] == 1
+
+
+def test_a_program_that_sleeps_ends_in_time(process):
+    with pytest.raises(TimedOut):
+        ask(process, "import time; time.sleep(1000)", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("status", "computed", "used"),
+    [
+        (psutil.STATUS_RUNNING, 0.0, 0.0),  # waits for a processor
+        (psutil.STATUS_DISK_SLEEP, 0.0, 0.0),  # imports a package from a slow disk
+        (psutil.STATUS_SLEEPING, 0.0, 5.0),
+        (psutil.STATUS_RUNNING, 2.0, 2.0),
+        (psutil.STATUS_SLEEPING, 2.0, 2.0),
+    ],
+)
+def test_time_limits_count_what_a_program_computes_or_sleeps(monkeypatch, status, computed, used):
+    """In five seconds, a process computes for some of them, and has this status when it is looked at."""
+    times = SimpleNamespace(user=1.0, system=0.0, children_user=0.5, children_system=0.0)
+    process = SimpleNamespace(children=lambda recursive: [], cpu_times=lambda: times, status=lambda: status)
+    now = 100.0
+    monkeypatch.setattr(local.psutil, "Process", lambda pid: process)
+    monkeypatch.setattr(local.time, "monotonic", lambda: now)
+    watched = local._Used(1)
+    now, times.user = 105.0, 1.0 + computed
+    assert watched.seconds() == pytest.approx(used)
 
 
 def test_a_process_that_ends_is_started_again(process):

@@ -28,7 +28,7 @@ def free_energies(student, energies, betas):
 
 
 @exercise("1a", points=2, public=True, hint="F = -1/β · log Σ exp(-β E): β and the minus sign occur twice.")
-def test_free_energy_is_the_soft_minimum(run, energies, betas):
+def test_values_for_any_beta(run, energies, betas):
     """`free_energy` returns -1/β · log Σ exp(-β E) of each row, for any β > 0."""
     got, want = run(free_energies, energies, betas)
     mistakes = {
