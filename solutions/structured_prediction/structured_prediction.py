@@ -849,7 +849,8 @@ def create_ctc_graph(target, blank_idx=BETWEEN):
     """The acceptor of all strings of window labels that read as `target`.
 
     target: plain letters, a list of N ints without blanks
-    returns: a `gtn.Graph` with 2N + 1 nodes and weights 0; node 2k + 1 is letter k, node 2k is the blank before it
+    returns: a `gtn.Graph` with weights 0, for example with 2N + 1 nodes, where node 2k + 1 is letter k and node 2k is
+        the blank before it
     raises ValueError: the target contains the blank
     """
     ### BEGIN SOLUTION 6a

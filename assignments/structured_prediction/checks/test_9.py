@@ -88,9 +88,7 @@ def wrong_texts(labels, text):
             "".join(segment[0] for segment in segments),
         ),
         "There are spaces between the letters: join them without a separator.": (" ".join(text),),
-        "The last letters are lost where no blank follows them.": (
-            merged(labels).rpartition("_")[0].replace("_", "") if not shown.endswith("_") else "",
-        ),
+        "The last letters are lost where no blank follows them.": (shown.rpartition("_")[0].replace("_", ""),),
         "The text is in capitals: use lower-case letters.": (text.upper(),),
         "The letters are off by one: 0 is a.": ("".join(chr(ord(letter) + 1) for letter in text),),
     }

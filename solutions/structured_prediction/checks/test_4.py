@@ -397,7 +397,8 @@ def judge_table(dp, pm):
             fail("The first row contains a running sum: in the first window, only target 0 can be reached.")
         if torch.allclose(dp[0], free, atol=1e-4):
             fail("The first row is that of the matrix: in the first window, only target 0 can be reached.")
-        if ((dp[1:, 0] == 0) | (dp[1:, 0] > 1e6)).all():
+        column = dp[1 : frames - states + 1, 0]  # below it, a path can no longer reach the last target
+        if len(column) and ((column == 0) | (column > 1e6)).all():
             fail(FIRST_COLUMN)
     if (dp[unreachable] == 0).any():
         fail("Entries that cannot be reached are 0, which attracts paths: they must be infinite.")

@@ -177,7 +177,7 @@ def test_gradient_of_padded_words(run, logits, targets, lengths, upstream, direc
             fail("Windows beyond `input_lengths` have undefined gradients: start with zeros, not with `empty`.")
         judge_gradient(got, logits, targets, lengths, upstream, directions, wrong_gradients(logits, targets, upstream))
         if difference(got["again"], own, 1e-4, 1e-5):
-            fail("A second call of `backward` gives another gradient: gtn adds to the gradients of an earlier call.")
+            fail("A second call of `backward` gives another gradient: does gtn add to the gradients of the first?")
 
     assert_either_way(got, want, judge)
 
