@@ -45,7 +45,7 @@ class MCMCSampler:
 
         x ← clip(x + step_size · clamp(∂f(x)/∂x) + noise)
 
-    model: a module with `model(x, y=None)` -> f (B,).
+    model: a module that is called as `model(x)` or `model(x, y)` -> f (B,), with positional arguments.
     img_shape: the shape (C, H, W) of an image.
     sample_size: the number of chains if no labels are given.
     num_classes: the number of classes K.
@@ -82,14 +82,15 @@ class MCMCSampler:
         # TODO (3.3a): Return the initial images (B, C, H, W) of the chains, and their place in the buffer.
         # A fraction FRESH_SHARE (5 %) of the chains starts from Gaussian noise with mean 0 and standard deviation
         # START_STD. The others continue a random chain of the buffer; if `clabel` is given, a chain of the same class.
-        # While the buffer has no such chain, start from noise. Choose the data structure of self.buffer: it has room
-        # for cbuffer_size chains per class, and for cbuffer_size chains without a class.
+        # Several chains may continue the same one. While the buffer has no such chain, or if the chosen place is empty,
+        # start from noise. Choose the data structure of self.buffer: it has room for cbuffer_size chains per class, and
+        # for cbuffer_size chains without a class, in a place of their own.
         raise NotImplementedError("Exercise 3.3a: Return the initial images (B, C, H, W) of the chains, and their place in the buffer.")
 
     def store(self, x: Tensor, place: object) -> None:
         """Write the chains x (B, C, H, W) to the buffer; `place` comes from `initial_chains`."""
-        # TODO (3.3a): Write the chains to the buffer. If it is full, they replace older chains.
-        raise NotImplementedError("Exercise 3.3a: Write the chains to the buffer.")
+        # TODO (3.3a): Write copies of the chains to the buffer. If it is full, they replace older chains.
+        raise NotImplementedError("Exercise 3.3a: Write copies of the chains to the buffer.")
 
     @contextmanager
     def sampling_mode(self) -> Iterator[None]:
@@ -395,7 +396,8 @@ def draw_generation(
     second one shows all images after the last step. titles: a title for each chain.
     """
     # TODO (3.5b): Return two figures: some chains at several steps up to the last one, and all images after the last step.
-    # Use plots.generation_strip and plots.sample_sheet. Images change most in the first steps, so show more of these.
+    # Use plots.generation_strip and plots.sample_sheet. Images change most in the first steps, so more of these are of
+    # interest, but you may choose any steps.
     raise NotImplementedError("Exercise 3.5b: Return two figures.")
 
 

@@ -45,7 +45,7 @@ class MCMCSampler:
 
         x ← clip(x + step_size · clamp(∂f(x)/∂x) + noise)
 
-    model: a module with `model(x, y=None)` -> f (B,).
+    model: a module that is called as `model(x)` or `model(x, y)` -> f (B,), with positional arguments.
     img_shape: the shape (C, H, W) of an image.
     sample_size: the number of chains if no labels are given.
     num_classes: the number of classes K.
@@ -83,8 +83,9 @@ class MCMCSampler:
         # TODO Return the initial images (B, C, H, W) of the chains, and their place in the buffer.
         # A fraction FRESH_SHARE (5 %) of the chains starts from Gaussian noise with mean 0 and standard deviation
         # START_STD. The others continue a random chain of the buffer; if `clabel` is given, a chain of the same class.
-        # While the buffer has no such chain, start from noise. Choose the data structure of self.buffer: it has room
-        # for cbuffer_size chains per class, and for cbuffer_size chains without a class.
+        # Several chains may continue the same one. While the buffer has no such chain, or if the chosen place is empty,
+        # start from noise. Choose the data structure of self.buffer: it has room for cbuffer_size chains per class, and
+        # for cbuffer_size chains without a class, in a place of their own.
         if self.buffer is None:
             # Row y is for the chains of class y, the last row for chains without a class.
             slots = (self.num_classes + 1, self.cbuffer_size)
@@ -107,7 +108,7 @@ class MCMCSampler:
     def store(self, x: Tensor, place: object) -> None:
         """Write the chains x (B, C, H, W) to the buffer; `place` comes from `initial_chains`."""
         ### BEGIN SOLUTION 3.3a
-        # TODO Write the chains to the buffer. If it is full, they replace older chains.
+        # TODO Write copies of the chains to the buffer. If it is full, they replace older chains.
         self.buffer["chains"][place] = x
         self.buffer["filled"][place] = x.isfinite().flatten(1).all(dim=1)  # chains that diverged are not used again
         ### END SOLUTION

@@ -1,7 +1,8 @@
 """Scores for the detection of out-of-distribution (OOD) images, and metrics for these scores.
 
 All scores have the same orientation: a score is *larger for outliers*, and OOD is the positive class.
-`model` is a module with `model(x, y=None)` -> f = -E (B,) and `model.get_logits(x)` -> logits (B, K).
+`model` is a module that is called as `model(x)` or `model(x, y)` -> f = -E (B,), with positional arguments, and has
+`model.get_logits(x)` -> logits (B, K).
 
 Reference for the scores: Grathwohl et al., "Your classifier is secretly an energy based model and you should
 treat it like one", ICLR 2020, section 5.3.
@@ -81,7 +82,8 @@ def energy_threshold(scores_id: Scores, quantile: float = 0.95) -> float:
     """Return the threshold above which an image is classified as OOD: the `quantile` of in-distribution scores.
 
     scores_id: the scores (N,) of held-out in-distribution (validation) images. OOD images are not used, because they
-    are not known in advance.
+    are not known in advance. quantile: from 0 to 1; for 1, the threshold is the largest score. All usual definitions of
+    a quantile between two scores are accepted.
     """
     ### BEGIN SOLUTION 3.6b
     # TODO Return the `quantile` of the in-distribution scores as a float.
@@ -104,7 +106,8 @@ def ood_metrics(scores_id: Scores, scores_ood: Scores) -> dict[str, float]:
     ### BEGIN SOLUTION 3.6c
     # TODO Return a dict with the keys "auroc", "aupr" and "fpr95", each a float in [0, 1].
     # The label is 0 for in-distribution and 1 for OOD. Use the scores themselves, not predictions obtained with a
-    # threshold. Both sklearn.metrics and torchmetrics provide the functions.
+    # threshold. Both sklearn.metrics and torchmetrics provide the functions. Note that roc_curve of sklearn leaves out
+    # thresholds unless drop_intermediate=False.
     scores_id, scores_ood = np.asarray(scores_id), np.asarray(scores_ood)
     scores = np.concatenate([scores_id, scores_ood])  # (N + M,)
     is_ood = np.arange(len(scores)) >= len(scores_id)  # (N + M,)

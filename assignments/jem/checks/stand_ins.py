@@ -42,28 +42,27 @@ def slope_of(loss, parameter):
 
 @probe
 class Slope(nn.Module):
-    """f(x, y) = w · Σ slopes[y] · x, whose gradient is slopes[y] for w = 1; f(x) uses the last slope.
+    """f(x, y) = w · Σ (slopes[y] · x + 0 · x²), whose gradient is slopes[y] for w = 1; f(x) uses the last slope.
 
-    slopes: (K + 1, C, H, W). It records the labels of each call, whether gradients were enabled, the mode, and
-    whether the parameter was frozen.
+    slopes: (K + 1, C, H, W). Because of the square, a gradient that is not detached has a graph, as with any network.
+    It records for each call whether gradients were enabled, the mode, and whether the parameter was frozen.
     """
 
     def __init__(self, slopes):
         super().__init__()
         self.register_buffer("slopes", slopes)
         self.w = nn.Parameter(torch.ones(()))
-        self.labels_seen, self.gradients_on, self.in_training, self.is_frozen = [], [], [], []
+        self.gradients_on, self.in_training, self.is_frozen = [], [], []
 
     def get_logits(self, x):
         return self.w * torch.einsum("bchw,kchw->bk", x, self.slopes[:-1])
 
     def forward(self, x, y=None):
-        self.labels_seen.append(torch.full((len(x),), -1) if y is None else y.detach().clone())
         self.gradients_on.append(bool(x.requires_grad and torch.is_grad_enabled()))
         self.in_training.append(self.training)
         self.is_frozen.append(not self.w.requires_grad)
         slopes = self.slopes[-1:].expand(len(x), -1, -1, -1) if y is None else self.slopes[y]
-        return self.w * (slopes * x).flatten(1).sum(1)
+        return self.w * (slopes * x + 0 * x * x).flatten(1).sum(1)
 
 
 @probe
@@ -88,7 +87,7 @@ class Lines(nn.Module):
 
 @probe
 class GivenSampler:
-    """Returns the given chains, and records the labels, steps and step size of each call."""
+    """Returns the given chains, with labels as many as there are labels, and records the arguments of each call."""
 
     def __init__(self, chains):
         self.chains = chains
@@ -99,7 +98,7 @@ class GivenSampler:
         self.labels.append(torch.full((len(self.chains),), -1) if clabel is None else clabel.detach().clone())
         self.steps.append(float(steps))
         self.step_sizes.append(float(step_size))
-        chains = self.chains.clone()
+        chains = self.chains.clone() if clabel is None else self.chains[: len(clabel)].clone()
         return chains.expand(steps, *chains.shape) if return_img_per_step else chains
 
 
@@ -120,17 +119,17 @@ def isolate(sampler, start, *, keep=(), gradient=None):
 
 
 @probe
-def jem(student, cnn=None, sampler=None, *, epoch=0, **options):
-    """The student's JEM with the given network and sampler instead of its own. `.logged` contains what it logs."""
+def jem(student, cnn=None, sampler=None, *, epoch=0, shape=(1, 8, 8), **options):
+    """The student's JEM with the given network and sampler instead of its own. `logged` returns what it logs."""
     defaults = dict(num_classes=3, cbuffer_size=8, hidden_features=2)
-    model = student.ex_main.JEM((1, 8, 8), 4, **(defaults | options))
+    model = student.ex_main.JEM(shape, 4, **(defaults | options))
     if epoch:
         model.trainer = SimpleNamespace(current_epoch=epoch, global_step=0, logger=None)
-    model.logged = {}
+    model.records, model.length = {}, 1  # what is logged, and the number of images in the batch
 
     def log(name, value, *args, **kwargs):
-        value = value.compute() if hasattr(value, "compute") else value
-        model.logged[name] = torch.as_tensor(value).detach().float()
+        value = value if hasattr(value, "compute") else torch.as_tensor(value).detach().float()
+        model.records.setdefault(name, []).append((value, model.length))
 
     model.log = log
     model.log_dict = lambda values, *args, **kwargs: [log(name, value) for name, value in values.items()]
@@ -139,3 +138,15 @@ def jem(student, cnn=None, sampler=None, *, epoch=0, **options):
     if sampler is not None:
         model.sampler = sampler
     return model
+
+
+@probe
+def logged(model):
+    """The values of an epoch as Lightning computes them: a metric at the end, otherwise the mean over all images."""
+
+    def value_of(records):
+        if hasattr(records[-1][0], "compute"):
+            return records[-1][0].compute().detach().float()
+        return sum(value * length for value, length in records) / sum(length for _, length in records)
+
+    return {name: value_of(records) for name, records in model.records.items()}

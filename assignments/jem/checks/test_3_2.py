@@ -1,5 +1,8 @@
 """3.2: the network f = -E."""
 
+import math
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -79,6 +82,12 @@ def textures(numbers):
 
 
 @probe
+def enlarged(images):
+    """Two images with a part of them repeated, (2, 1, 72, 56); the network has 3×2 features for each of them."""
+    return torch.cat([images[:2], images[:2, :, :16]], dim=2)
+
+
+@probe
 def logits_of(student, weights, train_images, train_labels, test_images):
     """The logits of the test images: with the given weights or, for another network, after training it."""
     images = textures(test_images)
@@ -95,7 +104,9 @@ def logits_of(student, weights, train_images, train_labels, test_images):
         model.eval()
     with torch.no_grad():
         seen = {"logits": model.get_logits(images), "turned": model.get_logits(images.flip(0))}
-        return seen | {"first": model.get_logits(images[:1]), "as_given": as_given}
+        seen |= {"first": model.get_logits(images[:1]), "as_given": as_given}
+        # Networks of another design may be made for images of 56×56 only.
+        return seen | {"larger": model.get_logits(enlarged(images)) if as_given else torch.zeros(2, 5)}
 
 
 def judge_other_network(got, want, labels):
@@ -117,6 +128,15 @@ def judge_other_network(got, want, labels):
         fail("The network does not learn to classify images. Check `get_logits` for missing layers and `detach`.")
 
 
+def features_of(weights, images):
+    """What the layers of the template compute with these weights, (B, C, h, w); for diagnoses."""
+    features = images
+    for number in (0, 2, 4, 6, 8):
+        kernel, bias = (weights[f"cnn_layers.{number}.{name}"] for name in ("weight", "bias"))
+        features = F.silu(F.conv2d(features, kernel, bias, stride=2, padding=1 if number else 4))
+    return features
+
+
 @exercise(
     "3.2a",
     points=1.5,
@@ -131,19 +151,32 @@ def test_logits_are_class_scores(run, weights, dataset):
     if got["as_given"] is not True:
         judge_other_network(got, want, dataset["test_labels"])
         return
-    turned, want, bias = want["turned"], want["logits"], weights["head.bias"]
-    assert_close(
-        got["logits"],
-        want,
-        atol=1e-4,
-        mistakes=lambda: {
+    if got["turned"].shape == got["logits"].shape and (got["turned"].flip(0) - got["logits"]).abs().max() > 1e-3:
+        fail("The logits of an image are random, or depend on the other images. Use no dropout in eval mode.")
+
+    def mistakes(want, images):
+        bias, head = weights["head.bias"], weights["head.weight"].T
+        features = features_of(weights, images)
+        return {
             "These are probabilities. Remove the softmax and return the logits.": want.softmax(1),
             "These are log-probabilities. Remove the log_softmax and return the logits.": want.log_softmax(1),
             "This is the logsumexp over the classes. Return the logits of all K classes.": want.logsumexp(1),
-            "The features are summed over the 2×2 positions. Average them instead.": 4 * (want - bias) + bias,
-        },
-    )
-    assert_close(got["turned"], turned, atol=1e-4)
+            "The features are summed over h and w. Average them instead.": (
+                features[0, 0].numel() * (want - bias) + bias
+            ),
+            "This is the maximum of the features over h and w. Average them instead.": features.amax((2, 3)) @ head
+            + bias,
+            "Only the features of one corner are used. Average them over h and w.": features[:, :, 0, 0] @ head + bias,
+            "Only 2×2 features are averaged. Average all of them, whatever the size of the image.": (
+                features[:, :, :2, :2].mean((2, 3)) @ head + bias
+            ),
+            "Negative logits are set to 0. Use no activation after the last layer.": want.relu(),
+        }
+
+    images = textures(dataset["test_images"])
+    for name, given in (("logits", images), ("turned", images.flip(0)), ("larger", enlarged(images))):
+        wrong = partial(mistakes, want[name], given)
+        assert_close(got[name], want[name], atol=1e-4, mistakes=wrong)
 
 
 @probe
@@ -204,6 +237,9 @@ def test_energy_without_a_class(run, weights, images, logits):
         "This is the largest logit. Compute the logsumexp of all logits.": lambda z: z.amax(1),
         "This is the sum of the logits. Compute their logsumexp.": lambda z: z.sum(1),
         "This is the mean of the logits. Compute their logsumexp.": lambda z: z.mean(1),
+        "This is the logarithm of a mean. Compute that of the sum of the exponentials.": (
+            lambda z: z.logsumexp(1) - math.log(z.shape[1])
+        ),
         "The shape is (B, 1), not (B,). Do not use keepdim.": lambda z: z.logsumexp(1, keepdim=True),
     }
     got, want = run(energy_of, weights, images, logits, None, 1.0)
@@ -229,6 +265,7 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         "This is log q(y|x). f(x, y) is the logit itself, without log_softmax.": lambda z: own(z.log_softmax(1)),
         "The labels are ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
         "This is the largest logit. Use the logit of the label.": lambda z: z.amax(1),
+        "The label is multiplied with too few columns. Pass num_classes to one_hot.": lambda z: z.sum(1),
         "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: own(
             z
         ).squeeze(),

@@ -1,15 +1,20 @@
 """3.4: the losses and the training step."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from stand_ins import GivenSampler, Lines, jem, slope_of
+from stand_ins import GivenSampler, Lines, jem, logged, slope_of
 from torchmetrics.functional.classification import multiclass_average_precision
 
-from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe, require
 
 ALPHA, LMBD = 0.3, 0.45
 STEPS, EPOCH, DECAY = 7, 2, 0.5
+HINGE, M_IN, M_OUT = 0.2, 0.5, -0.5
+BATCH = 16  # of the 24 validation images
+BRIGHTER = 0.3  # the effect of the stand-in for the augmentation
 LOGGED = ("val_contrastive_divergence", "val_MulticlassAveragePrecision")
 DETACHED = "The loss is right, but its gradient is not. Check whether some values are detached from the network."
 
@@ -27,7 +32,8 @@ def images(rng):
 
 @inputs
 def chains(rng):
-    return grey_images(rng, 0.2, 0.9)
+    """More chains than images: without labels, their number is `sample_size`."""
+    return grey_images(rng, 0.2, 0.9, 6)
 
 
 @inputs
@@ -54,52 +60,83 @@ def validation_images(rng):
 
 @inputs
 def validation_chains(rng):
-    return grey_images(rng, 0.2, 0.9, 24)
+    return grey_images(rng, 0.2, 0.9, 20)
 
 
 @inputs
 def validation_labels(rng):
-    return torch.from_numpy(rng.permutation(np.arange(24) % 3))
+    return torch.from_numpy(rng.permutation(np.repeat([0, 1, 2], [6, 7, 11])))
 
 
 @probe
-def px_loss(student, images, chains, labels, lines, conditional):
+def px_loss(student, images, chains, labels, lines, conditional, hinge):
     """The loss of log q(x), its derivative with respect to the network's scale, and the arguments of the sampler."""
-    network, sampler = Lines(lines), GivenSampler(chains)
-    model = jem(student, network, sampler, epoch=EPOCH, alpha=ALPHA, steps=STEPS, step_size_decay=DECAY)
-    loss = model.px_step((images.clone(), labels), ccond_sample=conditional)
-    asked = {"labels": sampler.labels, "steps": sampler.steps, "step_sizes": sampler.step_sizes}
-    return {"loss": loss, "slope": slope_of(loss, network.w), "asked": asked}
+    options = dict(alpha=ALPHA, steps=STEPS, step_size_decay=DECAY, hinge=hinge, m_in=M_IN, m_out=M_OUT)
+
+    def attempt(chains):
+        network, sampler = Lines(lines), GivenSampler(chains)
+        model = jem(student, network, sampler, epoch=EPOCH, **options)
+        loss = model.px_step((images.clone(), labels), ccond_sample=conditional)
+        asked = {"labels": sampler.labels, "steps": sampler.steps, "step_sizes": sampler.step_sizes}
+        return {"loss": loss, "slope": slope_of(loss, network.w), "asked": asked}
+
+    try:
+        return attempt(chains)
+    except (RuntimeError, IndexError):
+        seen = attempt(torch.cat([chains, chains])[: len(images)])
+        require(
+            conditional, "`px_step` fails if there are more or fewer chains than images. Without labels, there may be."
+        )
+        return seen  # the chains were sampled without the labels, which `asked` shows
 
 
-def judge_asked(asked, labels):
-    """Check the arguments of the sampler: these labels, and steps and step size from the hyperparameters."""
+def judge_labels(asked, labels, count):
+    """Check the labels that the sampler got: the given ones, or None for `count` chains without a class."""
     if not all(asked.values()):
         fail("The sampler is not used. Sample the chains with self.sampler.synthesize_samples(…).")
-    ignored = {"The labels are not passed to the sampler.": -torch.ones_like(labels)}
-    assert_close(asked["labels"][0], labels, mistakes=ignored)
+    seen = asked["labels"][0]
+    if labels is None:
+        if seen.shape != (count,) or (seen != -1).any():
+            fail("The chains are sampled with labels. Without `ccond_sample`, pass no labels to the sampler.")
+    else:
+        if seen.shape != labels.shape or (seen == -1).all():
+            fail("The labels are not passed to the sampler.")
+        assert_close(seen, labels)
+
+
+def judge_settings(asked):
+    """Check that the steps and the step size of the sampler are those of the hyperparameters."""
     if asked["steps"][0] != STEPS:
         fail("The hyperparameter `steps` is ignored. Pass steps=self.hparams.steps to the sampler.")
     constant = {"The step size does not decay. Pass step_size=self.step_size to the sampler.": 10.0}
     assert_close(asked["step_sizes"][0], 10 * DECAY**EPOCH, mistakes=constant)
 
 
-def loss_of(data, fake):
-    return fake.mean() - data.mean() + ALPHA * (data.square().mean() + fake.square().mean())
+def loss_of(data, fake, alpha=ALPHA):
+    return fake.mean() - data.mean() + alpha * (data.square().mean() + fake.square().mean())
+
+
+def margins(data, fake):
+    """The penalty that the given code adds to the loss."""
+    return HINGE * ((M_IN - data).relu().square().mean() + (fake - M_OUT).relu().square().mean())
 
 
 def judge_px(got, want, images, chains, labels, lines, conditional):
+    chains = chains[: len(labels)] if conditional else chains
+
     def mistakes():
-        free = [Lines(lines)(x).detach() for x in (images, chains)]
-        classwise = [Lines(lines)(x, labels).detach() for x in (images, chains)]
-        (data, fake), other = (classwise, free) if conditional else (free, classwise)
-        labels_wrong = (
-            "The labels are ignored. With `ccond_sample`, compute f(x, y) of data and chains."
-            if conditional
-            else "The labels are used. Without `ccond_sample`, compute f(x) of data and chains."
-        )
+        network = Lines(lines)
+        free = [network(x).detach() for x in (images, chains)]
+        own = [network(x, labels).detach() for x in (images, chains[: len(labels)])]
+        (data, fake), other = (own, free) if conditional else (free, own)
         gap, l2 = fake.mean() - data.mean(), data.square().mean() + fake.square().mean()
-        return {
+        total = torch.cat([data, fake])
+        cut = total.chunk(2)
+        logits = [network.get_logits(x).detach() for x in (images, chains)]
+        doubled = (2 * images).clamp(-1, 1)
+        few = min(len(data), len(fake))
+        wrong = {
+            "This is the absolute value of the contrastive term. It may be negative.": gap.abs() + ALPHA * l2,
             "The sign of the contrastive term is wrong. It should be mean f(chains) - mean f(x).": -gap + ALPHA * l2,
             "The sign of the loss is wrong.": -gap - ALPHA * l2,
             "The L2 term is subtracted. Add it, because it is a penalty.": gap - ALPHA * l2,
@@ -111,23 +148,65 @@ def judge_px(got, want, images, chains, labels, lines, conditional):
             "The L2 term is missing. Add α (mean f(x)² + mean f(chains)²).": gap,
             "The contrastive term is missing. Add mean f(chains) - mean f(x).": ALPHA * l2,
             "The L2 term is not multiplied by α.": gap + l2,
+            "The hyperparameter `alpha` is ignored. Use self.hparams.alpha.": gap + 0.1 * l2,
+            "Only the first half of the L2 term is multiplied by α. Use parentheses.": (
+                gap + ALPHA * data.square().mean() + fake.square().mean()
+            ),
             "The L2 term does not include the chains. Add mean f(chains)².": gap + ALPHA * data.square().mean(),
             "The L2 term does not include the data. Add mean f(x)².": gap + ALPHA * fake.square().mean(),
             "The L2 term is only half as large. It is the sum of two means, not their mean.": gap + ALPHA * l2 / 2,
+            "The L2 term is the mean over data and chains together. Add the two means.": (
+                gap + ALPHA * total.square().mean()
+            ),
+            "The L2 term is a sum over the batch. Compute the means.": (
+                gap + ALPHA * (data.square().sum() + fake.square().sum())
+            ),
             "The values in the L2 term are not squared.": gap + ALPHA * (data.mean() + fake.mean()),
             "The L2 term contains the square of a difference. Square f(x) and f(chains) separately.": (
-                gap + ALPHA * (fake - data).square().mean()
+                gap + ALPHA * (fake[:few] - data[:few]).square().mean()
+            ),
+            "The L2 term is the square of the contrastive term. Square f(x) and f(chains) separately.": (
+                gap + ALPHA * gap.square()
+            ),
+            "The L2 term contains the square of a sum. Square f(x) and f(chains) separately.": (
+                gap + ALPHA * (fake[:few] + data[:few]).square().mean()
             ),
             "The L2 term contains the squares of the means. Square first, then compute the means.": (
                 gap + ALPHA * (data.mean().square() + fake.mean().square())
             ),
-            labels_wrong: loss_of(*other),
+            "The L2 term contains all logits. Square f(x) and f(chains).": (
+                gap + ALPHA * sum(each.square().mean() for each in logits)
+            ),
+            "The L2 term is that of the weights. Square f(x) and f(chains).": gap + ALPHA,
+            "Some chains or images are left out. Use all of them.": loss_of(data[:few], fake[:few]),
+            "Some chains are counted as data. There may be more or fewer chains than images.": loss_of(*cut),
+            "The data are changed before f is computed. Use the images of the batch.": loss_of(
+                network(doubled, labels if conditional else None).detach(), fake
+            ),
             "The contrastive term is the difference of pixels. Use f of the chains and of the data.": (
                 chains.mean() - images.mean() + ALPHA * l2
             ),
-            "This is the sum over the batch. Compute the mean.": 4 * (gap + ALPHA * l2),
-            "This is one number per image. Compute the mean over the batch.": fake - data + ALPHA * l2,
+            "This is the sum over the batch. Compute the mean.": len(data) * (gap + ALPHA * l2),
+            "This is one number per image. Compute the mean over the batch.": fake[:few] - data[:few] + ALPHA * l2,
         }
+        if conditional:
+            penalty = margins(data, fake)
+            wrong = {sentence: value + penalty for sentence, value in wrong.items()}
+            ignored = {
+                "The labels are ignored. With `ccond_sample`, compute f(x, y) of data and chains.": other,
+                "The labels are missing in f of the chains. Pass them to both calls of the network.": (data, other[1]),
+                "The labels are missing in f of the data. Pass them to both calls of the network.": (other[0], fake),
+            }
+            wrong |= {sentence: loss_of(*values) + margins(*values) for sentence, values in ignored.items()}
+            wrong["The penalty of `margins` is added twice. The last line adds it."] = loss_of(data, fake) + 2 * penalty
+            wrong["`f_data` and `f_chains` are energies. They should be the values f of the network."] = loss_of(
+                data, fake
+            ) + margins(-data, -fake)
+        else:
+            sentence = "The labels are used. Without `ccond_sample`, compute f(x) of data and chains."
+            wrong[sentence] = loss_of(*other)
+        # Two of these mistakes may differ by less than the tolerance below: the one that gives this loss comes first.
+        return dict(sorted(wrong.items(), key=lambda item: difference(got["loss"], item[1], 1e-5, 1e-5) is not None))
 
     # A solution may add noise to the data, which changes the loss by 0.0005 (standard deviation).
     assert_close(got["loss"], want["loss"], rtol=0, atol=0.004, mistakes=mistakes)
@@ -143,16 +222,26 @@ def difference_of_slopes(got, want):
 @exercise("3.4a", points=2, public=True, hint="Return mean f(chains) - mean f(x) + α (mean f(x)² + mean f(chains)²).")
 def test_loss_of_the_images(run, images, chains, labels, lines):
     """`px_step` returns the contrastive divergence plus α times the L2 term."""
-    got, want = run(px_loss, images, chains, labels, lines, False)
-    judge_px(got, want, images, chains, labels, lines, False)
+    for data, fake in ((images, chains), (chains[:4], images)):  # f of the chains is larger, then smaller
+        got, want = run(px_loss, data, fake, labels, lines, False, 0.0)
+        judge_labels(got["asked"], None, len(fake))
+        judge_px(got, want, data, fake, labels, lines, False)
 
 
 @probe
-def pyx_loss(student, images, labels, lines):
-    """The loss of the classifier and its derivative with respect to the network's scale."""
-    network = Lines(lines)
-    model = jem(student, network, GivenSampler(images)).eval()
-    loss = model.pyx_step((images.clone(), labels))
+def pyx_loss(student, images, labels, lines, augment):
+    """The loss of the classifier and its derivative with respect to the network's scale.
+
+    With `augment`, a stand-in for the augmentation makes the images brighter.
+    """
+    module, network = student.ex_main, Lines(lines)
+    model = jem(student, network, GivenSampler(images), augment=augment).train(augment)
+    own = vars(module).get("random_affine")
+    module.random_affine = lambda x, *args, **kwargs: x + BRIGHTER
+    try:
+        loss = model.pyx_step((images.clone(), labels))
+    finally:
+        module.random_affine = own
     return {"loss": loss, "slope": slope_of(loss, network.w)}
 
 
@@ -164,12 +253,12 @@ def pyx_loss(student, images, labels, lines):
 )
 def test_loss_of_the_classes(run, images, labels, lines):
     """`pyx_step` returns the mean cross-entropy of the logits and the labels."""
-    got, want = run(pyx_loss, images, labels, lines)
-    logits = Lines(lines).get_logits(images).detach()
-    assert_close(
-        got["loss"],
-        want["loss"],
-        mistakes=lambda: {
+    network = Lines(lines)
+
+    def mistakes(x):
+        logits = network.get_logits(x).detach()
+        one_hot = F.one_hot(labels, 3).float()
+        return {
             "This is the sum over the batch. Compute the mean.": F.cross_entropy(logits, labels, reduction="sum"),
             "The softmax is applied twice. Pass the logits to cross_entropy.": F.cross_entropy(
                 logits.softmax(1), labels
@@ -183,22 +272,39 @@ def test_loss_of_the_classes(run, images, labels, lines):
             "The softmax is computed over the batch. Compute it over the classes.": (
                 F.nll_loss(logits.log_softmax(0), labels)
             ),
-        },
-    )
-    if difference_of_slopes(got, want) > 1e-4:
-        fail(DETACHED)
+            "This is the binary cross-entropy of each class. Use cross_entropy, whose softmax is over all classes.": (
+                F.binary_cross_entropy_with_logits(logits, one_hot)
+            ),
+            "Class 0 is ignored. All classes count: remove ignore_index.": F.cross_entropy(
+                logits, labels, ignore_index=0
+            ),
+            "The labels are smoothed. Use cross_entropy without label_smoothing.": F.cross_entropy(
+                logits, labels, label_smoothing=0.1
+            ),
+            "The augmented images are not used. Compute the logits of x, not of batch[0].": F.cross_entropy(
+                network.get_logits(images).detach(), labels
+            ),
+        }
+
+    for augment, x in ((False, images), (True, images + BRIGHTER)):
+        got, want = run(pyx_loss, images, labels, lines, augment)
+        assert_close(got["loss"], want["loss"], mistakes=partial(mistakes, x))
+        if difference_of_slopes(got, want) > 1e-4:
+            fail(DETACHED)
 
 
 @probe
 def joint_loss(student, images, labels, lines, parts, conditional):
-    """The loss of a training step for given results of px_step and pyx_step."""
-    model = jem(student, Lines(lines), GivenSampler(images), lmbd=LMBD, ccond_sample=conditional)
+    """The loss of a training step for given results of px_step and pyx_step, and all values that it logs."""
+    options = dict(alpha=ALPHA, lmbd=LMBD, ccond_sample=conditional)
+    model = jem(student, Lines(lines), GivenSampler(images), **options)
     numbers = parts.clone().requires_grad_()
     model.px_step = lambda batch, ccond_sample=True: numbers[2] if ccond_sample else numbers[1]
     model.pyx_step = lambda batch: 1.0 * numbers[0]
     loss = model.training_step((images.clone(), labels), 0)
     loss = loss["loss"] if isinstance(loss, dict) else loss
-    return {"loss": loss, "slope": slope_of(loss, numbers)}
+    values = [value.flatten() for value in logged(model).values()]
+    return {"loss": loss, "slope": slope_of(loss, numbers), "logged": torch.cat([torch.zeros(0), *values])}
 
 
 @exercise("3.4c", points=1, public=True, hint="Return pyx_step(batch) + lmbd · px_step(batch, …).")
@@ -217,6 +323,7 @@ def test_joint_loss(run, images, labels, lines, parts):
             "The loss of `pyx_step` is missing.": LMBD * px,
             "The loss of `px_step` is missing.": pyx,
             "The losses are subtracted. Add them.": pyx - LMBD * px,
+            "The loss of `px_step` is multiplied by `alpha`. Multiply it by `lmbd`.": pyx + ALPHA * px,
             "The hyperparameter `ccond_sample` is not passed to `px_step`.": pyx + LMBD * other,
         },
     )
@@ -225,54 +332,95 @@ def test_joint_loss(run, images, labels, lines, parts):
 
 
 @probe
-def validation_logs(student, images, labels, lines, chains):
-    """What a validation step logs, and how often it sampled chains."""
+def validation_logs(student, images, labels, lines, chains, conditional):
+    """What two validation steps log, and the arguments of the sampler."""
     sampler = GivenSampler(chains)
-    model = jem(student, Lines(lines), sampler).eval()
+    options = dict(steps=STEPS, step_size_decay=DECAY, ccond_sample=conditional)
+    model = jem(student, Lines(lines), sampler, epoch=EPOCH, **options).eval()
     with torch.no_grad():
-        model.validation_step((images.clone(), labels), 0)
+        for number, batch in enumerate(zip(images.split(BATCH), labels.split(BATCH), strict=True)):
+            model.length = len(batch[0])
+            model.validation_step(list(batch), number)
         model.on_validation_epoch_end()  # some solutions log here
-    logged = {name: model.logged.get(name, torch.tensor(float("nan"))) for name in LOGGED}
-    return {"logged": logged, "samplings": len(sampler.steps)}
+    values = logged(model)
+    asked = {"labels": sampler.labels[:1], "steps": sampler.steps[:1], "step_sizes": sampler.step_sizes[:1]}
+    return {"logged": {name: values.get(name, torch.tensor(float("nan"))) for name in LOGGED}, "asked": asked}
 
 
 @exercise("3.4c", points=1, public=True, hint="Log both values with self.log, with exactly these names.")
 def test_validation_logs(run, validation_images, validation_labels, lines, validation_chains):
     """`validation_step` logs `val_contrastive_divergence` and `val_MulticlassAveragePrecision`."""
-    got, want = run(validation_logs, validation_images, validation_labels, lines, validation_chains)
-    for name in LOGGED:
-        if got["logged"][name].isnan().all():
-            fail(f"No value with the name `{name}` is logged.")
-    if not 0 < got["samplings"] <= len(validation_images):  # at most one call for each image
-        fail("The contrastive divergence is not computed with chains of the sampler.")
-    network = Lines(lines)
-    data, fake = network(validation_images).detach(), network(validation_chains).detach()
-    gap = fake.mean() - data.mean()
-    assert_close(
-        got["logged"]["val_contrastive_divergence"],
-        gap,
-        rtol=0,
-        atol=0.004,
-        mistakes=lambda: {
-            "The sign of the contrastive divergence is wrong. It is mean f(chains) - mean f(x).": -gap,
-            "The contrastive divergence contains the L2 term. It is only mean f(chains) - mean f(x).": (
-                gap + 0.1 * (data.square().mean() + fake.square().mean())
+    images, labels, chains, network = validation_images, validation_labels, validation_chains, Lines(lines)
+    first, last = slice(BATCH), slice(BATCH, None)
+
+    def gap(batch, conditional):
+        given = labels[batch] if conditional else None
+        fake = chains[: len(labels[batch])] if conditional else chains
+        return (network(fake, given).mean() - network(images[batch], given).mean()).detach()
+
+    def wrong_gaps(conditional):
+        given = labels[first]
+        fake, data = chains[:BATCH] if conditional else chains, images[first]
+        values = [network(x, given if conditional else None).detach() for x in (data, fake)]
+        right, l2 = gap(first, conditional), sum(each.square().mean() for each in values)
+        known = {
+            "The sign of the contrastive divergence is wrong. It is mean f(chains) - mean f(x).": -right,
+            "The contrastive divergence of the first batch is missing. Its number `batch_idx` is 0.": (
+                gap(last, conditional)
             ),
+            "The contrastive divergence contains the L2 term. It is only mean f(chains) - mean f(x).": right + 0.1 * l2,
             "The contrastive divergence is the difference of pixels. Use f of the chains and of the data.": (
-                validation_chains.mean() - validation_images.mean()
+                fake.mean() - data.mean()
             ),
-        },
-    )
-    logits = network.get_logits(validation_images).detach()
-    assert_close(
-        got["logged"]["val_MulticlassAveragePrecision"],
-        want["logged"]["val_MulticlassAveragePrecision"],
-        mistakes=lambda: {
+        }
+        if conditional:
+            free = [network(x).detach().mean() for x in (data, fake)]
+            lacking = "The labels are missing in f of the {}. Pass them to both calls of the network."
+            known |= {
+                lacking.format("data"): values[1].mean() - free[0],
+                lacking.format("chains"): free[1] - values[0].mean(),
+                "The labels are ignored. With `ccond_sample`, compute f(x, y) of data and chains.": free[1] - free[0],
+            }
+        return known
+
+    def wrong_precisions():
+        logits = network.get_logits(images).detach()
+        hard = F.one_hot(logits.argmax(1), 3).float()
+
+        def precision(scores, batch):
+            return multiclass_average_precision(scores[batch], labels[batch], 3)
+
+        whole, one, two = (precision(logits, batch) for batch in (slice(None), first, last))
+        share = BATCH / len(labels)
+        return {
             "This is the accuracy. Log the average precision of the logits.": (
-                (logits.argmax(1) == validation_labels).float().mean()
+                (logits.argmax(1) == labels).float().mean()
             ),
             "The softmax is computed over the batch. Compute it over the classes, or use the logits.": (
-                multiclass_average_precision(logits.softmax(0), validation_labels, 3)
+                multiclass_average_precision(torch.cat([each.softmax(0) for each in logits.split(BATCH)]), labels, 3)
             ),
-        },
-    )
+            "These are hard predictions. Pass the logits to the metric.": precision(hard, slice(None)),
+            "The average precision is that of the first batch. Update the metric with every batch.": one,
+            "The average precision is that of the last batch. Do not reset the metric in a step.": two,
+            "This is the mean over the batches. Update self.average_precision, and log the metric itself.": (
+                share * one + (1 - share) * two
+            ),
+            "The metric is computed after each batch. Log self.average_precision itself, without compute().": (
+                share * one + (1 - share) * whole
+            ),
+        }
+
+    for conditional in (False, True):
+        got, want = run(validation_logs, images, labels, lines, chains, conditional)
+        for name in LOGGED:
+            if got["logged"][name].isnan().all():
+                fail(f"No value with the name `{name}` is logged.")
+        judge_labels(got["asked"], labels[first] if conditional else None, len(chains))
+        judge_settings(got["asked"])
+        # The divergence is that of the first batch, or the mean over both batches.
+        both = (BATCH * gap(first, conditional) + (len(labels) - BATCH) * gap(last, conditional)) / len(labels)
+        divergence, precision = (got["logged"][name] for name in LOGGED)
+        if difference(divergence, both, 0, 0.004):
+            wrong = partial(wrong_gaps, conditional)
+            assert_close(divergence, gap(first, conditional), rtol=0, atol=0.004, mistakes=wrong)
+        assert_close(precision, want["logged"][LOGGED[1]], mistakes=wrong_precisions)

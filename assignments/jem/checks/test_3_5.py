@@ -4,14 +4,33 @@ import numpy as np
 import torch
 from stand_ins import Slope, held, jem
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import (
+    Mismatch,
+    assert_close,
+    assert_either_way,
+    difference,
+    exercise,
+    fail,
+    inputs,
+    probe,
+    require,
+    ways,
+)
 
-STEPS, COUNT = 18, 5
+STEPS, COUNT = 18, 5  # of the figures
+SHAPE = (1, 6, 4)
+GENERATED = 70  # images; a solution may generate them in portions
 
 
 @inputs
 def labels(rng):
     return torch.from_numpy(rng.permutation(np.array([0, 1, 2, 0, 1])))
+
+
+@inputs
+def classes(rng):
+    """The classes of the generated images; the first three images are not of the classes 0, 1, 2 in this order."""
+    return torch.from_numpy(np.concatenate([[1, 0], rng.integers(0, 3, GENERATED - 2)]))
 
 
 @inputs
@@ -29,7 +48,7 @@ def levels(rng):
 @inputs
 def slopes(rng):
     """The gradients of f(x, y) for each class, and of f(x). They do not exceed the clamp."""
-    signs = rng.choice([-1, 1], (4, 1, 8, 8))
+    signs = rng.choice([-1, 1], (4, *SHAPE))
     return torch.from_numpy((signs * rng.uniform(0.01, 0.025, signs.shape)).astype(np.float32))
 
 
@@ -47,6 +66,7 @@ class TracedSampler:
 
     def synthesize_samples(self, clabel=None, steps=60, step_size=10, return_img_per_step=False):
         slopes = next(buffer for name, buffer in self.model.named_buffers() if name.endswith("slopes"))
+        require(self.img_shape == SHAPE, "The images must have the shape `model.hparams.img_shape`.")
         start = 0.5 if held(self.buffer) else 0.0
         classes = torch.full((self.sample_size,), -1) if clabel is None else clabel
         chains = start + step_size * torch.arange(1, steps + 1)[:, None, None, None, None] * slopes[classes]
@@ -55,40 +75,54 @@ class TracedSampler:
 
 
 @probe
-def generated(student, labels, slopes, conditional):
-    """The result of `generate_images` for a model whose sampler has chains in its buffer."""
-    module, labels = student.ex_main, labels if conditional else None
+def generated(student, labels, slopes, conditional, count):
+    """The result of `generate_images`, called twice, for a model whose sampler has chains in its buffer."""
+    module, labels = student.ex_main, labels[:count] if conditional else None
 
     def attempt(sampler_class):
         own = module.MCMCSampler
-        model = jem(student, Slope(slopes))
-        model.sampler = sampler_class(model.cnn, (1, 8, 8), COUNT, 3, 8)
+        model = jem(student, Slope(slopes), shape=SHAPE, steps=4)
+        model.sampler = sampler_class(model.cnn, SHAPE, count + 1, 3, 8)
         for _ in range(8):
             model.sampler.synthesize_samples(labels, steps=2)
         module.MCMCSampler = sampler_class
         try:
-            return {"chains": module.generate_images(model, labels, COUNT, 3).detach()}
+            module.generate_images(model, labels, count, 3)
+            return {"chains": module.generate_images(model, labels, count, 3).detach()}
         finally:
             module.MCMCSampler = own
 
     return ways(whole=lambda: attempt(student.ex_main.MCMCSampler), isolated=lambda: attempt(TracedSampler))
 
 
-def judge_generation(got, want, slopes):
-    """Check that the chains start near 0 and follow `slopes` (1 or count, C, H, W) in each step."""
+def judge_generation(got, want, slopes, classes):
+    """Check that the chains start near 0 and follow the slopes of their classes in each step."""
     if got["chains"].shape != want["chains"].shape:
         raise Mismatch("The result must have the shape (steps, count, C, H, W).")
     number = torch.arange(1, 4)[:, None, None, None, None]
-    path = 10 * number * slopes + torch.zeros_like(want["chains"])
+    path = 10 * number * slopes[classes]
+    shown = torch.arange(len(classes)) % 3
     # The standard deviation of the noise is 0.014; the tolerance is nine times that. One more step is at least 0.1.
+    noise = 0.13
+    if difference(got["chains"], path - path[:1], 0, noise) is None:
+        fail("The first entry is the initial noise. Return the images after each step.")
+    moves, right = (chains[1:] - chains[:1] for chains in (got["chains"], path))
+    if (moves - right).abs().max() < noise < (got["chains"] - path).abs().max():
+        fail("Some chains continue others from a buffer. New images start from noise, also in a second call.")
     assert_close(
         got["chains"],
         path,
         rtol=0,
-        atol=0.13,
+        atol=noise,
         mistakes={
-            "The chains continue chains of the training buffer. New images start from Gaussian noise.": path + 0.5,
             "The order of the steps is reversed. The first entry is the images after the first step.": path.flip(0),
+            "The sampler is called once per step, so chains are interrupted. Call it once with all steps.": (
+                path[:1] + 0.5 * (number > 1)
+            ),
+            "The labels are not passed to the sampler.": 10 * number * slopes[-1:].expand_as(path[0]),
+            "The given labels are replaced by others. Pass them, or None, to the sampler.": (
+                10 * number * slopes[shown]
+            ),
         },
     )
 
@@ -99,10 +133,12 @@ def judge_generation(got, want, slopes):
     public=True,
     hint="Create a new sampler, whose buffer is empty, and return the chains after each step.",
 )
-def test_generation_starts_from_noise(run, labels, slopes):
+def test_generation_starts_from_noise(run, classes, slopes):
     """Generated images start from noise, and the images after each step are returned."""
-    got, want = run(generated, labels, slopes, False)
-    assert_either_way(got, want, lambda got, want: judge_generation(got, want, slopes[-1:]))
+    for count in (GENERATED, 1):
+        got, want = run(generated, classes, slopes, False, count)
+        none = torch.full((count,), -1)
+        assert_either_way(got, want, lambda got, want, none=none: judge_generation(got, want, slopes, none))
 
 
 @probe
@@ -127,11 +163,15 @@ def pixels(figure):
 
 @probe
 def shown(student, levels, labels):
-    """The pixels of the two figures for some chains."""
+    """The pixels of the two figures for some chains, and the chains afterwards."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
-    student.ex_main.draw_generation(chains.clone(), rows=1, columns=3)  # without titles
+    try:
+        student.ex_main.draw_generation(chains.clone(), rows=7, columns=2)  # without titles
+    except IndexError:
+        student.ex_main.draw_generation(chains.clone(), rows=1, columns=2)
+        require(False, "`draw_generation` fails if there are fewer chains than `rows`.")
     strip, sheet = student.ex_main.draw_generation(chains, labels.tolist(), rows=2, columns=5)
-    return {"strip": pixels(strip), "sheet": pixels(sheet)}
+    return {"strip": pixels(strip), "sheet": pixels(sheet), "chains": chains[:, :, 0, 0, 0]}
 
 
 def tiles(figure, levels):
@@ -185,7 +225,9 @@ def runs_on(places):
 )
 def test_pictures_of_the_generation(run, levels, labels):
     """One figure shows chains from the first to the last step, the other one all generated images."""
-    got, _ = run(shown, levels, labels)
+    got, want = run(shown, levels, labels)
+    if difference(got["chains"], want["chains"], 0, 1e-6):
+        fail("The given chains are changed. Use a copy of them.")
     places = torch.cat([got["strip"]["places"], got["sheet"]["places"]])
     if ((places < -0.5) | (places > 1.5)).any():  # fractions of the figure
         fail("Images lie outside the figure.")
@@ -195,6 +237,8 @@ def test_pictures_of_the_generation(run, levels, labels):
         fail("The second figure does not show all images after the last step.")
     if len({step for step, _ in strip}) < 3:
         fail("The first figure does not show chains at several steps.")
+    if len({chain for _, chain in strip}) < 2:
+        fail("The first figure shows only one chain, but there are as many rows as `rows` says.")
     if strip.keys().isdisjoint(last):
         fail("The first figure does not show the last step.")
     if not lie_apart([sheet[tile] for tile in last]) or not lie_apart(strip.values()):

@@ -1,22 +1,38 @@
 """3.6: detection of out-of-distribution images. A score is larger for outliers, and OOD is the positive class."""
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+import torch.nn.functional as F
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import nn
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import (
+    Mismatch,
+    assert_close,
+    assert_either_way,
+    difference,
+    exercise,
+    fail,
+    inputs,
+    probe,
+    require,
+    ways,
+)
 
 
 @inputs
 def images(rng):
-    return torch.from_numpy(rng.uniform(-1, 1, (5, 1, 6, 6)).astype(np.float32))
+    """Images of two channels that are not square."""
+    return torch.from_numpy(rng.uniform(-1, 1, (5, 2, 6, 4)).astype(np.float32))
 
 
 @inputs
 def centres(rng):
-    return torch.from_numpy(rng.uniform(-1, 1, (4, 1, 6, 6)).astype(np.float32))
+    return torch.from_numpy(rng.uniform(-1, 1, (4, 2, 6, 4)).astype(np.float32))
 
 
 @inputs
@@ -42,8 +58,25 @@ def scores(rng):
 
 @pytest.fixture
 def pairs(scores):
-    """The scores of both groups, and the same scores after rounding, so that many of them are equal."""
-    return [(scores["id"], scores["ood"]), (scores["id"].round(), scores["ood"].round())]
+    """Scores of both groups: different ones, rounded ones of which many are equal, and few outliers."""
+    few = scores["id"], scores["ood"][:33]
+    return [(scores["id"], scores["ood"]), (scores["id"].round(), scores["ood"].round()), few]
+
+
+@pytest.fixture
+def misleading(scores):
+    """Scores that are larger for in-distribution images."""
+    return scores["ood"], scores["id"]
+
+
+@inputs
+def ties(rng):
+    """Scores with 30 levels, each of which one outlier and two in-distribution images have."""
+    levels = 30 + np.arange(30.0)
+    return {
+        "id": torch.from_numpy(rng.permutation(np.repeat(levels, 2)).astype(np.float32)),
+        "ood": torch.from_numpy(rng.permutation(levels).astype(np.float32)),
+    }
 
 
 @pytest.fixture
@@ -76,16 +109,30 @@ class Bowls(nn.Module):
 
 @probe
 def norm_of_gradient(student, images, centres, labels):
-    model = Bowls(centres)
+    """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change."""
+    model, x = Bowls(centres), images.clone()
+    model.centres.grad = torch.full_like(centres, 0.5)  # of a loss, for example
     try:
         with torch.no_grad():  # as scores are often computed
-            norms = student.ex_ood.grad_norm(model, images.clone(), labels)
+            norms = student.ex_ood.grad_norm(model, x, labels)
+            enabled = torch.is_grad_enabled()
     except RuntimeError:
         if not model.gradients_off:
             raise
-        norms = torch.zeros(0)
-    graph, left = norms.requires_grad, model.centres.grad is not None
-    return {"norms": norms, "off": model.gradients_off, "graph": graph, "left": left}
+        norms, enabled = torch.zeros(0), False
+    gradients_off = model.gradients_off
+    try:
+        again = student.ex_ood.grad_norm(model, x, labels)
+    except RuntimeError:  # x may require a gradient now
+        again = torch.zeros(0)
+    return {
+        "norms": norms,
+        "again": again.detach(),
+        "off": gradients_off,
+        "graph": again.requires_grad,
+        "enabled": enabled,
+        "gradients": torch.zeros_like(centres) if model.centres.grad is None else model.centres.grad,
+    }
 
 
 @exercise(
@@ -96,17 +143,15 @@ def norm_of_gradient(student, images, centres, labels):
 )
 def test_norm_of_the_gradient(run, images, centres, labels):
     """`grad_norm` returns ‖∂f/∂x‖₂ of each image and does not change gradients of the network."""
-    got, want = run(norm_of_gradient, images, centres, labels)
-    norms = want["norms"]
-    if got["off"] is True and got["norms"].shape == (0,):
-        fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
 
-    def mistakes():
+    def mistakes(given, norms):
         # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
-        gradient = -offsets[torch.arange(len(images)), labels] / 4
         weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
+        chosen = F.one_hot(labels, len(centres)) if given is not None else weights
+        gradient = -(chosen[:, :, None, None, None] * offsets).sum(1) / 4
         free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
+        largest = offsets.flatten(2)[torch.arange(len(images)), weights.argmax(1)].norm(dim=1) / 4
         return {
             "This is the square of the norm. Compute the square root.": norms.square(),
             "This is the sum of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).sum(1),
@@ -114,15 +159,39 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             "The labels are ignored. Pass them to the model.": free,
             "This is the norm over the whole batch. Compute one norm per image.": norms.square().sum().sqrt(),
             "The sign is wrong: this is the negative norm.": -norms,
+            "The norms are divided by the batch size. Differentiate the sum of f over the batch, not the mean.": (
+                norms / len(images)
+            ),
+            "This is the root of the mean square. Use the sum of the squares.": norms / gradient[0].numel() ** 0.5,
+            "This is a sum of norms of rows or channels. Compute one norm over all pixels of an image.": (
+                gradient.norm(dim=-1).flatten(1).sum(1)
+            ),
+            "This is a sum of norms of channels. Compute one norm over all pixels of an image.": (
+                gradient.flatten(2).norm(dim=2).sum(1)
+            ),
+            "Only one channel counts. Compute the norm over all pixels and channels.": gradient[:, 0]
+            .flatten(1)
+            .norm(dim=1),
+            "This is the gradient of the largest logit. Differentiate f.": largest,
         }
 
-    assert_close(got["norms"], norms, mistakes=mistakes)
-    if got["graph"] is not False:
-        fail("The norms are not detached.")
-    if got["left"] is not False:
-        fail(
-            "The gradients of the parameters are changed. Use torch.autograd.grad to differentiate only by the images."
-        )
+    for given in (labels, None):
+        got, want = run(norm_of_gradient, images, centres, given)
+        if got["off"] is True and got["norms"].shape == (0,):
+            fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
+        norms = want["norms"]
+        assert_close(got["norms"], norms, mistakes=partial(mistakes, given, norms))
+        if difference(got["again"], norms, 1e-4, 1e-5):
+            fail("A second call with the same images returns other norms. Differentiate with respect to a copy of x.")
+        if got["graph"] is not False:
+            fail("The norms are not detached.")
+        if got["enabled"] is not False:
+            fail("The grad mode is not restored. Use `with torch.enable_grad()`.")
+        if difference(got["gradients"], want["gradients"], 1e-4, 1e-5):
+            fail(
+                "The gradients of the parameters are changed. "
+                "Use torch.autograd.grad to differentiate only by the images."
+            )
 
 
 @probe
@@ -196,10 +265,19 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
     """`score_histogram` returns common bin edges and the density of each group."""
     got, want = run(histogram, scores_id, scores_ood)
     one_group = torch.from_numpy(np.histogram_bin_edges(scores_id.numpy(), 20))
+    low, high = want["edges"][0].item(), want["edges"][-1].item()
     assert_close(
         got["edges"],
         want["edges"],
-        mistakes={"The bins cover only one group. Use the scores of all groups.": one_group},
+        mistakes=lambda: {
+            "The bins cover only one group. Use the scores of all groups.": one_group,
+            "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
+            "The argument `bins` is ignored.": torch.linspace(low, high, 61),
+            "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
+            "The bins do not reach from the smallest to the largest score of all groups.": (
+                torch.linspace(got["edges"][0], got["edges"][-1], 21) if len(got["edges"]) == 21 else 0
+            ),
+        },
     )
     width = (want["edges"][1] - want["edges"][0]).item()
     for group, scores in (("test", scores_id), ("ood", scores_ood)):
@@ -210,6 +288,9 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
             atol=1.01 * one,
             mistakes=lambda group=group, scores=scores, one=one: {
                 "These are counts. Use density=True.": want[group] / one,
+                "The densities are divided by the number of all scores. Each of them should integrate to 1.": (
+                    want[group] * len(scores) / (len(scores_id) + len(scores_ood))
+                ),
                 "These are fractions. Divide them by the width of the bins, or use density=True.": want[group] * width,
                 "The groups have different bins. Pass the common edges to numpy.histogram.": torch.from_numpy(
                     np.histogram(scores.numpy(), 20, density=True)[0]
@@ -220,7 +301,11 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
 
 @probe
 def threshold(student, scores_id, quantile):
-    return {"threshold": float(student.ex_ood.energy_threshold(scores_id.numpy(), quantile))}
+    try:
+        return {"threshold": float(student.ex_ood.energy_threshold(scores_id.numpy(), quantile))}
+    except IndexError:
+        require(quantile < 1, "`energy_threshold` fails for quantile=1, which is the largest score.")
+        raise
 
 
 @probe
@@ -246,16 +331,18 @@ def hard_labels(scores_id, scores_ood):
 @exercise(
     "3.6c", points=1, public=True, hint="Use the scores themselves, with label 0 for in-distribution and 1 for OOD."
 )
-def test_auroc(run, pairs):
+def test_auroc(run, pairs, misleading):
     """`ood_metrics` returns the area under the ROC curve, with OOD as the positive class."""
 
     def mistakes(scores_id, scores_ood, right):
         truth, predictions = hard_labels(scores_id, scores_ood)
+        whole = torch.cat([scores_id, scores_ood]).int()
         above = (scores_ood[:, None] > scores_id).float().mean().item()
         return {
             "The classes are swapped. OOD is the positive class (label 1).": 1 - right,
             "Pairs of equal scores are ignored. They count one half.": above,
             "Pairs of equal scores count as one. They count one half.": 2 * right - above,
+            "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, whole),
             "All scores count as equal. torchmetrics applies a sigmoid to scores outside [0, 1]: scale them.": 0.5,
         } | {
             f"This is the AUROC of predictions with a threshold ({name}). Use the scores themselves.": (
@@ -270,3 +357,6 @@ def test_auroc(run, pairs):
         assert_close(
             got["auroc"], right, atol=0.001, mistakes=lambda groups=groups, right=right: mistakes(*groups, right)
         )
+    got, want = run(metrics, *misleading)
+    below = "A score that misleads has an AUROC below 0.5. Do not replace it by 1 - AUROC."
+    assert_close(got["auroc"], want["auroc"], atol=0.001, mistakes={below: 1 - want["auroc"]})

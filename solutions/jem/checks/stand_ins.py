@@ -42,28 +42,27 @@ def slope_of(loss, parameter):
 
 @probe
 class Slope(nn.Module):
-    """f(x, y) = w · Σ slopes[y] · x, whose gradient is slopes[y] for w = 1; f(x) uses the last slope.
+    """f(x, y) = w · Σ (slopes[y] · x + 0 · x²), whose gradient is slopes[y] for w = 1; f(x) uses the last slope.
 
-    slopes: (K + 1, C, H, W). It records the labels of each call, whether gradients were enabled, the mode, and
-    whether the parameter was frozen.
+    slopes: (K + 1, C, H, W). Because of the square, a gradient that is not detached has a graph, as with any network.
+    It records for each call whether gradients were enabled, the mode, and whether the parameter was frozen.
     """
 
     def __init__(self, slopes):
         super().__init__()
         self.register_buffer("slopes", slopes)
         self.w = nn.Parameter(torch.ones(()))
-        self.labels_seen, self.gradients_on, self.in_training, self.is_frozen = [], [], [], []
+        self.gradients_on, self.in_training, self.is_frozen = [], [], []
 
     def get_logits(self, x):
         return self.w * torch.einsum("bchw,kchw->bk", x, self.slopes[:-1])
 
     def forward(self, x, y=None):
-        self.labels_seen.append(torch.full((len(x),), -1) if y is None else y.detach().clone())
         self.gradients_on.append(bool(x.requires_grad and torch.is_grad_enabled()))
         self.in_training.append(self.training)
         self.is_frozen.append(not self.w.requires_grad)
         slopes = self.slopes[-1:].expand(len(x), -1, -1, -1) if y is None else self.slopes[y]
-        return self.w * (slopes * x).flatten(1).sum(1)
+        return self.w * (slopes * x + 0 * x * x).flatten(1).sum(1)
 
 
 @probe
