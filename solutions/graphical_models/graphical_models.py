@@ -235,7 +235,7 @@ class SavedBytes:
 
 
 class _Kept:
-    """A tensor that autograd has saved; it says when it is given up."""
+    """A tensor that autograd has saved; reports when it is released."""
 
     def __init__(self, tensor, count):
         self.tensor, self.count = tensor, count
@@ -896,8 +896,8 @@ with once_written():
 # %% [markdown]
 # ## 4 A check reader
 #
-# In the nineties, banks read the amounts on checks with a graph transformer network. Where digits touch, nobody knows
-# where one ends. So the image is cut at many places, and a *segmentation graph* holds all ways to put the pieces
+# In the nineties, banks read the amounts on checks with a graph transformer network. Where digits touch, it is not
+# clear where one ends. So the image is cut at many places, and a *segmentation graph* holds all ways to put the pieces
 # together: a node for each cut, an arc for each segment that may be a digit. A network looks at every segment, and each
 # arc becomes ten arcs, one for each digit with its energy: the *recognition graph*. A *grammar* knows which amounts
 # there are: three to five digits, the first not 0, the last 0 or 5, as prices are rounded to five cents.
@@ -963,7 +963,8 @@ def recognition_graph(count, segments, energies):
 check_part("4b")
 
 # %% [markdown]
-# The whole system learns from checks and their amounts. Nobody says where the digits are. Two compositions of the
+# The whole system learns from checks and their amounts. The training data does not say where the digits are.
+# Two compositions of the
 # recognition graph are needed: with the right answer, whose paths are all ways to cut the image into its digits, and
 # with the grammar, whose paths are all ways to read any amount. With $F$ the free energy at β = 1, the loss is
 #
@@ -1021,18 +1022,21 @@ check_part("4d")
 # digits is read with probability $p^n$.
 
 # %%
+grammar = amounts.amount_grammar()
+held_out = {
+    "touching": amounts.draw_checks(sized(200, 20), seed=99, split="test"),
+    "apart": amounts.draw_checks(sized(200, 20), seed=98, split="test", touching=False),
+}
+NETWORKS = {}
+
 with once_written():
     torch.manual_seed(0)
-    grammar = amounts.amount_grammar()
     single = digit_network()
     train_on_digits(single, sized(20, 5))
     reader = copy.deepcopy(single)
     apart = amounts.draw_checks(sized(100, 10), seed=2, touching=False)
     losses = train_reader(reader, amounts.draw_checks(sized(400, 40), seed=1) + apart, grammar, sized(9, 3))
-    held_out = {
-        "touching": amounts.draw_checks(sized(200, 20), seed=99, split="test"),
-        "apart": amounts.draw_checks(sized(200, 20), seed=98, split="test", touching=False),
-    }
+    NETWORKS |= {"before": single, "after": reader}
     p = digit_accuracy(single)
     print(f"{'amounts read exactly':36}", *(f"{name:>9}" for name in held_out))
     rows = {
@@ -1048,18 +1052,17 @@ with once_written():
     display(plot_lines(range(1, len(losses) + 1), {"-log p": losses}, "epoch", "mean loss", ylim=(0, None)))
 
 # %% [markdown]
-# One check before and after the training. Arcs are segments, with the digit that the network prefers; the wider, the
-# more probable. Before, every part of a digit looks like some digit, for example like a 1. Afterwards, such segments
-# have high energies for all digits.
+# The grammar, and one check before and after the training with its best path. Arcs are segments, with the digit that
+# the network prefers; the wider, the more probable. Before, every part of a digit looks like some digit, for example
+# like a 1. Afterwards, such segments have high energies for all digits.
 
 # %%
-with once_written():
-    check = held_out["touching"][3]
-    title = "".join(map(str, check.digits))
-    for name, net in (("before", single), ("after", reader)):
-        display(plot_reading(net, check, grammar, f"{title}, {name} training on checks"))
-    show_graph(grammar, "0123456789")
-    show_graph(gtn.viterbi_path(gtn.compose(graph_of(reader, check), grammar)), "0123456789")
+show_graph(grammar, "0123456789")
+check = held_out["touching"][3]
+title = "".join(map(str, check.digits))
+for name, net in NETWORKS.items():
+    display(plot_reading(net, check, grammar, f"{title}, {name} training on checks"))
+    show_graph(gtn.viterbi_path(gtn.compose(graph_of(net, check), grammar)), "0123456789")
 
 # %% [markdown]
 # **4e** (2 points) (i) Why does the network that was trained on single digits read checks so poorly through the graph,
@@ -1110,7 +1113,7 @@ def multipliers(weights, states, slopes):
     slopes: ∂C_k/∂z_k for k = 0 … n, vectors of the shapes of the states, zero where a state costs nothing
     """
     ### BEGIN SOLUTION 5a
-    # TODO Go from the last state to the first.
+    # TODO Return the list λ_0 … λ_n, computed from the last to the first.
     # The derivative of tanh at step k follows from the state z_(k+1) that it produced.
     found = [slopes[-1]]
     for weight, state, slope in zip(weights[::-1], states[:0:-1], slopes[-2::-1], strict=True):
@@ -1242,7 +1245,7 @@ def adjoint(f, parameters, end, slope, time, steps):
     returns: ∂C/∂z(0), and a list with ∂C/∂w for each parameter
     """
     ### BEGIN SOLUTION 6b
-    # TODO Solve for z, λ and the integral together, from T back to 0.
+    # TODO Return both gradients: solve for z, λ and the integral together, from T back to 0.
     # `integrate` works on one tensor: flatten all three into one vector, and take them apart inside the field.
     sizes = [end.numel(), end.numel(), *(parameter.numel() for parameter in parameters)]
 

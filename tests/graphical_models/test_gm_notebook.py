@@ -16,7 +16,7 @@ from autograder.release.build import build
 from autograder.release.programs import solved
 from ebmcourse.checking.public import run_public_checks
 
-FIGURES = {1: 3, 2: 3, 3: 3, 4: 6, 5: 1, 6: 3, 7: 2}  # the number of pictures in each part
+FIGURES = {1: 3, 2: 3, 3: 3, 4: 7, 5: 1, 6: 3, 7: 2}  # the number of pictures in each part
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def normal(rng):
 
 @probe
 def quadratic(matrix):
-    """The energy zᵀ A z of each row; it remembers the rows that it was asked for."""
+    """The energy zᵀ A z of each row."""
 
     def energy(z):
         require(isinstance(z, torch.Tensor) and z.dim() == 2, "The energy takes all samples at once, shape (S, D).")
