@@ -206,10 +206,10 @@ def test_first_chains_are_small_noise(run, no_classes, drift, noise):
             fail("The initial values of the chains are too large. New chains start from N(0, 0.01²).")
         if calls.fresh(1) < 0.9:
             fail("A new sampler continues chains of another one. Keep the buffer in `self`, not in the class.")
-        if spread < (0.001 if calls.isolated else 0.007):
-            fail("The chains start almost without noise. New chains start from N(0, 0.01²).")
         if abs(starts.mean().item()) > 0.002:
             fail("The mean of the initial noise is not 0. Use randn, not rand.")
+        if spread < (0.001 if calls.isolated else 0.007):
+            fail("The chains start almost without noise. New chains start from N(0, 0.01²).")
         if (starts - starts.mean(1, keepdim=True)).std() < spread / 2:
             fail("All pixels of a chain start from the same value. Draw noise for each pixel.")
         if (starts - starts.mean(0)).std() < spread / 2:
@@ -435,6 +435,11 @@ def side_effects(student, slopes, labels, start, training):
     return ways(isolated=lambda: sample(True), whole=lambda: sample(False))
 
 
+def judge_parts(got, want):
+    if got["parts"] != want["parts"]:
+        fail("After sampling, the mode of a submodule is not restored. Store the mode of each module.")
+
+
 def judge_side_effects(got, want, slopes):
     sentences = {
         "gradients_on": "Sampling does not work inside torch.no_grad(). Use torch.enable_grad().",
@@ -446,7 +451,6 @@ def judge_side_effects(got, want, slopes):
         "grad_mode": "After sampling, the grad mode is not restored. Use `with torch.enable_grad()`.",
         "frozen": "The parameters require gradients during sampling. Set requires_grad to False.",
         "after_error": "After an exception while sampling, the network is not restored. Use try and finally.",
-        "parts": "After sampling, the mode of a submodule is not restored. Store the mode of each module.",
     }
     for name, sentence in sentences.items():
         if got[name] != want[name]:

@@ -441,7 +441,7 @@ def test_auroc(run, pairs, misleading):
 
 ### BEGIN HIDDEN TESTS
 @exercise("3.6c", points=0.5, hint="Compute the average precision with OOD as the positive class.")
-def test_aupr(run, pairs):
+def test_aupr(run, pairs, misleading):
     """`ood_metrics` returns the area under the precision-recall curve."""
 
     def mistakes(scores_id, scores_ood):
@@ -467,7 +467,7 @@ def test_aupr(run, pairs):
             for name, cut in predictions.items()
         }
 
-    for groups in pairs:
+    for groups in (*pairs, misleading):
         got, want = run(metrics, *groups)
         assert_close(got["aupr"], want["aupr"], mistakes=lambda groups=groups: mistakes(*groups))
 
