@@ -211,3 +211,38 @@ def test_steps_of_the_descent(run, resting):
     """`settle` takes steps of gradient descent on ‖f(z)‖²."""
     got, want = run(state_at_rest, resting, 0.1, 4)
     judge_rest(got, want, resting, 0.1, 4)
+
+
+### BEGIN HIDDEN TESTS
+@inputs
+def single(rng):
+    """A field with another number of parameters, and a state that is a vector."""
+    return {
+        "outer": torch.from_numpy(rng.standard_normal((2, 3))),
+        "inner": torch.from_numpy(rng.standard_normal((3, 2))),
+        "offset": torch.from_numpy(rng.standard_normal(3)),
+        "start": torch.from_numpy(rng.standard_normal(2)),
+        "slope": torch.from_numpy(rng.standard_normal(2)),
+    }
+
+
+@exercise("6b", points=0.5, seconds=20, hint="The state may have any shape: take it from `end`.")
+def test_adjoint_of_a_vector(run, single, time):
+    """`adjoint` is right for a state that is a single vector."""
+    got, want = run(adjoint_of, single, time, 60)
+    assert_either_way(got, want, lambda got, want: judge_adjoint(got, want, single, time))
+
+
+@exercise("6c", points=0.5, hint="Take as many steps as are given.")
+def test_state_is_at_rest(run, resting):
+    """After many steps, the state does not change any more."""
+    got, want = run(state_at_rest, resting, 0.1, 300)
+    f = field_of(resting)
+    with torch.no_grad():
+        if got.shape == want.shape and not (f(got.double()) - got).norm() < 1e-3:
+            fail("The state is not at rest: take as many steps as are given.")
+    # After 300 steps, the distance from the state at rest is below 1e-6 of that at the start.
+    assert_close(got, want)
+
+
+### END HIDDEN TESTS
