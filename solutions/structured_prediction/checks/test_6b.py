@@ -159,8 +159,14 @@ def test_no_loss_is_negative(run, certain):
 )
 def test_mean_loss(run, unlikely, targets):
     """With `reduction="mean"`, each loss is divided by its number of letters before the mean, as in torch."""
+    judge_mean(run, unlikely, targets)
+    judge_mean(run, unlikely, [targets[0], [], targets[2]])
+
+
+def judge_mean(run, unlikely, targets):
     got, want = run(loss_of, unlikely, targets, None, BETWEEN, "mean")
-    each, sizes = ctc_losses(unlikely, targets), torch.tensor([len(row) for row in targets])
+    # As in torch, the loss of an empty target is not divided.
+    each, sizes = ctc_losses(unlikely, targets), torch.tensor([max(len(row), 1) for row in targets])
     mistakes = {
         "This is the mean of the losses of the words: divide each by its number of letters first.": each.mean(),
         "This is the sum over the batch, not the mean.": (each / sizes).sum(),
@@ -173,6 +179,9 @@ def test_mean_loss(run, unlikely, targets):
         "The sign is wrong: this is the mean of log p.": -(each / sizes).mean(),
         "The losses are divided by the number of windows, not of letters.": (each / 8).mean(),
     }
+    if [] in targets:
+        counted = torch.tensor([bool(row) for row in targets])
+        mistakes["The loss of an empty target does not count: divide it by 1."] = (each / sizes * counted).mean()
     assert_either_way(got, want, lambda got, want: judge_losses(got, (each / sizes).mean(), mistakes))
 
 
