@@ -7,6 +7,7 @@ neither.
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,7 +28,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings(action="ignore"):  # of libraries: an instructor can do nothing about them
+                return super().invoke(ctx)
         except Failure as error:
             raise click.ClickException(str(error)) from error
         except (ValueError, OSError) as error:
