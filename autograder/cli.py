@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +31,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings(action="ignore"):  # of libraries: an instructor can do nothing about them
+                return super().invoke(ctx)
         except Failure as error:
             raise click.ClickException(_with_course(ctx, str(error))) from error
         except (ValueError, OSError) as error:
