@@ -189,8 +189,8 @@ def tiles(figure, levels, expected=frozenset()):
     """Find the images of `levels` (steps, count) in a figure: (step, chain) -> centre and size of the image.
 
     An image is found if at least 16 pixels have its value; fewer may be borders between images. The figure may show
-    values in [-1, 1], [0, 1] or [0, 255], or inverted values. The range is used with which most of the expected images, and
-    then most images, are found.
+    values in [-1, 1], [0, 1] or [0, 255], or inverted values. The range that is used is the one with which most of
+    the expected images, and then most images, are found.
     """
     numbers, places = figure["numbers"].numpy(), figure["places"].double().numpy()
     order = np.argsort(levels.flatten().numpy())
