@@ -32,9 +32,9 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
         single = program.digit_network()
         program.train_on_digits(single, 2 if quick else 20)
         reader = copy.deepcopy(single)
-        checks = draw_checks(40 if quick else 400, 10 * seed + 1)
-        checks += draw_checks(10 if quick else 100, 10 * seed + 2, touching=False)
-        program.train_reader(reader, checks, grammar, 2 if quick else 9)
+        checks = draw_checks(40 if quick else 800, 10 * seed + 1)
+        checks += draw_checks(10 if quick else 200, 10 * seed + 2, touching=False)
+        program.train_reader(reader, checks, grammar, 2 if quick else 12)
         p = program.digit_accuracy(single)
         for name, touching in (("touching", True), ("apart", False)):
             held_out = draw_checks(count, 1000 + 10 * seed + touching, "test", touching=touching)
