@@ -19,7 +19,9 @@ def weights(rng):
 
 
 def random_words(rng, lengths, widths):
-    texts = ["".join(chr(97 + number) for number in rng.permutation(26)[:length]) for length in lengths]
+    """Words of different letters, but that those of three letters begin with the same letter twice."""
+    rows = [rng.permutation(26)[:length] for length in lengths]
+    texts = ["".join(chr(97 + row[max(i - (len(row) == 3), 0)]) for i in range(len(row))) for row in rows]
     passes = [[torch.from_numpy(rng.random((32, width)).astype(np.float32)) for width in widths] for _ in range(3)]
     return {"texts": texts, "passes": passes}
 
@@ -107,6 +109,10 @@ def judge_training(got, weights, words, sizes, epochs):
             fail("The targets contain blanks: pass plain letters, CTC inserts the blanks itself.")
         if target[: len(row)] == row and set(target[len(row) :]) == {BETWEEN}:
             fail("The targets contain padding: cut each at its true length.")
+        if len(target) < len(row) and target == [row[i] for i in range(len(row)) if row[i] not in row[:i]]:
+            fail(
+                "A letter that occurs twice in a row is only once in the targets: all letters of a word belong to them."
+            )
     passes = passes_of(weights, words, sizes)
 
     def after(**rule):
