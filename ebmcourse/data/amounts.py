@@ -120,7 +120,7 @@ def crops(image: Tensor, pieces: Sequence[tuple[int, int]]) -> Tensor:
 
 def amount_grammar() -> gtn.Graph:
     """The acceptor of all amounts: three to five digits, the first not 0, the last 0 or 5."""
-    graph = gtn.Graph(False)
+    graph = gtn.Graph(calc_grad=False)
     start = graph.add_node(start=True)
     inner = [graph.add_node() for _ in range(4)]
     end = graph.add_node(accept=True)

@@ -1034,8 +1034,8 @@ with once_written():
     single = digit_network()
     train_on_digits(single, sized(20, 5))
     reader = copy.deepcopy(single)
-    apart = amounts.draw_checks(sized(100, 10), seed=2, touching=False)
-    losses = train_reader(reader, amounts.draw_checks(sized(400, 40), seed=1) + apart, grammar, sized(9, 3))
+    apart = amounts.draw_checks(sized(200, 10), seed=2, touching=False)
+    losses = train_reader(reader, amounts.draw_checks(sized(800, 40), seed=1) + apart, grammar, sized(12, 3))
     NETWORKS |= {"before": single, "after": reader}
     p = digit_accuracy(single)
     print(f"{'amounts read exactly':36}", *(f"{name:>9}" for name in held_out))

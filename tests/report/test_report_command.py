@@ -33,7 +33,7 @@ def test_printed_commands_name_the_course_if_it_was_given(tmp_path: Path) -> Non
     course.mkdir()
     done = run("--course", str(course), "new", "free_energy")
     given = f"autograder --course '{course}'"
-    assert f"{given} release free_energy && {given} quality free_energy" in done.output
+    assert f"{given} release free_energy" in done.output and f"{given} quality free_energy" in done.output
     wrong = run("--course", str(course), "report", "nosuch")
     assert f"run `{given} grade` first" in wrong.output
     assert "run `autograder grade` first" in run("report", "nosuch").output
