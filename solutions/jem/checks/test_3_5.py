@@ -268,7 +268,7 @@ def test_pictures_of_the_generation(run, levels, labels):
     got, want = run(shown, levels, labels)
     if difference(got["chains"], want["chains"], 0, 1e-6):
         fail("The given chains are changed. Use a copy of them.")
-    places = torch.cat([got["strip"]["places"], got["sheet"]["places"]])
+    places = torch.cat([got[figure]["places"] for figure in ("strip", "sheet", "few")])
     if ((places < -0.5) | (places > 1.5)).any():  # fractions of the figure
         fail("Images lie outside the figure.")
     last = [(STEPS - 1, chain) for chain in range(COUNT)]
@@ -291,5 +291,6 @@ def test_pictures_of_the_generation(run, levels, labels):
     if few.keys().isdisjoint((FEW - 1, chain) for chain in range(COUNT)):
         fail("The first figure does not show the last step if there are fewer steps than `columns`.")
     areas = [size.prod() for _, size in few.values()]
-    if max(areas) > 1.5 * min(areas):  # the pixels of a repeated image lie in a larger area
+    # The pixels of an image that is repeated lie in a larger area, which may contain other images.
+    if max(areas) > 1.5 * min(areas) or not lie_apart(few.values()):
         fail("The first figure repeats steps if there are fewer steps than `columns`. Show different steps.")
