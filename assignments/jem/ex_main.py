@@ -115,7 +115,7 @@ class MCMCSampler:
     def update(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
         """Return the chains after one SGLD step: (B, C, H, W) in IMG_RANGE, detached.
 
-        x: the chains (B, C, H, W) before the step. gradient: the result of `gradient` for x.
+        x: the chains (B, C, H, W) before the step. gradient: the result of `gradient` for x. Both are detached.
         """
         # TODO (3.3c): Return the chains after one step towards higher f, with noise, clipped to IMG_RANGE.
         # Add step_size times the gradient, and Gaussian noise with standard deviation NOISE_STD.
@@ -380,7 +380,7 @@ def run_evaluation(args: argparse.Namespace, ckpt_path: str | Path) -> dict[str,
 def generate_images(model: JEM, labels: Tensor | None, count: int, steps: int) -> Tensor:
     """Generate `count` images from noise and return the images after each step, (steps, count, C, H, W).
 
-    labels: the classes (count,) of the images, or None.
+    labels: the classes (count,) of the images, or None. The buffer of model.sampler is not changed.
     """
     # TODO (3.5a): Return `count` chains that start from Gaussian noise, after each step: (steps, count, C, H, W).
     # The buffer of model.sampler contains chains of the training. A new MCMCSampler has an empty buffer.

@@ -24,7 +24,8 @@ def grad_norm(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Return ‖∂ log q(x) / ∂x‖₂ of each image: x (B, C, H, W) -> (B,), detached.
 
     This equals ‖∂f(x)/∂x‖₂, because the partition function does not depend on x. With labels y (B,), f(x, y) is used.
-    The function works inside `torch.no_grad()` and does not change the gradients of the parameters.
+    The function works inside `torch.no_grad()` and does not change the parameters, their gradients and requires_grad,
+    or the mode of the network.
     """
     # TODO (3.6a): Return the Euclidean norm of the gradient of f with respect to each image, shape (B,).
     # Sum f over the batch, differentiate the sum with respect to a copy of x, and compute the norm over all pixels
@@ -40,6 +41,7 @@ def score_fn(model: nn.Module, x: Tensor, y: Tensor | None = None, score: str = 
     * `mass`: ‖∂ log q(x)/∂x‖₂, the negative of the approximate mass score of Grathwohl et al. (2020). The density
       should change little around typical images. How well this score works depends on the model.
 
+    The mode of the network, train or eval, is not changed.
     Raises ValueError for another name, and for a label -1: unlabelled images have no class-conditional energy.
     """
     if score not in SCORES:

@@ -31,6 +31,7 @@ CLASSES = 3
 CALLS = 15
 SIZE = 48  # of a buffer, more than the 36 chains of a call
 FILLED = 6  # number of calls after which almost all places of the buffers are filled
+CHANGED = 0.9  # the value of returned chains that are changed in place
 UNKNOWN = 9.0  # in the place of a move that is not known
 
 
@@ -87,7 +88,8 @@ def chains_over_calls(student, classes, size, drift, noise, others, history):
     """The chains of successive calls, one for each noise, and the size of the sampler's tensors afterwards.
 
     classes: those of the chains in each call. The first calls, `others` of them, are made by another sampler. In the
-    call `history`, there are two steps, and all are returned.
+    call `history`, there are two steps, and all are returned. If there is such a call, the results of all calls are
+    changed in place afterwards. If `sampler.buffer` is empty, the size is 0.
     """
     noise = noise.float()
     model = Slope(drift.expand(CLASSES + 1, *SHAPE).clone())
@@ -122,7 +124,10 @@ def chains_over_calls(student, classes, size, drift, noise, others, history):
             labels = classes[call]
             chains = sample(chosen, labels[labels > -2], call == history)
             seen.append(chains.half())  # half precision, to send less
-        return {"chains": torch.cat(seen), "held": held(samplers[0])}
+            if history >= 0:
+                chains.detach().fill_(CHANGED)
+        is_saved = held(getattr(samplers[0], "buffer", None)) > 0
+        return {"chains": torch.cat(seen), "held": held(samplers[0]) if is_saved else 0}
 
     return ways(whole=lambda: attempt(False), isolated=lambda: attempt(True))
 
@@ -173,6 +178,12 @@ class Calls:
             _, counts = self.origin[(self.call == call) & (self.origin >= 0)].unique(return_counts=True)
             found.append(int((counts >= least).sum()))
         return max(found)
+
+    def of_one_call(self):
+        """How many chains of one call and class are continued later: the mean over those of which any are."""
+        origins = self.origin[self.origin >= 0].unique()
+        groups = torch.stack([self.call[origins], self.classes[origins]]).unique(dim=1)
+        return origins.numel() / max(groups.shape[1], 1)
 
     def follows_drift(self):
         """Whether the mean of the moves has the direction of the hidden gradient, with any factor and sign."""

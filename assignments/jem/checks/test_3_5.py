@@ -1,5 +1,8 @@
 """3.5: generation."""
 
+import math
+from collections import deque
+
 import numpy as np
 import torch
 from stand_ins import Slope, held, jem
@@ -18,6 +21,7 @@ from ebmcourse.checking import (
 )
 
 STEPS, COUNT = 18, 5  # of the figures
+FEW = 3  # steps, for a figure with more columns
 SHAPE = (1, 6, 4)
 GENERATED = 70  # images; a solution may generate them in portions
 
@@ -75,8 +79,24 @@ class TracedSampler:
 
 
 @probe
+def total(value, depth=0):
+    """The sum of the absolute values in all tensors and arrays that can be reached from `value`."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return torch.as_tensor(value).detach().double().nan_to_num().abs().sum().item()
+    if depth > 5:
+        return 0.0
+    items = list(value.values()) if isinstance(value, dict) else []
+    items += value if isinstance(value, list | tuple | set | deque) else []
+    items += vars(value).values() if hasattr(value, "__dict__") else []
+    return sum(total(item, depth + 1) for item in items)
+
+
+@probe
 def generated(student, labels, slopes, conditional, count):
-    """The result of `generate_images`, called twice, for a model whose sampler has chains in its buffer."""
+    """The result of `generate_images`, called twice, for a model whose sampler has chains in its buffer.
+
+    `kept` tells whether this buffer has the same contents afterwards.
+    """
     module, labels = student.ex_main, labels[:count] if conditional else None
 
     def attempt(sampler_class):
@@ -85,10 +105,13 @@ def generated(student, labels, slopes, conditional, count):
         model.sampler = sampler_class(model.cnn, SHAPE, count + 1, 3, 8)
         for _ in range(8):
             model.sampler.synthesize_samples(labels, steps=2)
+        before = total(getattr(model.sampler, "buffer", None))
         module.MCMCSampler = sampler_class
         try:
             module.generate_images(model, labels, count, 3)
-            return {"chains": module.generate_images(model, labels, count, 3).detach()}
+            chains = module.generate_images(model, labels, count, 3).detach()
+            after = total(getattr(model.sampler, "buffer", None))
+            return {"chains": chains, "kept": math.isclose(before, after)}
         finally:
             module.MCMCSampler = own
 
@@ -125,6 +148,8 @@ def judge_generation(got, want, slopes, classes):
             ),
         },
     )
+    if got["kept"] is not True:
+        fail("The chains in the buffer of `model.sampler` are lost or changed. Create a new sampler.")
 
 
 @exercise(
@@ -171,7 +196,9 @@ def shown(student, levels, labels):
         student.ex_main.draw_generation(chains.clone(), rows=1, columns=2)
         require(False, "`draw_generation` fails if there are fewer chains than `rows`.")
     strip, sheet = student.ex_main.draw_generation(chains, labels.tolist(), rows=2, columns=5)
-    return {"strip": pixels(strip), "sheet": pixels(sheet), "chains": chains[:, :, 0, 0, 0]}
+    # Fewer steps than columns; as FEW < 5 and 5 is a prime number, not all of them can be repeated equally often.
+    few, _ = student.ex_main.draw_generation(chains[-FEW:].clone(), labels.tolist(), rows=2, columns=5)
+    return {"strip": pixels(strip), "sheet": pixels(sheet), "few": pixels(few), "chains": chains[:, :, 0, 0, 0]}
 
 
 def tiles(figure, levels, expected=frozenset()):
@@ -230,7 +257,7 @@ def test_pictures_of_the_generation(run, levels, labels):
     got, want = run(shown, levels, labels)
     if difference(got["chains"], want["chains"], 0, 1e-6):
         fail("The given chains are changed. Use a copy of them.")
-    places = torch.cat([got["strip"]["places"], got["sheet"]["places"]])
+    places = torch.cat([got[figure]["places"] for figure in ("strip", "sheet", "few")])
     if ((places < -0.5) | (places > 1.5)).any():  # fractions of the figure
         fail("Images lie outside the figure.")
     last = [(STEPS - 1, chain) for chain in range(COUNT)]
@@ -249,3 +276,10 @@ def test_pictures_of_the_generation(run, levels, labels):
         runs_on([strip[tile] for tile in sorted(strip) if tile[1] == chain]) for _, chain in strip.keys() & last
     ):
         fail("In the first figure, the steps of a chain are not in order.")
+    few = tiles(got["few"], levels[-FEW:])
+    if few.keys().isdisjoint((FEW - 1, chain) for chain in range(COUNT)):
+        fail("The first figure does not show the last step if there are fewer steps than `columns`.")
+    areas = [size.prod() for _, size in few.values()]
+    # The pixels of an image that is repeated lie in a larger area, which may contain other images.
+    if max(areas) > 1.5 * min(areas) or not lie_apart(few.values()):
+        fail("The first figure repeats steps if there are fewer steps than `columns`. Show different steps.")

@@ -109,8 +109,11 @@ class Bowls(nn.Module):
 
 @probe
 def norm_of_gradient(student, images, centres, labels):
-    """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change."""
-    model, x = Bowls(centres), images.clone()
+    """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change.
+
+    The network is in eval mode before.
+    """
+    model, x = Bowls(centres).eval(), images.clone()
     model.centres.grad = torch.full_like(centres, 0.5)  # of a loss, for example
     try:
         with torch.no_grad():  # as scores are often computed
@@ -132,7 +135,17 @@ def norm_of_gradient(student, images, centres, labels):
         "graph": again.requires_grad,
         "enabled": enabled,
         "gradients": torch.zeros_like(centres) if model.centres.grad is None else model.centres.grad,
+        "requires_grad": model.centres.requires_grad,
+        "training": model.training,
     }
+
+
+def judge_state(got, function):
+    """Check that the function did not change the state of the network."""
+    if got["requires_grad"] is not True:
+        fail(f"After `{function}`, the parameters do not require gradients any more. Restore requires_grad.")
+    if got["training"] is not False:
+        fail(f"`{function}` switches the network from eval to train mode. Do not change the mode.")
 
 
 @exercise(
@@ -187,6 +200,7 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             fail("The norms are not detached.")
         if got["enabled"] is not False:
             fail("The grad mode is not restored. Use `with torch.enable_grad()`.")
+        judge_state(got, "grad_norm")
         if difference(got["gradients"], want["gradients"], 1e-4, 1e-5):
             fail(
                 "The gradients of the parameters are changed. "
@@ -196,9 +210,10 @@ def test_norm_of_the_gradient(run, images, centres, labels):
 
 @probe
 def score(student, images, centres, labels, name):
-    model = Bowls(centres)
+    model = Bowls(centres).eval()
     scores = student.ex_ood.score_fn(model, images.clone(), *([] if labels is None else [labels]), score=name)
-    return {"scores": scores, "graph": scores.requires_grad}
+    state = {"requires_grad": model.centres.requires_grad, "training": model.training}
+    return {"scores": scores, "graph": scores.requires_grad} | state
 
 
 @probe
@@ -247,6 +262,7 @@ def test_score_px(run, images, centres, labels):
         )
         if got["graph"] is not False:
             fail("The scores are not detached. Compute them inside torch.no_grad().")
+        judge_state(got, "score_fn")
 
 
 @probe

@@ -88,6 +88,21 @@ def enlarged(images):
 
 
 @probe
+def slopes_of(model, images, as_given):
+    """The gradients of the squared logits: for the images, with reduced resolution, and for the first convolution.
+
+    For a network of another design, the second one is zero. Gradients that do not exist are zero, too.
+    """
+    with torch.enable_grad():
+        leaves = [images.clone().requires_grad_()]
+        leaves += [model.cnn_layers[0].weight] if as_given else []
+        loss = model.get_logits(leaves[0]).square().sum()
+        found = torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
+    found = [torch.zeros_like(leaf) if slope is None else slope for leaf, slope in zip(leaves, found, strict=True)]
+    return {"images": F.avg_pool2d(found[0], 4), "kernels": found[1] if as_given else torch.zeros(4, 1, 5, 5)}
+
+
+@probe
 def logits_of(student, weights, train_images, train_labels, test_images):
     """The logits of the test images: with the given weights or, for another network, after training it."""
     images = textures(test_images)
@@ -104,6 +119,7 @@ def logits_of(student, weights, train_images, train_labels, test_images):
         model.eval()
     with torch.no_grad():
         seen = {"logits": model.get_logits(images), "turned": model.get_logits(images.flip(0))}
+        seen["slopes"] = slopes_of(model, images[:2], as_given)
         seen |= {"first": model.get_logits(images[:1]), "as_given": as_given}
         # Networks of another design may be made for images of 56×56 only.
         return seen | {"larger": model.get_logits(enlarged(images)) if as_given else torch.zeros(2, 5)}
@@ -123,6 +139,8 @@ def judge_other_network(got, want, labels):
     if (logits.sum(1) - 1).abs().max() < 1e-3:
         fail("These are probabilities. Remove the softmax and return the logits.")
     assert_close(got["turned"], logits.flip(0), atol=1e-4)
+    if not got["slopes"]["images"].abs().max() > 0:
+        fail("The logits have no gradient with respect to the images. Use no `detach` and no `no_grad`.")
     # Four different networks classify at least 90 % correctly; guessing gives 20 ± 6 %.
     if (logits.argmax(1) == labels).float().mean() < 0.7:
         fail("The network does not learn to classify images. Check `get_logits` for missing layers and `detach`.")
@@ -177,6 +195,12 @@ def test_logits_are_class_scores(run, weights, dataset):
     for name, given in (("logits", images), ("turned", images.flip(0)), ("larger", enlarged(images))):
         wrong = partial(mistakes, want[name], given)
         assert_close(got[name], want[name], atol=1e-4, mistakes=wrong)
+    for name, of in (("images", "the images"), ("kernels", "the weights of the convolutions")):
+        right = want["slopes"][name]
+        missing = f"The logits have no gradient with respect to {of}. Use no `detach` and no `no_grad`."
+        # The gradients are sums of many numbers, so the tolerance is relative to the largest one.
+        atol = 1e-3 * right.abs().max().item()
+        assert_close(got["slopes"][name], right, rtol=0, atol=atol, mistakes={missing: torch.zeros_like(right)})
 
 
 ### BEGIN HIDDEN TESTS
