@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+collect_ignore = ["cases"]  # the courses there have checks, which are no tests
+
 TINY = {
     "assignment.toml": """
         title = "A tiny assignment"

@@ -6,7 +6,6 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import NOTE, write_files
 
 from autograder import assignment as assignments
 from autograder.quality.automatic import automatic
@@ -17,7 +16,9 @@ from ebmcourse.checking.outcome import Outcome
 
 def equivalent(course: Path, name: str, **about: str) -> None:
     lines = [f"{key} = {value!r}" for key, value in about.items()]
-    write_files(course / "solutions" / name / "quality", {"equivalent.toml": "\n".join(["[[equivalent]]", *lines])})
+    folder = course / "solutions" / name / "quality"
+    folder.mkdir(exist_ok=True)
+    (folder / "equivalent.toml").write_text("\n".join(["[[equivalent]]", *lines]), "utf-8")
 
 
 def test_every_mutant_is_another_program_with_the_same_given_code(tiny_course: Path, tmp_path: Path) -> None:
@@ -34,9 +35,8 @@ def test_every_mutant_is_another_program_with_the_same_given_code(tiny_course: P
     assert any("secret_factor / x" in program for program in programs)
 
 
-def test_the_solutions_of_a_notebook_are_changed_too(tmp_path: Path) -> None:
-    write_files(tmp_path / "solutions" / "note", NOTE)
-    assignment = assignments.load("note", tmp_path)
+def test_the_solutions_of_a_notebook_are_changed_too(note_course: Path, tmp_path: Path) -> None:
+    assignment = assignments.load("note", note_course)
     cases = automatic(assignment)
     assert {case.part for case in cases} == {"1a", "1b"}
     cases[0].write(assignment, tmp_path / "s001")

@@ -77,7 +77,7 @@ def test_a_cluster_with_tls_takes_only_graders_that_know_its_certificate(job, su
     security = Security.temporary()
     own = security.get_tls_config_for_role("client")
     tls = {"ca-file": own["ca_file"], "client.cert": own["cert"], "client.key": own["key"]}
-    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "processes": False}
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(protocol="tls://", security=security, **settings) as cluster:
         with pytest.raises((OSError, TypeError, ValueError)):  # without a certificate
             workers.grade_class(job, submitted, tmp_path / "none", STUDENTS, scheduler=cluster.scheduler_address)
