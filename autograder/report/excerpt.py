@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from autograder.files import read_regular
+from ebmcourse.checking.program import program_of
 
 MAX_BYTES = 2_000_000
 MAX_LINE = 160  # characters
@@ -44,9 +43,8 @@ def excerpt(folder: Path, diagnosis: str) -> Excerpt | None:
     match = _PLACE.search(diagnosis)
     if not match or folder.is_symlink() or folder.parent.is_symlink():
         return None
-    file, cell, number = match["file"], match["cell"], int(match["line"])
-    text = _read(folder / file) if file else _cell(folder, cell)
-    lines = re.split(r"\r\n|\r|\n", text)  # as Python counts them
+    name, number = match["file"] or f"cell {match['cell']}", int(match["line"])
+    lines = re.split(r"\r\n|\r|\n", _text(folder, name))  # as Python counts them
     # The diagnosis has the beginning of the line, without its indent.
     if not 1 <= number <= len(lines) or not lines[number - 1].strip().startswith(match["text"].strip()[:40]):
         return None
@@ -54,7 +52,7 @@ def excerpt(folder: Path, diagnosis: str) -> Excerpt | None:
     shown = lines[first - 1 : number + _AROUND]
     indent = min((len(line) - len(line.lstrip()) for line in shown if line.strip()), default=0)
     return Excerpt(
-        file or f"cell {cell}",
+        name,
         tuple(Line(n, _cut(line[indent:].rstrip()), n == number) for n, line in enumerate(shown, start=first)),
     )
 
@@ -63,24 +61,16 @@ def _cut(line: str) -> str:
     return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} …"
 
 
-def _read(path: Path) -> str:
-    """Return the text of a regular file that is not too large; no text for anything else."""
-    try:
-        return read_regular(path, MAX_BYTES).decode("utf-8-sig", "replace")
-    except (ValueError, OSError):
-        return ""
-
-
-def _cell(folder: Path, name: str) -> str:
-    """Return the source of the cell with this name in the only notebook of a submission that has one."""
-    found = [source for path in sorted(folder.glob("*.ipynb"))[:10] for source in _cells(_read(path), name)]
+def _text(folder: Path, name: str) -> str:
+    """Return the file or cell with this name of a submission, if exactly one of its files has it; else no text."""
+    paths = [folder / name] if name.endswith(".py") else sorted(folder.glob("*.ipynb"))[:10]
+    found = [files[name] for files in map(_program, paths) if name in files]
     return found[0] if len(found) == 1 else ""
 
 
-def _cells(notebook: str, name: str) -> list[str]:
+def _program(path: Path) -> dict[str, str]:
+    """Return what a file adds to the program; nothing for a file that is too large, not regular or cannot be read."""
     try:
-        cells: list[Any] = json.loads(notebook)["cells"]
-        found = [cell["source"] for cell in cells if cell["metadata"].get("nbgrader", {}).get("grade_id") == name]
-        return ["".join(source) if isinstance(source, list) else str(source) for source in found]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return []
+        return program_of(path.name, read_regular(path, MAX_BYTES))
+    except (ValueError, OSError):
+        return {}

@@ -19,10 +19,11 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "ex_model.py").write_bytes(FILE.encode())
     cells = [
-        {"metadata": {"nbgrader": {"grade_id": "net"}}, "source": ["x = 1\n", "y = x +\n"]},
+        {"metadata": {"nbgrader": {"grade_id": "net", "solution": True}}, "source": ["x = 1\n", "y = x +\n"]},
         {"metadata": {}, "source": "z"},
     ]
-    (folder / "jem.ipynb").write_text(json.dumps({"cells": cells}))
+    notebook = {"nbformat": 4, "cells": [{"cell_type": "code"} | cell for cell in cells]}
+    (folder / "jem.ipynb").write_text(json.dumps(notebook))
     return folder
 
 
