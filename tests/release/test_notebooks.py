@@ -12,10 +12,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbgrader.api import Gradebook
 from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.utils import determine_grade
+from notebook_runs import executed, printed, public_points
 
 from autograder import assignment as assignments
 from autograder.release.build import build
@@ -344,19 +344,6 @@ def test_nbgrader_validates_a_solution_and_grades_it_with_hidden_checks(tiny_cou
 # The reference notebooks
 
 
-def executed(folder: Path, name: str) -> nbformat.NotebookNode:
-    """Run the notebook in `folder` from top to bottom, with short trainings, on one thread."""
-    notebook = nbformat.read(folder / f"{name}.ipynb", 4)
-    client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    client.execute(env=os.environ | {"OMP_NUM_THREADS": "1", "EBM_PRESET": "small"})
-    return notebook
-
-
-def printed(notebook: nbformat.NotebookNode, stream: str) -> list[str]:
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [output.text for output in outputs if output.output_type == "stream" and output.name == stream]
-
-
 def marks(notebook: nbformat.NotebookNode) -> dict[str, float]:
     """The points that nbgrader gives for the outputs of the tested cells."""
     tested = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade") and c.cell_type == "code"]
@@ -367,7 +354,7 @@ def marks(notebook: nbformat.NotebookNode) -> dict[str, float]:
 @pytest.mark.parametrize("name", WITH_NOTEBOOK)
 def test_the_notebook_runs_with_the_stubs(name, tmp_path):
     build(assignments.load(name), tmp_path)
-    stub = executed(tmp_path, name)
+    stub = executed(tmp_path, name, seconds=900)
     assert set(marks(stub).values()) == {0}
     assert any(text.startswith("Not yet") for text in printed(stub, "stdout"))
 
@@ -379,11 +366,7 @@ def test_the_notebook_runs_with_the_reference(name, tmp_path):
     build(assignment, tmp_path)
     for path in assignment.scripts:
         shutil.copy(path, tmp_path)
-    reference = executed(tmp_path, name)
-    public: dict[str, float] = {}
-    for outcome in run_public_checks(tmp_path):
-        cell = f"test-{outcome.part.replace('.', '-')}"
-        public[cell] = public.get(cell, 0.0) + outcome.max_points
-    assert marks(reference) == public
+    reference = executed(tmp_path, name, seconds=900)
+    assert marks(reference) == public_points(tmp_path)
     assert printed(reference, "stderr") == []
     assert not [text for text in printed(reference, "stdout") if "Not yet" in text]
