@@ -405,7 +405,7 @@ with once_written():
 #
 # The lecture notes print square-square with a minus between its terms. That loss would reward a *low* energy of the
 # wrong answer; the two terms are added. The notes also write $E(Y)$ in NLL and MEE. With a latent path, the
-# probability of an answer is the sum over its paths, so its free energy has to stand there.
+# probability of an answer is the sum over its paths, so its free energy is used here.
 #
 # **1b** Write the eight losses that compare with one wrong answer. Exponentials of large energies overflow in a plain
 # formula: torch has functions for the log and the MCE loss that do not.
