@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -21,9 +20,11 @@ from typing import Any
 
 from autograder import Failure
 from autograder.assignment import Assignment
-from autograder.quality.cases import Case
+from autograder.quality.cases import Case, explanations
 from autograder.release.programs import solved
 from autograder.release.stubs import BEGIN_SOLUTION, END_SOLUTION
+
+_KEYS = {"part": "a part", "before": "the line before", "after": "the line after"}
 
 Change = tuple[str, str, str]  # exercise, line before, line after
 
@@ -48,10 +49,7 @@ def automatic(assignment: Assignment) -> list[Case]:
 
 
 def _equivalent(assignment: Assignment) -> dict[Change, str]:
-    file = assignment.quality / "equivalent.toml"
-    entries = tomllib.loads(file.read_text("utf-8"))["equivalent"] if file.is_file() else []
-    if any(entry.keys() != {"part", "before", "after", "reason"} or not entry["reason"].strip() for entry in entries):
-        raise ValueError(f"{file}: every entry has a part, the line before, the line after, and a reason.")
+    entries = explanations(assignment.quality / "equivalent.toml", "equivalent", _KEYS)
     return {(entry["part"], entry["before"], entry["after"]): entry["reason"] for entry in entries}
 
 

@@ -84,6 +84,18 @@ def load(assignment: Assignment, kind: Kind) -> list[Case]:
     return [_read(kind, path) for folder in folders for path in sorted(folder.glob("*.toml"))]
 
 
+def explanations(file: Path, table: str, keys: dict[str, str]) -> list[dict[str, str]]:
+    """The entries of a file that explains survivors, each with a reason; none where there is no file.
+
+    `keys` maps the other keys of an entry to what they are called in an error.
+    """
+    entries: list[dict[str, str]] = tomllib.loads(file.read_text("utf-8")).get(table, []) if file.is_file() else []
+    for entry in entries:
+        if entry.keys() != {*keys, "reason"} or not entry["reason"].strip():
+            raise ValueError(f"{file}: every explanation has {', '.join(keys.values())} and a reason.")
+    return entries
+
+
 def _read(kind: Kind, path: Path) -> Case:
     try:
         about = tomllib.loads(path.read_text("utf-8"))

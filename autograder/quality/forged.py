@@ -18,7 +18,6 @@ time is forged and the others are left out.
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ import torch
 
 from autograder.assignment import Assignment
 from autograder.grade import seed
+from autograder.quality.cases import explanations
 from autograder.release.programs import reference_program
 from ebmcourse.checking.compare import difference, without_diagnoses
 from ebmcourse.checking.judge import Judge, collect
@@ -41,6 +41,8 @@ from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference, derive
 HUGE = 10**6  # items or numbers
 REFUSED_ANYWHERE = {"nan", "inf", "-inf", "type", "huge"}  # no judgement is needed to refuse these
 KINDS = (*sorted(REFUSED_ANYWHERE), "zeros", "ones", "noise", "public", "other", "empty", "large")
+
+_KEYS = {"check": "a check", "leaf": "a leaf", "kind": "a kind"}
 
 Path = tuple[str | int, ...]
 
@@ -122,11 +124,7 @@ def measure_forged(
 
 
 def _explained(assignment: Assignment, found: list[Survivor], total: int, *, all_checks: bool) -> Forged:
-    file = assignment.quality / "forged.toml"
-    entries = tomllib.loads(file.read_text("utf-8")).get("explained", []) if file.is_file() else []
-    for entry in entries:
-        if entry.keys() != {"check", "leaf", "kind", "reason"} or not entry["reason"].strip():
-            raise ValueError(f"{file}: every explanation has a check, a leaf, a kind and a reason.")
+    entries = explanations(assignment.quality / "forged.toml", "explained", _KEYS)
     result, used = Forged(total), set()
     for survivor in found:
         matching = [number for number, entry in enumerate(entries) if _matches(entry, survivor)]
