@@ -22,6 +22,7 @@ from autograder import assignment as assignments
 from autograder.collect import KINDS
 from autograder.export import FORMATS
 from ebmcourse.progress import progress_bar
+from ebmcourse.terminal import replace_unknown_characters
 
 console = Console(stderr=True, highlight=False)
 
@@ -71,6 +72,7 @@ def _with_course(ctx: click.Context, text: str) -> str:
 @click.pass_context
 def main(ctx: click.Context, course: Path) -> None:
     """Release, collect, grade and report the assignments of the course."""
+    replace_unknown_characters()
     if not course.is_dir() and ctx.invoked_subcommand != "new":  # which creates it
         raise ValueError(f"There is no folder {course}: --course is the folder that contains solutions/.")
     ctx.obj = course

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from ebmcourse.terminal import replace_unknown_characters
+
 try:
     import click
     from rich.console import Console
@@ -26,6 +28,7 @@ POLL_SECONDS = 0.2  # interval of looking for changed files with --watch
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Tools for the students of the course on energy-based models."""
+    replace_unknown_characters()
 
 
 @main.command()
