@@ -11,18 +11,14 @@ What survives and is no mistake must be explained in ``quality/equivalent.toml``
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Any
 
 from autograder import Failure
 from autograder.assignment import Assignment
 from autograder.quality.cases import Case, explanations
-from autograder.release.programs import solved
-from autograder.release.stubs import BEGIN_SOLUTION, END_SOLUTION
+from autograder.quality.solutions import exercises, sources
 
 _KEYS = {"part": "a part", "before": "the line before", "after": "the line after"}
 
@@ -33,7 +29,7 @@ def automatic(assignment: Assignment) -> list[Case]:
     """The mutants of all solutions, as cases. Raises `Failure` where the mutation library is not installed."""
     reasons = _equivalent(assignment)
     cases, seen = [], Counter[str]()
-    for source, edit in _sources(assignment):
+    for source, edit in sources(assignment):
         for change, mutated in _mutants(source):
             part, before, after = change
             seen[part] += 1
@@ -53,17 +49,6 @@ def _equivalent(assignment: Assignment) -> dict[Change, str]:
     return {(entry["part"], entry["before"], entry["after"]): entry["reason"] for entry in entries}
 
 
-def _sources(assignment: Assignment) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The texts with solutions, each with the edit that replaces it when its new text is added."""
-    for script in assignment.scripts:
-        yield script.read_text("utf-8"), {"file": script.name}
-    if assignment.hands_in_notebook:
-        for cell in json.loads(solved(assignment))["cells"]:
-            source = "".join(cell["source"])
-            if cell["cell_type"] == "code" and BEGIN_SOLUTION in source:
-                yield source, {"file": f"{assignment.name}.ipynb", "cell": cell["id"]}
-
-
 def _mutants(source: str) -> Iterator[tuple[Change, str]]:
     """Every mutant of the code in the solutions of `source`: what is changed, and the whole text.
 
@@ -77,7 +62,7 @@ def _mutants(source: str) -> Iterator[tuple[Change, str]]:
     except ImportError:
         raise Failure("Automatic mutants need the package mutmut: run `pip install mutmut`.") from None
 
-    exercises = _exercises(source)
+    parts = exercises(source)
     wrapper = MetadataWrapper(libcst.parse_module(source))
     messages = {
         id(text)
@@ -86,7 +71,7 @@ def _mutants(source: str) -> Iterator[tuple[Change, str]]:
     }
     made = {source}
     for node, place in wrapper.resolve(PositionProvider).items():
-        part = exercises.get(place.start.line)
+        part = parts.get(place.start.line)
         if part is None or id(node) in messages:
             continue
         for kind, operator in mutation_operators:
@@ -95,19 +80,6 @@ def _mutants(source: str) -> Iterator[tuple[Change, str]]:
                 if mutated not in made:
                     made.add(mutated)
                     yield (part, *_changed_lines(source, mutated)), mutated
-
-
-def _exercises(source: str) -> dict[int, str]:
-    """The exercise of every line between markers of a solution."""
-    exercises, part = {}, ""
-    for number, line in enumerate(source.splitlines(), start=1):
-        if found := re.match(rf"\s*{BEGIN_SOLUTION} (\S+)", line):
-            part = found[1]
-        elif line.strip() == END_SOLUTION:
-            part = ""
-        elif part:
-            exercises[number] = part
-    return exercises
 
 
 def _changed_lines(source: str, mutated: str) -> tuple[str, str]:
