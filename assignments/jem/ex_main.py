@@ -393,7 +393,7 @@ def draw_generation(
     """Draw two figures of chains (steps, count, C, H, W).
 
     The first figure shows up to `rows` chains after up to `columns` different steps, including the last step. The
-    second one shows all images after the last step. titles: a title for each chain.
+    second one shows all images after the last step, with their titles. titles: a title for each chain.
     """
     # TODO (3.5b): Return two figures: some chains at several steps up to the last one, and all images after the last step.
     # Use plots.generation_strip and plots.sample_sheet. Images change most in the first steps, so more of these are of

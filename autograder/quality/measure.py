@@ -13,6 +13,7 @@ from autograder.grade.grader import Job
 from autograder.grade.workers import grade_class
 from autograder.quality.automatic import automatic
 from autograder.quality.cases import Case, Kind, load
+from autograder.quality.contract import contract
 from autograder.results import Result, read_results
 
 KINDS: tuple[Kind, ...] = ("attacks", "mutants", "variants")  # those first that take minutes: others fill the gaps
@@ -45,9 +46,8 @@ def measure(
     `only` picks the cases whose kind/name contains it. The stub and the reference are always among them: they set the
     scale, and the reference is graded after all attacks, which must not have hurt anybody.
     """
-    loaded = [automatic(assignment) if kind == "automatic" else load(assignment, kind) for kind in kinds]
-    cases = [case for cases in loaded for case in cases if only in f"{case.kind}/{case.name}"]
-    cases = [STUB, *cases, CONTROL]
+    loaded = [case for kind in kinds for case in _load(assignment, kind)]
+    cases = [STUB, *(case for case in loaded if only in f"{case.kind}/{case.name}"), CONTROL]
     ids = {_student(case): case for case in cases}
     with TemporaryDirectory() as folder:
         submitted, results_dir = Path(folder) / "submitted", Path(folder) / "results"
@@ -66,6 +66,16 @@ def measure(
     stub_score = results[_student(STUB)].score
     for student, case in ids.items():
         yield Verdict(case, results[student], complaint(case, results[student], stub_score))
+
+
+def _load(assignment: Assignment, kind: Kind) -> list[Case]:
+    """The cases of a kind. With the mutants come the blind mistakes that prove what the checks vary."""
+    if kind == "automatic":
+        return automatic(assignment)
+    proofs = contract(assignment).values() if kind == "mutants" else ()
+    named = {text for dimensions in proofs for text in dimensions.values() if text.startswith("blind/mistakes/")}
+    blind = load(assignment, "blind/mistakes") if named else []
+    return load(assignment, kind) + [case for case in blind if f"blind/mistakes/{case.name}" in named]
 
 
 def _student(case: Case) -> str:

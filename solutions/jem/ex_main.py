@@ -458,7 +458,7 @@ def draw_generation(
     """Draw two figures of chains (steps, count, C, H, W).
 
     The first figure shows up to `rows` chains after up to `columns` different steps, including the last step. The
-    second one shows all images after the last step. titles: a title for each chain.
+    second one shows all images after the last step, with their titles. titles: a title for each chain.
     """
     ### BEGIN SOLUTION 3.5b
     # TODO Return two figures: some chains at several steps up to the last one, and all images after the last step.

@@ -137,13 +137,12 @@ def test_options_in_the_text_exist():
                 assert option in options | {"--help"}, f"{page.name}: {tool} {name} has no option {option}"
 
 
-def test_the_readme_has_the_figures_of_the_results():
+def test_the_tables_of_the_pages_are_up_to_date():
     sys.path.append(str(ROOT / "docs"))
-    from make_readme_table import README, RESULTS, with_figures
+    from make_tables import pages
 
-    readme = README.read_text("utf-8")
-    same = readme == with_figures(readme, RESULTS.read_text("utf-8"))
-    assert same, "README.md has other figures than docs/results.md: run `python docs/make_readme_table.py`"
+    for page, text in pages().items():
+        assert page.read_text("utf-8") == text, f"{page.name} is not up to date: run `python docs/make_tables.py`"
 
 
 def test_the_pictures_of_the_readme_exist_and_are_small():

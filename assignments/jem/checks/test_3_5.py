@@ -5,6 +5,7 @@ from collections import deque
 
 import numpy as np
 import torch
+from matplotlib.text import Text
 from stand_ins import Slope, held, jem
 
 from ebmcourse.checking import (
@@ -64,6 +65,8 @@ class TracedSampler:
     """
 
     def __init__(self, model, img_shape, sample_size, num_classes, cbuffer_size=256):
+        require(isinstance(num_classes, int), "The sampler needs the number of classes, `model.hparams.num_classes`.")
+        require(isinstance(cbuffer_size, int) and cbuffer_size > 0, "`cbuffer_size` must be a positive number.")
         self.model, self.img_shape = model, tuple(img_shape)
         self.sample_size, self.num_classes, self.cbuffer_size = sample_size, num_classes, cbuffer_size
         self.buffer = None
@@ -187,6 +190,13 @@ def pixels(figure):
 
 
 @probe
+def titles(figure):
+    """All texts of a figure that contain something, one per line."""
+    texts = [text.get_text().strip() for text in figure.findobj(Text) if text.get_visible()]
+    return "\n".join(text for text in texts if text)
+
+
+@probe
 def shown(student, levels, labels):
     """The pixels of the two figures for some chains, and the chains afterwards."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
@@ -195,10 +205,17 @@ def shown(student, levels, labels):
     except IndexError:
         student.ex_main.draw_generation(chains.clone(), rows=1, columns=2)
         require(False, "`draw_generation` fails if there are fewer chains than `rows`.")
-    strip, sheet = student.ex_main.draw_generation(chains, labels.tolist(), rows=2, columns=5)
+    names = [f"class {label}" for label in labels.tolist()]
+    strip, sheet = student.ex_main.draw_generation(chains, names, rows=2, columns=5)
     # Fewer steps than columns; as FEW < 5 and 5 is a prime number, not all of them can be repeated equally often.
-    few, _ = student.ex_main.draw_generation(chains[-FEW:].clone(), labels.tolist(), rows=2, columns=5)
-    return {"strip": pixels(strip), "sheet": pixels(sheet), "few": pixels(few), "chains": chains[:, :, 0, 0, 0]}
+    few, _ = student.ex_main.draw_generation(chains[-FEW:].clone(), names, rows=2, columns=5)
+    return {
+        "strip": pixels(strip),
+        "sheet": pixels(sheet),
+        "few": pixels(few),
+        "titles": titles(sheet),
+        "chains": chains[:, :, 0, 0, 0],
+    }
 
 
 def tiles(figure, levels, expected=frozenset()):
@@ -266,6 +283,8 @@ def test_pictures_of_the_generation(run, levels, labels):
         fail("The second figure does not show all images after the last step.")
     if len({step for step, _ in strip}) < 3:
         fail("The first figure does not show chains at several steps.")
+    if len({step for step, _ in strip}) > 5:
+        fail("The first figure shows more steps than `columns`.")
     if len({chain for _, chain in strip}) < 2:
         fail("The first figure shows only one chain, but there are as many rows as `rows` says.")
     if strip.keys().isdisjoint(last):
@@ -276,6 +295,8 @@ def test_pictures_of_the_generation(run, levels, labels):
         runs_on([strip[tile] for tile in sorted(strip) if tile[1] == chain]) for _, chain in strip.keys() & last
     ):
         fail("In the first figure, the steps of a chain are not in order.")
+    if any(got["titles"].count(f"class {label}") != labels.tolist().count(label) for label in labels.tolist()):
+        fail("The second figure does not show the titles. Pass `titles` to plots.sample_sheet.")
     few = tiles(got["few"], levels[-FEW:])
     if few.keys().isdisjoint((FEW - 1, chain) for chain in range(COUNT)):
         fail("The first figure does not show the last step if there are fewer steps than `columns`.")

@@ -217,22 +217,29 @@ def score(student, images, centres, labels, name):
 
 
 @probe
-def mass_score(student, images, centres, norms):
-    """The score `mass`, with the student's `grad_norm` or with a stand-in that returns given norms."""
+def mass_score(student, images, centres, norms, labels):
+    """The score `mass`, with the student's `grad_norm` or with a stand-in that returns given norms.
+
+    `missing` names the arguments that `grad_norm` does not get.
+    """
     module = student.ex_ood
     own = module.grad_norm
+    missing = []
 
-    asked = []
-
-    def given(*arguments, **keywords):
-        asked.append(isinstance((arguments or [keywords.get("model")])[0], nn.Module))
+    def given(model=None, x=None, y=None):
+        ok = {
+            "model": isinstance(model, nn.Module),
+            "x": torch.is_tensor(x) and x.equal(images),
+            "y": y is None if labels is None else torch.is_tensor(y) and y.equal(labels),
+        }
+        missing.extend(name for name in ok if not ok[name])
         return norms.clone()
 
     def attempt(grad_norm):
         module.grad_norm = grad_norm
         try:
-            scores = module.score_fn(Bowls(centres), images.clone(), score="mass")
-            return {"scores": scores, "with_model": all(asked)}
+            scores = module.score_fn(Bowls(centres), images.clone(), labels, score="mass")
+            return {"scores": scores, "missing": ", ".join(missing)}
         finally:
             module.grad_norm = own
 

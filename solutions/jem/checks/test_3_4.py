@@ -311,22 +311,39 @@ def test_loss_of_the_classes(run, images, labels, lines):
 
 @probe
 def joint_loss(student, images, labels, lines, parts, conditional):
-    """The loss of a training step for given results of px_step and pyx_step, and all values that it logs."""
+    """The loss of a training step for given results of px_step and pyx_step, and all values that it logs.
+
+    `passed` tells whether both of them get the batch.
+    """
     options = dict(alpha=ALPHA, lmbd=LMBD, ccond_sample=conditional)
     model = jem(student, Lines(lines), GivenSampler(images), **options)
     numbers = parts.clone().requires_grad_()
-    model.px_step = lambda batch, ccond_sample=True: numbers[2] if ccond_sample else numbers[1]
-    model.pyx_step = lambda batch: 1.0 * numbers[0]
+    passed = []
+
+    def given(batch, number):
+        tensors = isinstance(batch, list | tuple) and [torch.is_tensor(each) for each in batch] == [True, True]
+        passed.append(tensors and batch[0].equal(images) and batch[1].equal(labels))
+        return number
+
+    model.px_step = lambda batch, ccond_sample=True: given(batch, numbers[2] if ccond_sample else numbers[1])
+    model.pyx_step = lambda batch: given(batch, 1.0 * numbers[0])
     loss = model.training_step((images.clone(), labels), 0)
     loss = loss["loss"] if isinstance(loss, dict) else loss
     values = [value.flatten() for value in logged(model).values()]
-    return {"loss": loss, "slope": slope_of(loss, numbers), "logged": torch.cat([torch.zeros(0), *values])}
+    return {
+        "loss": loss,
+        "slope": slope_of(loss, numbers),
+        "logged": torch.cat([torch.zeros(0), *values]),
+        "passed": all(passed),
+    }
 
 
 @exercise("3.4c", points=1, public=True, hint="Return pyx_step(batch) + lmbd · px_step(batch, …).")
 def test_joint_loss(run, images, labels, lines, parts):
     """`training_step` returns the loss of log q(y|x) plus `lmbd` times the loss of log q(x)."""
     got, want = run(joint_loss, images, labels, lines, parts, False)
+    if got["passed"] is not True:
+        fail("`px_step` or `pyx_step` does not get the batch. Pass `batch` to both of them.")
     pyx, px, other = parts
     assert_close(
         got["loss"],

@@ -217,22 +217,29 @@ def score(student, images, centres, labels, name):
 
 
 @probe
-def mass_score(student, images, centres, norms):
-    """The score `mass`, with the student's `grad_norm` or with a stand-in that returns given norms."""
+def mass_score(student, images, centres, norms, labels):
+    """The score `mass`, with the student's `grad_norm` or with a stand-in that returns given norms.
+
+    `missing` names the arguments that `grad_norm` does not get.
+    """
     module = student.ex_ood
     own = module.grad_norm
+    missing = []
 
-    asked = []
-
-    def given(*arguments, **keywords):
-        asked.append(isinstance((arguments or [keywords.get("model")])[0], nn.Module))
+    def given(model=None, x=None, y=None):
+        ok = {
+            "model": isinstance(model, nn.Module),
+            "x": torch.is_tensor(x) and x.equal(images),
+            "y": y is None if labels is None else torch.is_tensor(y) and y.equal(labels),
+        }
+        missing.extend(name for name in ok if not ok[name])
         return norms.clone()
 
     def attempt(grad_norm):
         module.grad_norm = grad_norm
         try:
-            scores = module.score_fn(Bowls(centres), images.clone(), score="mass")
-            return {"scores": scores, "with_model": all(asked)}
+            scores = module.score_fn(Bowls(centres), images.clone(), labels, score="mass")
+            return {"scores": scores, "missing": ", ".join(missing)}
         finally:
             module.grad_norm = own
 
@@ -298,19 +305,22 @@ def test_score_py(run, images, centres, labels):
 
 
 @exercise("3.6a", points=1, hint="mass is the norm of the gradient: grad_norm(model, x, y).")
-def test_score_mass(run, images, centres, norms):
-    """`score="mass"` returns the norm of the gradient."""
-    got, want = run(mass_score, images, centres, norms)
+def test_score_mass(run, images, centres, norms, labels):
+    """`score="mass"` returns the norm of the gradient, with and without labels."""
 
     def judge(got, want):
-        if got["with_model"] is not True:
-            fail("`grad_norm` is called without the model. Its arguments are model, x and y.")
+        lacks = {"model": "without the model", "x": "without the images", "y": "without the labels"}
+        for name, words in lacks.items():
+            if name in got["missing"].split(", "):
+                fail(f"`grad_norm` is called {words}. Its arguments are model, x and y.")
         negated = (
             "The orientation is wrong: this is the negative norm. A score is larger for outliers, so return the norm."
         )
         assert_close(got["scores"], want["scores"], mistakes={negated: -want["scores"]})
 
-    assert_either_way(got, want, judge)
+    for given in (None, labels):
+        got, want = run(mass_score, images, centres, norms, given)
+        assert_either_way(got, want, judge)
 
 
 ### END HIDDEN TESTS
