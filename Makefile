@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench docs docs-serve release lock clean
+.PHONY: demo test test-fast lint bench docs docs-serve release lock clean
 
 demo: .venv/ready
 	$(BIN)/python -m autograder.demo
@@ -10,6 +10,10 @@ demo: .venv/ready
 # File by file in their order: near the end stand those that use both cores by themselves.
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Without the tests that are marked `slow`; for daily work.
+test-fast: .venv/ready
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

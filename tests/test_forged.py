@@ -44,6 +44,7 @@ def course(folder, checks="", forged=None):
     return assignments.load("tiny", folder)
 
 
+@pytest.mark.slow
 def test_no_forged_reply_to_a_check_of_numbers_survives(tiny_course):
     result = measure_forged(course(tiny_course))
     assert result.survivors == [] and result.complaints == []
@@ -62,6 +63,7 @@ def test_a_weak_check_is_found_with_the_values_that_it_accepts(tiny_course):
     assert f"{check}: #0.ratio passes as zeros, public, large" in result.complaints
 
 
+@pytest.mark.slow
 def test_only_the_checks_that_are_asked_for_are_measured(tiny_course):
     assignment = course(tiny_course, WEAK, EXPLAINED)
     assert measure_forged(assignment, only="mutants/").total == 0
@@ -70,6 +72,7 @@ def test_only_the_checks_that_are_asked_for_are_measured(tiny_course):
     assert {one.check for one in measure_forged(assignment, only="described").survivors} == {"1a/described"}
 
 
+@pytest.mark.slow
 def test_the_measure_says_the_same_again(tiny_course):
     assignment = course(tiny_course, WEAK)
     first, again = measure_forged(assignment), measure_forged(assignment)
@@ -119,6 +122,7 @@ def test_several_ways_are_forged_one_at_a_time(tiny_course, judge, leaves):
     assert {one.leaf for one in result.survivors if one.kind == "noise"} == leaves
 
 
+@pytest.mark.slow
 def test_an_explanation_explains_what_it_names_and_must_be_of_use(tiny_course):
     plain = measure_forged(course(tiny_course, WEAK))
     explained = measure_forged(course(tiny_course, "", EXPLAINED))

@@ -78,6 +78,7 @@ def test_there_are_enough_cases(name):
     assert len(load(assignment, "class")) >= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_case_can_be_written(name, tmp_path):
     assignment = assignments.load(name)

@@ -22,6 +22,7 @@ def test_what_an_encoding_lacks_is_replaced_and_the_rest_is_kept(encoding, text)
     assert printed.isascii() or encoding != "ascii"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 @pytest.mark.parametrize(
     "command",

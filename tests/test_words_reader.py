@@ -99,6 +99,7 @@ def trained():
     return reader.train(recipe, 0, lambda step, loss: losses.append(loss)), losses
 
 
+@pytest.mark.slow
 def test_the_reader_learns_to_read(trained):
     read, losses = trained
     assert sum(losses[-10:]) < sum(losses[:10]) / 5
@@ -111,6 +112,7 @@ def test_the_reader_learns_to_read(trained):
     assert sum(text == word for text, word in zip(words, batch.texts, strict=True)) >= sum(right)
 
 
+@pytest.mark.slow
 def test_padding_and_the_rest_of_the_batch_do_not_change_the_energies(trained):
     read, _ = trained
     words = SimpleWordsDataset(1)
@@ -132,6 +134,7 @@ def test_a_seed_repeats_the_training_and_does_not_touch_the_global_generator():
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_reading_any_font_finds_where_the_letters_are(trained):
     read, _ = trained
     batch = collate_fn(list(SimpleWordsDataset(3, 40, seed=2)))
@@ -141,6 +144,7 @@ def test_reading_any_font_finds_where_the_letters_are(trained):
     assert right[0] < 10 and right[1] > 30
 
 
+@pytest.mark.slow
 def test_reading_any_font_returns_the_most_certain_reading(trained):
     read, _ = trained
     image, width = SimpleWordsDataset(1).draw_text("by")[None], torch.tensor([36])
@@ -178,6 +182,7 @@ def test_warp_moves_down_and_stretches():
     assert ink(2, 1, 0, 0) == (40, [40], [17], 10, 18)
 
 
+@pytest.mark.slow
 def test_training_continues_from_a_reader_without_changing_it(trained):
     read, losses = trained
     before = {name: value.clone() for name, value in read.net.state_dict().items()}

@@ -47,6 +47,7 @@ def test_without_a_notebook_there_is_no_source_folder(tiny_course: Path) -> None
     assert not (tiny_course / "build").exists()
 
 
+@pytest.mark.slow
 def test_release_builds_the_source_folder_and_check_does_not(
     note_course: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_release_is_reproducible(tiny_course, tmp_path):
     assert "1a gives 2 points, 1b 1." in (tmp_path / "one" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_gate_accepts_a_clean_release(tiny_course, tmp_path):
     tiny = assignments.load("tiny", tiny_course)
     build(tiny, tmp_path / "built")
@@ -98,6 +99,7 @@ def test_the_gate_finds_a_line_of_a_solution_or_hidden_test(tiny_course, tmp_pat
     assert any("notes.ipynb" in found for found in leaks(tiny, tmp_path / "built"))
 
 
+@pytest.mark.slow
 def test_the_gate_finds_a_stub_that_works(tiny_course, tmp_path):
     tiny = assignments.load("tiny", tiny_course)
     build(tiny, tmp_path / "built")
@@ -112,6 +114,7 @@ def test_a_reference_that_fails_its_checks_is_not_released(tiny_course, tmp_path
         build(assignments.load("tiny", tiny_course), tmp_path / "built")
 
 
+@pytest.mark.slow
 def test_releasing_again_changes_nothing_and_check_finds_every_change(tiny_course):
     command = ["--course", str(tiny_course), "release"]
     assert CliRunner().invoke(autograder, command).exit_code == 0

@@ -116,6 +116,7 @@ def test_the_same_results_give_the_same_bytes(sample: Path) -> None:
     assert {path: path.read_bytes() for path in write_report(sample)} == before
 
 
+@pytest.mark.slow
 def test_every_link_has_a_target(sample: Path, pages: dict[str, Page]) -> None:
     for name, page in pages.items():
         for href in page.all("href"):
@@ -408,6 +409,7 @@ def test_the_gradebook_has_all_students_assignments_penalties_and_links(tmp_path
     assert [float(row[3]) for row in rows] == [pytest.approx(total / most) for total in totals]
 
 
+@pytest.mark.slow
 def test_the_gradebook_of_300_students_has_a_row_for_each(tmp_path: Path) -> None:
     results = sample_class(1)[0]
     names = [f"s{n:03}" for n in range(300)]

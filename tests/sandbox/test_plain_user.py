@@ -131,6 +131,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python_of", [debian, usr_local, pyenv, conda])
 def test_only_python_the_packages_and_the_library_are_visible(machine, python_of):
     python = python_of(machine)
