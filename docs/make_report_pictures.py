@@ -28,6 +28,7 @@ from report_sample import sample_class, write_class  # noqa: E402
 
 FOLDER = DOCS / "images" / "report"
 STUDENT = "s012"
+PHONE = {"width": 390, "height": 844, "zoom": 1.5, "phone": True}
 # The rectangle around the section with a heading, and a margin.
 BOX = """selector => {
   const {x, y, width, height} = document.querySelector(selector).parentElement.getBoundingClientRect();
@@ -67,13 +68,19 @@ def main(target: Path = FOLDER) -> None:
         later = (replace(result, assignment="structured_prediction") for result in sample_class(seed=2)[0])
         write_class(results, [result for n, result in enumerate(later) if n % 7 != 4], {})
         write_report(results)
+        gradebook = (results / "index.html").as_uri()
         overview = (results / "jem" / "index.html").as_uri()
         feedback = (results / "jem" / "feedback" / f"{STUDENT}.html").as_uri()
         for name, page, look in (
-            ("gradebook", (results / "index.html").as_uri(), {"width": 1200, "height": 900}),
+            ("gradebook", gradebook, {"width": 1200, "height": 900}),
             ("class", overview, {"width": 1200, "height": 1300}),
             ("feedback", feedback, {"width": 900, "height": 1250}),
-            ("feedback_phone", feedback, {"width": 390, "height": 844, "zoom": 1.5, "phone": True}),
+            ("gradebook_phone", gradebook, PHONE),
+            ("class_phone", overview, PHONE),
+            ("feedback_phone", feedback, PHONE),
+            ("gradebook_dark", gradebook, {"width": 1200, "height": 700, "dark": True}),
+            ("class_dark", overview, {"width": 1200, "height": 1000, "dark": True}),
+            ("feedback_dark", feedback, {"width": 900, "height": 1000, "dark": True}),
         ):
             browser.look(**look)
             browser.open(page)
