@@ -1,6 +1,9 @@
 """The kernel of a notebook as the place of its checks: asked at any moment, and afterwards as it was."""
 
+import os
 import random
+import signal
+import subprocess
 import sys
 import types
 
@@ -59,6 +62,22 @@ def test_a_loop_that_forgives_everything_is_stopped_again_and_again(main):
     exec(body + "        except: n += 1", vars(main))
     with pytest.raises(TimedOut):
         ask("student.note.loop()", 0.3)
+
+
+def test_sleep_counts(main):
+    with pytest.raises(TimedOut):
+        ask("import time\ntime.sleep(60)", 0.3)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop processes")
+def test_time_in_which_the_machine_lets_the_program_wait_does_not_count(main):
+    code = f"import os, time; time.sleep(0.2); os.kill({os.getpid()}, {signal.SIGSTOP}); time.sleep(2); "
+    other = subprocess.Popen([sys.executable, "-c", code + f"os.kill({os.getpid()}, {signal.SIGCONT})"])
+    body = "import time\nstart = time.process_time()\nwhile time.process_time() < start + 0.5: pass\nreturn 1"
+    try:
+        assert ask(body, 1.5)["value"] == 1
+    finally:
+        assert other.wait() == 0
 
 
 def test_an_error_is_told_with_its_message(main):

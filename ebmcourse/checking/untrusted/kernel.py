@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -102,6 +103,10 @@ def _is_cell(file: str) -> bool:
     return re.search(r"ipykernel_\d+|<ipython-input", file) is not None
 
 
+_TICK = 0.1  # seconds
+_ASLEEP = 0.002  # computing in a tick, in seconds: less than a program gets that waits for a processor
+
+
 class _Stopped(BaseException):
     """Ends a student's code from outside, past an ``except Exception``."""
 
@@ -109,19 +114,21 @@ class _Stopped(BaseException):
 class _Alarm:
     """Stops the code in the context after some seconds or at Ctrl-C, and remembers which of them it was.
 
-    This needs the main thread and a system with timers; elsewhere the code has no time limit.
+    As in `LocalProcess`, the seconds are those that the code computes or sleeps, not those for which a busy machine
+    makes it wait. This needs the main thread and a system with timers; elsewhere the code has no time limit.
     """
 
     rang: int | None = None
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._left = seconds
         self._works = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> _Alarm:
         if self._works:
+            self._computed = time.process_time()
             self._before = {number: signal.signal(number, self._ring) for number in (signal.SIGALRM, signal.SIGINT)}
-            signal.setitimer(signal.ITIMER_REAL, self._seconds, 0.5)  # again and again, for loops with a bare `except`
+            signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -131,7 +138,13 @@ class _Alarm:
                 signal.signal(number, handler)
 
     def _ring(self, number: int, _: object) -> None:
+        computed = time.process_time()
+        used, self._computed = computed - self._computed, computed
+        self._left -= used if used > _ASLEEP else _TICK
+        if number == signal.SIGALRM and self._left > 0:
+            return
         self.rang = self.rang or number
+        signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)  # again and again, for loops with a bare `except`
         raise _Stopped
 
 
