@@ -1,8 +1,8 @@
-"""A zip file or a folder as a list of files, none of which can reach beyond it.
+"""The files of a zip file or a folder. None of them can reach outside of it.
 
-Students name and make what is inside. Refused, one by one and with a reason, are absolute names, `..`, links, devices,
-encrypted and damaged entries, duplicate names, and what is larger than a submission can be; an archive with too many
-entries is refused as a whole. Folders are read without following a link at any level.
+Students choose the names and the content. Absolute names, `..`, links, devices, encrypted and damaged entries,
+duplicate names and files that are too large are refused one by one, with a reason. An archive with too many entries is
+refused as a whole. No links are followed in folders.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_NAME_BYTES = 200
 _TOO_LARGE = f"larger than {MAX_FILE_BYTES // 2**20} MiB"
 
-# What tools and systems leave behind, and students hand in without meaning it.
+# Files of tools and systems that students hand in unintentionally.
 LITTER = {
     *("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"),
     *(".git", "__pycache__", ".ipynb_checkpoints", ".idea", ".vscode", RECORD),
@@ -39,8 +39,8 @@ class Entry:
 
     path: tuple[str, ...]
     read: Callable[[], bytes]  # the content; raises `Refused`
-    size: int = 0  # bytes; `read` never gives more
-    refusal: str = ""  # why it cannot be read, where that is known already; completes “it is …”
+    size: int = 0  # in bytes; `read` never returns more
+    refusal: str = ""  # the reason why it cannot be read, if it is known; completes “it is …”
     is_folder: bool = False
 
     @property
@@ -54,12 +54,12 @@ class Source:
 
     path: Path
     entries: list[Entry] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)  # sentences on what has a name that cannot be used
-    owners: dict[str, int] = field(default_factory=dict)  # user numbers of what is on top of a folder
-    changed: dict[str, float] = field(default_factory=dict)  # the last change in it, as the system knows it
+    refused: list[str] = field(default_factory=list)  # sentences about entries with unusable names
+    owners: dict[str, int] = field(default_factory=dict)  # owners (user numbers) of the top-level entries
+    changed: dict[str, float] = field(default_factory=dict)  # the last change, according to the system
 
     def below(self) -> Source | None:
-        """What the only folder holds; None where there are several folders or files."""
+        """Return the content of the only folder, or None if there are several folders or files."""
         tops = {entry.path[0] for entry in self.entries}
         if len(tops) != 1 or any(len(entry.path) == 1 for entry in self.entries):
             return None
@@ -68,9 +68,9 @@ class Source:
 
 @contextmanager
 def open_source(path: Path, each: int | None = None) -> Iterator[Source]:
-    """The files in a zip file or folder; raises ValueError where it is neither, or has too many entries.
+    """Return the files in a zip file or folder. Raises ValueError if it is neither, or has too many entries.
 
-    With `each`, the limit holds for each folder on top, and only the folder that has too many files is refused.
+    With `each`, the limit applies to each top-level folder, and only a folder with too many files is refused.
     """
     if path.is_dir():
         if each is not None and path.is_symlink():
@@ -89,23 +89,23 @@ def open_source(path: Path, each: int | None = None) -> Iterator[Source]:
 
 
 def inside(entry: Entry) -> Source:
-    """The files in a zip file that was handed in; raises `Refused` where it cannot be opened."""
+    """Return the files in a zip file that was handed in. Raises `Refused` if it cannot be opened."""
     content = entry.read()
     try:
         return _zip(zipfile.ZipFile(io.BytesIO(content)), Path(entry.name))
-    except Exception as error:  # a damaged archive can break the reader at any place
+    except Exception as error:  # a damaged archive can raise any exception
         raise Refused(f"not a zip file that can be unpacked ({shown(str(error))})") from error
 
 
 def shown(name: str) -> str:
-    """A name as it can be printed: on one line, without anything that could steer a terminal."""
+    """Return a name for printing: on one line, without control characters."""
     return on_one_line(name, limit=120)
 
 
 def _folder(top: Path, folder: int, each: int | None) -> Source:
     source = Source(top)
     found: list[Item] = []
-    filled: set[tuple[str, ...]] = set()  # folders that hold something
+    filled: set[tuple[str, ...]] = set()  # folders that are not empty
     for item in items(folder, LITTER, each):
         found.append(item)
         if not item.is_folder:
@@ -118,7 +118,7 @@ def _folder(top: Path, folder: int, each: int | None) -> Source:
         refusal = item.refusal
         if not refusal and item.is_folder and item.path in filled:
             continue
-        # A hard link to a file that the student may not read, but that the instructor may.
+        # Perhaps a hard link to a file that only the instructor may read.
         owner = source.owners[item.path[0]]
         if not refusal and not item.is_folder and item.about.st_nlink > 1 and item.about.st_uid != owner:
             refusal = "a link to another user's file"
@@ -136,7 +136,7 @@ def _zip(archive: zipfile.ZipFile, path: Path) -> Source:
     if len(infos) > MAX_ENTRIES:
         raise ValueError(f"{path} has {len(infos)} entries: it is not an archive of submissions.")
     seen: set[tuple[str, ...]] = set()
-    filled: set[tuple[str, ...]] = set()  # folders that hold something
+    filled: set[tuple[str, ...]] = set()  # folders that are not empty
     folders: dict[tuple[str, ...], None] = {}
     for info in infos:
         parts = tuple(_name(info).replace("\\", "/").removesuffix("/").split("/"))
@@ -157,7 +157,7 @@ def _zip(archive: zipfile.ZipFile, path: Path) -> Source:
 
 
 def _add(source: Source, entry: Entry) -> None:
-    if entry.path[-1].startswith("._"):  # made by macOS for another file
+    if entry.path[-1].startswith("._"):  # macOS adds these
         return
     if complaint := _complaint(entry.path):
         source.refused.append(f"{shown(entry.name)} is refused: it is {complaint}.")
@@ -185,13 +185,13 @@ def _refusal(info: zipfile.ZipInfo) -> str:
         return _TOO_LARGE
     if info.flag_bits & 1:
         return "encrypted"
-    # Python's decoders of the others cannot be told how much to unpack at most.
+    # Python's decoders of the other methods have no limit for the size.
     plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     return "" if plain else "packed in an unusual way: pack it again as an ordinary zip file"
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """The name of an entry: UTF-8 where the archive says so, or where its bytes are (many tools do not say it)."""
+    """Return the name of an entry, decoded as UTF-8 if the archive says so or its bytes are valid UTF-8."""
     name = info.filename
     if not info.flag_bits & 0x800:
         with suppress(UnicodeError):
@@ -202,6 +202,6 @@ def _name(info: zipfile.ZipInfo) -> str:
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(info) as file:
-            return file.read()  # never more than the archive says, and `_refusal` has looked at that
-    except Exception:  # a damaged archive can break the reader at any place
+            return file.read()  # at most the size in the archive, which `_refusal` has checked
+    except Exception:  # a damaged archive can raise any exception
         raise Refused("damaged, or packed in a way that cannot be unpacked") from None

@@ -1,4 +1,4 @@
-"""Canvas: the zip file of “Download submissions”, or what it unpacks to.
+"""Canvas: the zip file of “Download submissions”, or its content in a folder.
 
 `lastnamefirstname_LATE_123_456_ex_model-1.py`: the sortable name (or the group's) without spaces, LATE where Canvas
 says so, the numbers of user and file, and the name of the file, which Canvas numbers when a student hands it in again.
@@ -19,7 +19,7 @@ _TYPED = re.compile(rf"{_WHO}_(?:text|link)\.html")
 
 
 def read(source: Source, assignment: str) -> Reading:
-    """The submissions; texts typed online count as handed in, but are not taken."""
+    """Return the submissions. Online texts count as handed in, but are not collected."""
     reading = Reading()
     for entry in source.entries:
         match = _FILE.fullmatch(entry.path[0]) or _TYPED.fullmatch(entry.path[0])

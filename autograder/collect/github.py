@@ -13,7 +13,7 @@ _SUFFIX = "-submissions"
 
 
 def read(source: Source, assignment: str) -> Reading:
-    """The submissions, by account."""
+    """Return the submissions, by account."""
     reading = Reading()
     for entry in source.entries:
         prefix = entry.path[0].removesuffix(_SUFFIX) + "-"

@@ -1,4 +1,4 @@
-"""Gradescope: the zip file of “Export submissions”, or what it unpacks to.
+"""Gradescope: the zip file of “Export submissions”, or its content in a folder.
 
 `assignment_123_export/submission_metadata.yml` says for each folder `submission_456/` who handed it in, and when. A
 group has several submitters.
@@ -22,7 +22,7 @@ _EXPORT = re.compile(r"assignment_\d+_export")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Plain data; what Ruby marks as an object of its own is read as what it holds."""
+    """Loads plain data; for a Ruby object, its values."""
 
 
 def _untagged(loader: Any, tag: str, node: yaml.Node) -> object:
@@ -35,7 +35,7 @@ _Loader.add_multi_constructor("!", _untagged)
 
 
 def read(source: Source, assignment: str) -> Reading:
-    """The submissions that the metadata name; other folders do not fit."""
+    """Return the submissions in the metadata. Other folders do not fit this kind."""
     reading = Reading()
     inner = source.below()
     if inner and _EXPORT.fullmatch(source.entries[0].path[0]):
@@ -54,7 +54,7 @@ def read(source: Source, assignment: str) -> Reading:
 
 
 def _metadata(source: Source) -> dict[str, Mapping[str, Any]]:
-    """What the metadata say of each folder; empty where they are missing or cannot be read."""
+    """Return the metadata of each folder; empty if they are missing or cannot be read."""
     entry = next((entry for entry in source.entries if entry.path == (_METADATA,)), None)
     if entry is None:
         return {}

@@ -1,4 +1,4 @@
-"""ILIAS: the zip file of “Download all submissions” of an exercise, or what it unpacks to.
+"""ILIAS: the zip file of “Download all submissions” of an exercise, or its content in a folder.
 
 `<assignment>/Submissions/[Team 12/]Doe_Jane_jdoe_4711/ex_model.py` (“Abgaben” in German): name, login and number of
 the user who uploaded; a list of them may be in the same folder. A late file begins with “Late Submission - ”. The
@@ -21,7 +21,7 @@ _FEEDBACK = "Feedback_files"
 
 
 def read(source: Source, assignment: str) -> Reading:
-    """The submissions, by user or by team. Several users of a team hand in one submission."""
+    """Return the submissions, by user or by team. The users of a team share one submission."""
     reading = Reading()
     above = _above(source)
     for entry in source.entries:
@@ -50,7 +50,7 @@ def read(source: Source, assignment: str) -> Reading:
 
 
 def _above(source: Source) -> tuple[str, ...]:
-    """The folders above those of the users and teams: the same ones for all."""
+    """Return the folders above those of the users and teams, which are the same for all."""
     for n in (1, 2):
         tops = {entry.path[:n] for entry in source.entries if not _is_about(entry, 2)}
         if len(tops) == 1 and (top := tops.pop())[-1] in _SUBMISSIONS:
@@ -59,6 +59,6 @@ def _above(source: Source) -> tuple[str, ...]:
 
 
 def _is_about(entry: Entry, depth: int) -> bool:
-    """Whether it belongs to no submission: a list of them, at most at this depth, or feedback of other students."""
+    """Whether it is a list of submissions, at most at this depth, or feedback of other students."""
     is_list = len(entry.path) <= depth and _LIST.fullmatch(entry.path[-1]) is not None
     return is_list or _FEEDBACK in entry.path[:2]

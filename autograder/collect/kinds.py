@@ -1,7 +1,7 @@
-"""What a source is: the platforms that are known, and which of them explains its files.
+"""The kinds of sources, and how the kind of a source is recognized.
 
-Students name some of the files, so one name proves nothing. A kind is taken only if it explains every file, and no
-other kind does so too; otherwise the instructor has to say it.
+Students choose the names of some files, so one name proves nothing. A kind is chosen only if it explains every file and
+no other kind does; otherwise the instructor has to specify it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Kind:
 
     title: str  # in a sentence
     read: Callable[[Source, str], Reading]
-    keep: frozenset[str] = frozenset()  # nbgrader's own files that are taken over
+    keep: frozenset[str] = frozenset()  # nbgrader's own files that are kept
 
 
 KINDS = {
@@ -41,9 +41,9 @@ KINDS = {
 
 
 def read_source(source: Source, assignment: Assignment, kind: str = "") -> tuple[str, Reading]:
-    """The kind of a source, the given one or the only one that explains it, and what it says.
+    """Return the kind of a source (the given one, or the only one that explains every file) and its reading.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     if not source.entries:
         raise ValueError(f"{source.path} has no submissions.")
@@ -96,7 +96,7 @@ def read_source(source: Source, assignment: Assignment, kind: str = "") -> tuple
 
 
 def named(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and the number of the others."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(map(shown, names[:SHOWN])) + more
 

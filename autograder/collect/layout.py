@@ -1,4 +1,4 @@
-"""From the files of one submission to the folder of one student."""
+"""Puts the files of one submission into the folder of one student."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from autograder.late.times import stamp
 
 MAX_SUBMISSION_BYTES = 200 * 2**20
 MAX_FILES = 2000
-# Written by nbgrader, or else by a student who wants to seem to have been in time.
+# Written by nbgrader, or by a student who wants to appear on time.
 SECRET = "submission_secret.txt"
 _NBGRADERS = {TIMESTAMP, SECRET}
 
 
 def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> dict[str, bytes]:
-    """The content of a submission by relative path; remarks and problems go to `handed`.
+    """Return the content of a submission by relative path; remarks and problems are added to `handed`.
 
-    Zip files in it are unpacked. Where none of the files of the assignment lies on top, the one folder that has some
-    counts as the top. Such a file with a number (`ex_model-1.py`) gets its name back. Of nbgrader's own files, those in
-    `keep` are taken over.
+    Zip files in it are unpacked. If no file of the assignment is at the top level, the only folder with such files
+    becomes the top level. A number in such a name (`ex_model-1.py`) is removed. nbgrader's own files are left out,
+    except those in `keep`.
     """
     wanted = {*assignment.files, f"{assignment.name}.ipynb"}
     files: dict[tuple[str, ...], bytes] = {}
@@ -66,14 +66,14 @@ def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> d
 
 
 def top_folder(paths: Iterable[tuple[str, ...]], wanted: set[str]) -> tuple[str, ...] | None:
-    """The highest folder with wanted files: () for the top of all; None where there are none, or in several folders."""
+    """Return the highest folder with wanted files, () for the top level, or None if there is none or more than one."""
     folders = {path[:-1] for path in paths if _unnumbered(path[-1], wanted) in wanted}
     highest = [folder for folder in folders if len(folder) == min(map(len, folders))]
     return highest[0] if len(highest) == 1 else None
 
 
 def place(target: Path, files: dict[str, bytes], update: bool) -> str:
-    """Make the folder `target` hold just `files`: new, unchanged, or, where it held others, replaced or differs."""
+    """Write `files` to the folder `target`; return new, unchanged, replaced or differs (from the existing ones)."""
     if target.parent.is_symlink():
         raise Refused(f"{target.parent} is a link")
     there = target.exists() or target.is_symlink()
@@ -101,7 +101,7 @@ def place(target: Path, files: dict[str, bytes], update: bool) -> str:
 
 
 def _unpacked(handed: Handed) -> Iterator[tuple[tuple[str, ...], Entry]]:
-    """Every file; those in a zip file lie where it lies."""
+    """Return all files; those in a zip file are at its place."""
     zipped = 0
     for path, entry in sorted(handed.files, key=lambda file: file[0]):
         if entry.refusal or not path[-1].lower().endswith(".zip"):
@@ -120,7 +120,7 @@ def _unpacked(handed: Handed) -> Iterator[tuple[tuple[str, ...], Entry]]:
 
 
 def _renamed(files: dict[tuple[str, ...], bytes], wanted: set[str], remarks: list[str]) -> dict[tuple[str, ...], bytes]:
-    """Wanted files on top under their own names; of several numbers the highest, which came last, counts."""
+    """Return the top-level wanted files under their own names; the highest number, which came last, counts."""
     renamed = dict(files)
     numbered = [path for path in files if len(path) == 1 and _unnumbered(path[0], wanted) != path[0]]
     for path in sorted(numbered, key=lambda path: int(re.findall(r"\d+", path[0])[-1])):
@@ -136,12 +136,12 @@ def _unnumbered(name: str, wanted: set[str]) -> str:
 
 
 def _is_covered(path: tuple[str, ...], files: dict[tuple[str, ...], bytes]) -> bool:
-    """Whether a part of the path is a file: both cannot be made."""
+    """Whether a part of the path is a file, so that both cannot exist."""
     return any(path[:n] in files for n in range(1, len(path)))
 
 
 def _content(folder: Path) -> dict[str, bytes] | None:
-    """What a folder holds; None where it holds anything but folders and regular files."""
+    """Return the content of a folder, or None if it contains anything but folders and regular files."""
     found = {}
     try:
         with opened(folder) as top:

@@ -1,4 +1,4 @@
-"""Moodle: the zip file of “Download all submissions”, or what it unpacks to.
+"""Moodle: the zip file of “Download all submissions”, or its content in a folder.
 
 In folders: `Full name_1234567_assignsubmission_file/ex_model.py` (older versions write `…_file_/`), or flat:
 `Full name_1234567_assignsubmission_file_ex_model.py`. The number is the participant's within the assignment, or the
@@ -18,7 +18,7 @@ _NAME = re.compile(r"(?P<name>.*?)(?:_(?P<number>\d+))?_assignsubmission_(?P<plu
 
 
 def read(source: Source, assignment: str) -> Reading:
-    """The submissions; texts typed online count as handed in, but are not taken."""
+    """Return the submissions. Online texts count as handed in, but are not collected."""
     reading = Reading()
     for entry in source.entries:
         match = _NAME.fullmatch(entry.path[0])
@@ -32,9 +32,7 @@ def read(source: Source, assignment: str) -> Reading:
         if match["plugin"] == "file" and not entry.is_folder:
             handed.files.append((entry.path[1:] if in_folder else (match["file"],), entry))
     people = [handed.people[0] for handed in reading.handed.values()]
-    if (
-        len(people) > 1 and len({person.called for person in people}) == 1
-    ):  # submissions are anonymous, so the names say nothing
+    if len(people) > 1 and len({person.called for person in people}) == 1:  # anonymous submissions
         for handed in reading.handed.values():
             handed.people = [replace(person, called="") for person in handed.people]
     return reading

@@ -1,7 +1,6 @@
 """nbgrader's own layout, `<student>/<assignment>/…` with a `timestamp.txt`, such as the `submitted/` of another course.
 
-`timestamp.txt` is written by the student's own process. It is taken over, and `autograder.late` says that it proves
-nothing.
+`timestamp.txt` is written by the student's own process. It is kept, but `autograder.late` does not trust it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from autograder.late import TIMESTAMP
 
 
 def read(source: Source, assignment: str) -> Reading:
-    """The files of all who handed in `assignment`. Fits only where nbgrader has written a time for every submission."""
+    """Return the submissions of `assignment`. Fits only if every submission has a time written by nbgrader."""
     reading = Reading()
     stamped = {entry.path[:2] for entry in source.entries if entry.path[2:] == (TIMESTAMP,)}
     for entry in source.entries:

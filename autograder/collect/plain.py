@@ -1,6 +1,6 @@
-"""A folder with one folder for each student, named by id: git clones, or whatever a script has fetched.
+"""A folder with one folder for each student, named by id, such as git clones.
 
-A folder with a name that Moodle gives does not belong among them.
+Folders with names of Moodle's form do not fit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from autograder.collect.people import Person, Reading, student_id
 
 
 def read(source: Source, assignment: str) -> Reading:
-    """All files in folders; of a folder with several assignments, only those of the one with the assignment's name."""
+    """Return all files in folders; if a student has folders of several assignments, only those of this assignment."""
     reading = Reading()
     several = {entry.path[0] for entry in source.entries if len(entry.path) > 2 and entry.path[1] == assignment}
     for entry in source.entries:

@@ -138,7 +138,7 @@ def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
 
 
 def _is_test_student(row: Row) -> bool:
-    """Whether a row of Canvas's gradebook is the test student of the course, who is listed like a person."""
+    """Whether a row of Canvas's gradebook is the test student of the course."""
     return row.get("Student") == "Student, Test" and "SIS User ID" not in row
 
 

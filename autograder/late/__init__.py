@@ -1,6 +1,6 @@
 """Late penalties: deadlines and policies, times of submission, and the points that are deducted.
 
-`course` reads the rules, `submitted` finds out when a submission was handed in, `policy` works out what that takes.
+`course` reads the rules, `submitted` determines the time of a submission, and `policy` computes the deduction.
 """
 
 from autograder.late.course import Policy, Rules, read_rules

@@ -1,7 +1,7 @@
-"""The inbound folder of nbgrader's exchange, in which students can write.
+"""The inbound folder of nbgrader's exchange, to which students can write.
 
-A submission is a folder `<user>+<assignment>+<time>[+<random>]`. The student's own process makes it, and so chooses its
-name and its files, but neither its owner nor the time at which the system last saw a change in it.
+A submission is a folder `<user>+<assignment>+<time>[+<random>]`. The student's own process creates it and chooses its
+name and its files, but not its owner or the time of its last change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autograder.late.course import Rules
 from autograder.late.times import TIMESTAMP, parse_time
 from autograder.text import on_one_line
 
-# nbgrader names a folder first and fills it then; a slow copy takes minutes, not hours.
+# nbgrader names a folder before it fills it. A slow copy takes minutes, not hours.
 COPYING = timedelta(minutes=15)
 MAX_LISTED = 10_000
 _NAME = re.compile(r"(?P<user>[^+]+)\+(?P<assignment>[^+]+)\+(?P<time>[^+]+)(?:\+[^+]*)?")
@@ -28,7 +28,7 @@ _NAME = re.compile(r"(?P<user>[^+]+)\+(?P<assignment>[^+]+)\+(?P<time>[^+]+)(?:\
 
 @dataclass(frozen=True)
 class Name:
-    """What the name of a folder in the exchange says; its time is None where it cannot be read."""
+    """The parts of the name of a folder in the exchange; the time is None if it is not valid."""
 
     user: str
     assignment: str
@@ -36,9 +36,9 @@ class Name:
 
 
 def inbound(course: Path, rules: Rules) -> Path:
-    """The inbound folder: the one that `course.toml` names, else nbgrader's for the course.
+    """Return the inbound folder: that in `course.toml`, or else nbgrader's folder of the course.
 
-    Raises ValueError where that is not known or not there.
+    Raises ValueError if it is unknown or does not exist.
     """
     path = rules.exchange
     if path is None:
@@ -50,7 +50,7 @@ def inbound(course: Path, rules: Rules) -> Path:
 
 
 def _course_id(course: Path) -> str:
-    """What `nbgrader_config.py` says; it is not run."""
+    """Return the id of the course in `nbgrader_config.py`, which is not run."""
     config = course / "nbgrader_config.py"
     text = config.read_text("utf-8") if config.is_file() else ""
     match = re.search(r"""^c\.CourseDirectory\.course_id\s*=\s*(["'])([^"'/]+)\1""", text, re.MULTILINE)
@@ -60,7 +60,7 @@ def _course_id(course: Path) -> str:
 
 
 def parse_name(name: str) -> Name | None:
-    """The parts of a folder's name; None for a name that nbgrader does not give."""
+    """Return the parts of a folder's name, or None if it is not one of nbgrader's."""
     match = _NAME.fullmatch(name)
     if not match:
         return None
@@ -72,7 +72,7 @@ def parse_name(name: str) -> Name | None:
 
 
 def other_owner(user: str, uid: int) -> str | None:
-    """Whose a folder is that should be `user`'s; "" where it is `user`'s, None where the system has no such user."""
+    """Return the owner of a folder if it is not `user`; "" if it is, and None if the system has no such user."""
     try:
         if pwd.getpwnam(user).pw_uid == uid:
             return ""
@@ -85,12 +85,12 @@ def other_owner(user: str, uid: int) -> str | None:
 
 
 def last_time(changed: float) -> datetime:
-    """The last time that a folder's name can have, if the folder was last changed then: it is named before."""
+    """Return the latest time in the name of a folder that was last changed then; a folder is named first."""
     return datetime.fromtimestamp(changed, UTC) + COPYING
 
 
 def changed_later(time: datetime, changes: Iterable[float]) -> list[str]:
-    """A remark where one of the changes (the system's times, in seconds) was made after the time of submission."""
+    """Return a remark if one of the changes (the system's times, in seconds) is later than the time of submission."""
     changed = datetime.fromtimestamp(max(changes), UTC)
     if changed <= time + COPYING:
         return []
@@ -104,9 +104,9 @@ def changed_later(time: datetime, changes: Iterable[float]) -> list[str]:
 def time_of(
     inbound: Path, assignment: str, student: str, claimed: datetime | None
 ) -> tuple[datetime | None, list[str]]:
-    """The time of the submission that `nbgrader collect` took, and remarks on it.
+    """Return the time of the submission that `nbgrader collect` has copied, and remarks.
 
-    That is the one with the `claimed` time; where there is none, the last one counts.
+    It is the one with the `claimed` time or, if there is none, the last one.
     """
     remarks: list[str] = []
     folders: dict[datetime, str] = {}
