@@ -5,9 +5,9 @@ It has a column `id` (the student's id here, which exports use) and any other co
 names do not matter. The column `submitted` has the time of submission, and the column `group` is the same for
 students who hand in together.
 
-Two files are read as they are downloaded: Canvas's gradebook (Grades → Export), and Moodle's grading worksheet, which
-also has the times of submission. The id is then the login or, if it is missing, the first column of a list that all
-students have.
+Two files are read as they are downloaded: Canvas's gradebook (Grades → Export), and Moodle's grading worksheet (in
+English or German), which also has the times of submission. The id is then the login or, if it is missing, the first
+column of a list that all students have.
 """
 
 from __future__ import annotations
@@ -38,8 +38,20 @@ _MOODLE = {
     "Last modified (submission)": "submitted",
 }
 _MOODLE_IDS = ("Username", "ID number", "Email address", "Identifier")
-# As Moodle writes times in English, here and in the United States.
-_MOODLE_TIMES = ("%A, %d %B %Y, %I:%M %p", "%A, %B %d, %Y, %I:%M %p", "%A, %d %B %Y, %H:%M")
+_MOODLE_GERMAN = {
+    "ID": "moodle",
+    "Vollständiger Name": "name",
+    "Anmeldename": "login",
+    "ID-Nummer": "number",
+    "E-Mail-Adresse": "email",
+    "Gruppe": "group",
+    "Zuletzt geändert (Abgabe)": "submitted",
+}
+_MOODLE_GERMAN_IDS = ("Anmeldename", "ID-Nummer", "E-Mail-Adresse", "ID")
+# As Moodle writes times in English, here and in the United States, and in German, after the day of the week.
+_MOODLE_TIMES = ("%d %B %Y, %I:%M %p", "%B %d, %Y, %I:%M %p", "%d %B %Y, %H:%M", "%d. %B %Y, %H:%M")
+_GERMAN_MONTHS = {"Januar": "January", "Februar": "February", "März": "March", "Mai": "May", "Juni": "June"}
+_GERMAN_MONTHS |= {"Juli": "July", "Oktober": "October", "Dezember": "December"}
 _NOT_NAMES = {"submitted", "group", "section"}
 
 
@@ -102,6 +114,9 @@ def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
     elif "Identifier" in header and "id" not in header:
         platform = "moodle"
         people = _converted(rows, _MOODLE, _MOODLE_IDS)
+    elif {"ID", "Bewertung"} <= set(header) and rows and re.fullmatch(r"Teilnehmer/in\s?\d+", rows[0][1].get("ID", "")):
+        platform = "moodle"
+        people = _converted(rows, _MOODLE_GERMAN, _MOODLE_GERMAN_IDS)
     elif is_ours := "id" in map(str.casefold, header):
         own = [(number, {column.casefold(): value for column, value in row.items()}) for number, row in rows]
         people = [(number, row.get("id", ""), row) for number, row in own]
@@ -149,7 +164,7 @@ def _converted(rows: list[tuple[int, Row]], names: dict[str, str], ids: tuple[st
     chosen = next(filled, ids[-1])
     converted = []
     for number, row in people:
-        student = row.get(chosen, "")
+        student = re.sub(r"^Teilnehmer/in\s?", "Participant ", row.get(chosen, ""))  # folders cannot have a slash
         row = {names[column]: value for column, value in row.items() if column in names}
         if "moodle" in row:
             row["moodle"] = re.sub(r".*?(\d+)$", r"\1", row["moodle"])  # “Participant 123”
@@ -158,9 +173,11 @@ def _converted(rows: list[tuple[int, Row]], names: dict[str, str], ids: tuple[st
 
 
 def _time(text: str, zone: tzinfo) -> datetime:
+    _, _, date = text.partition(", ")
+    date = re.sub(r"[^\W\d]+", lambda word: _GERMAN_MONTHS.get(word[0], word[0]), date)
     for form in _MOODLE_TIMES:
         with suppress(ValueError):
-            return datetime.strptime(text, form).replace(tzinfo=zone).astimezone(UTC)
+            return datetime.strptime(date, form).replace(tzinfo=zone).astimezone(UTC)
     return parse_time(text).astimezone(UTC)
 
 

@@ -50,11 +50,12 @@ class Table:
     def filled(self, values: Mapping[tuple[int, int], str]) -> bytes:
         """Return the file with new values in some cells, by number of the row and position of the column.
 
-        The new values are not quoted, so they must not contain separators, quotes or line breaks.
+        The new values must not contain quotes or line breaks. Those with a separator are quoted.
         """
         text = self.text
         for (number, column), value in sorted(values.items(), reverse=True):
             line = self.lines[number - 1]
+            value = f'"{value}"' if self.separator in value else value
             if column < len(line):
                 start, end = line[column].start, line[column].end
             else:

@@ -17,6 +17,9 @@ from autograder.text import number
 
 # Two marks are the same number of points up to this difference.
 _TOLERANCE = 1e-6
+# Columns of Moodle's worksheet, in English and German.
+_GRADE = ("Grade", "Bewertung")
+_MAXIMUM_GRADE = ("maximum grade", "bestwertung")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def _column(download: Download, assignment: str, title: str, given: str | None) 
     """Return the position of the column with the marks of an assignment."""
     header = download.table.header
     if given is None and download.platform == "moodle":
-        given = "Grade"
+        given = next((name for name in _GRADE if name in header), _GRADE[0])
     if given is not None:
         fitting = [n for n, name in enumerate(header) if given in (name, _without_number(name))]
         wanted = repr(given)
@@ -109,7 +112,7 @@ def _full_mark(download: Download, row: int, column: int) -> tuple[float | None,
     table = download.table
     if download.platform == "moodle":
         line = table.lines[row - 1]
-        at = table.header.index("Maximum Grade") if "Maximum Grade" in table.header else len(line)
+        at = next((n for n, name in enumerate(table.header) if name.casefold() in _MAXIMUM_GRADE), len(line))
     else:
         line = next((line for line in table.lines if "Points Possible" in line[0].value), [])
         at = column

@@ -24,6 +24,12 @@ Participant 501,Étudiant Un,,s001@example.org,Submitted for grading,Team A,,20.
 Participant 502,Étudiante Deux,1000002,s002@example.org,No submission,Team A,,20.00,-
 """
 
+MOODLE_GERMAN = """\
+ID,"Vollständiger Name",ID-Nummer,E-Mail-Adresse,Status,Gruppe,Bewertung,Bestwertung,"Zuletzt geändert (Abgabe)"
+Teilnehmer/in501,"Étudiant Un",,s001@example.org,Abgegeben,"Team A",,"20,00","Montag, 30. März 2026, 23:59"
+Teilnehmer/in502,"Étudiante Deux",1000002,s002@example.org,"Keine Abgabe","Team A",,"20,00",-
+"""
+
 
 def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
     path = tmp_path / "r.csv"
@@ -108,7 +114,7 @@ def test_moodles_grading_worksheet_is_a_roster_with_times_and_teams(tmp_path):
 
 
 def test_times_of_moodle_in_another_language_are_said(tmp_path):
-    text = MOODLE.replace("Monday, 30 November 2026, 11:59 PM", "Montag, 30. November 2026, 23:59")
+    text = MOODLE.replace("Monday, 30 November 2026, 11:59 PM", "lundi 30 novembre 2026, 23:59")
     roster = read_roster(written(tmp_path, text))
     assert roster.submitted == {} and "s001@example.org" in roster.remarks[0]
 
@@ -118,3 +124,22 @@ def test_a_number_is_believed_for_somebody_of_that_name_only(tmp_path):
     assert roster.find(("41",), "etudiantun") == roster.find(("41",), "Étudiant U.") == "s001"
     assert roster.find(("41",), "Team A") is None
     assert Roster().find(("41",)) is None
+
+
+def test_the_worksheet_of_a_german_moodle_is_read_like_the_english_one(tmp_path):
+    german = read_roster(written(tmp_path, MOODLE_GERMAN))
+    english = read_roster(written(tmp_path, MOODLE.replace("November", "March")))
+    assert german.download and german.download.platform == "moodle"
+    assert (german.ids, german.groups, german.submitted) == (english.ids, english.groups, english.submitted)
+    assert german.submitted and not german.remarks
+
+
+def test_participants_of_an_anonymous_german_worksheet_have_ids_that_can_be_folders(tmp_path):
+    text = "ID,Status,Bewertung,Bestwertung\nTeilnehmer/in501,,,\nTeilnehmer/in502,,,\n"
+    assert list(read_roster(written(tmp_path, text)).people) == ["Participant 501", "Participant 502"]
+
+
+@pytest.mark.parametrize("month", ["Januar", "Februar", "März", "April", "Mai", "Juni", "Juli", "August", "Dezember"])
+def test_german_months_are_read(tmp_path, month):
+    roster = read_roster(written(tmp_path, MOODLE_GERMAN.replace("30. März", f"20. {month}")))
+    assert roster.submitted and not roster.remarks

@@ -236,3 +236,12 @@ def test_anonymous_worksheets_of_moodle_are_filled_by_the_number_of_the_particip
     assert export(folder, "moodle", download).exit_code == 0
     after = (folder / "download.filled.csv").read_text("utf-8")
     assert changed(text, after) == {(1, 2): "7.5", (2, 2): "3"}
+
+
+def test_the_worksheet_of_a_german_moodle_is_filled(tmp_path: Path) -> None:
+    text = 'ID,E-Mail-Adresse,Bewertung,Bestwertung\nTeilnehmer/in501,s001@example.org,,"10,00"\n'
+    folder = results(tmp_path / "results", **{"s001@example.org": 7.5})
+    download = sheet(tmp_path, text)
+    done = export(folder, "moodle", download)
+    assert done.exit_code == 0, done.output
+    assert (folder / "download.filled.csv").read_text("utf-8").splitlines()[1].endswith(',"7,5","10,00"')
