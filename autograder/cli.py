@@ -101,7 +101,11 @@ def new(ctx: click.Context, name: str, notebook: bool) -> None:
 @click.argument("name")
 @click.argument("submitted", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the result files.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes on this machine (default: one per core).")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Worker processes on this machine (default: one per core, if there is enough memory).",
+)
 @click.option("--scheduler", help="Address of a running Dask scheduler, instead of workers on this machine.")
 @click.option("--student", help="Grade this student only.")
 @click.option("--seed", type=int, help="Draw the inputs from this seed instead of the secret seed of the course.")
@@ -137,44 +141,42 @@ def grade(
 
     from autograder.changes import changes, changes_table, identical, results_before
     from autograder.grade import seed as seeds
-    from autograder.grade import workers as processes  # imports torch
-    from autograder.grade.grader import Job
+    from autograder.grade import workers as processes
+    from autograder.grade.job import Job
+    from autograder.grade.results_folder import reserved
     from autograder.report import class_table
-    from autograder.sandbox.selftest import failures
+    from autograder.sandbox.bubblewrap import bubblewrap
     from autograder.text import on_one_line
 
     if unconfined:
         console.print("[bold red]Warning: grading without the sandbox. Every submission runs with your permissions.[/]")
-    elif broken := failures(course, [submitted, out]):
-        raise Failure(f"The sandbox does not work here ({broken[0]}): run `autograder selftest` for details.")
-    job = Job.of(assignment, seeds.given(seed) if seed is not None else seeds.secret(), confined=not unconfined)
-    (out / name).mkdir(parents=True, exist_ok=True)
-    todo = [
-        who
-        for who in everyone
-        if force or not processes.is_graded(job, out, submissions.read(submitted / who / name, who, assignment))
-    ]
-    before = results_before(out, name, todo)
-    graded: list[Result] = []
-    try:
-        with progress_bar() as progress:
-            task = progress.add_task(f"Grading {name}", total=len(everyone), completed=len(everyone) - len(todo))
+    elif not scheduler:
+        bubblewrap()  # fails at once, and not in a worker
+    drawn_from = seeds.given(seed) if seed is not None else seeds.secret()
+    job = Job.of(assignment, drawn_from, confined=not unconfined, private=(course, submitted, out))
+    with reserved(out / name):
+        todo = [who for who in everyone if force or not processes.is_graded(job, out, submitted, who)]
+        before = results_before(out, name, todo)
+        graded: list[Result] = []
+        try:
+            with progress_bar() as progress:
+                task = progress.add_task(f"Grading {name}", total=len(everyone), completed=len(everyone) - len(todo))
 
-            def done(result: Result) -> None:
-                graded.append(result)
-                progress.advance(task)
+                def done(result: Result) -> None:
+                    graded.append(result)
+                    progress.advance(task)
 
-            if todo:
-                processes.grade_class(job, submitted, out, todo, workers=workers, scheduler=scheduler, done=done)
-    finally:
-        # Also after an interrupt: the next run compares with the new marks.
-        if before:
-            found = changes(before, graded)
-            console.print(f"Graded again: {len(before)}; marks that changed: {len(found)}.")
-            if found:
-                Console().print(changes_table(found))
-    results = [result for result in read_results(out, name) if result.student in everyone]
-    Console().print(class_table(results))
+                if todo:
+                    processes.grade_class(job, submitted, out, todo, workers=workers, scheduler=scheduler, done=done)
+        finally:
+            # Also after an interrupt: the next run compares with the new marks.
+            if before:
+                found = changes(before, graded)
+                console.print(f"Graded again: {len(before)}; marks that changed: {len(found)}.")
+                if found:
+                    Console().print(changes_table(found))
+        results = [result for result in read_results(out, name) if result.student in everyone]
+        Console().print(class_table(results))
     for group in identical(results):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
     if unusable:

@@ -5,22 +5,24 @@ What a submission gets depends only on itself, the checks and the seed: not on t
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 
+from autograder import Failure
 from autograder.assignment import Assignment
 from autograder.drawings import Drawn
 from autograder.grade.draw import draw, drawings_in
 from autograder.grade.fingerprint import fingerprint
-from autograder.grade.seed import Seed
+from autograder.grade.job import Job
 from autograder.grade.submissions import Submission
 from autograder.release.programs import reference_program
 from autograder.results import Result, Timings
 from autograder.sandbox.huge_pages import use_huge_pages
 from autograder.sandbox.outside import Sandbox, SandboxProcess
+from autograder.sandbox.selftest import failures
 from ebmcourse.checking.drawings import Drawing
 from ebmcourse.checking.judge import Judge
 from ebmcourse.checking.local import LocalProcess
@@ -31,51 +33,57 @@ from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference
 DRAWING_SECONDS = 20.0  # for all drawings of a submission together
 LATE_MODULES = ("torch._dynamo",)  # and 900 more: torch imports them at the first step of an optimizer
 NOTEBOOK_MODULES = ("IPython.core.inputtransformer2",)  # for cells with magics
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is the same for all submissions of one run."""
-
-    assignment: Assignment
-    checks_sha256: str
-    seed: Seed
-    confined: bool
-
-    @classmethod
-    def of(cls, assignment: Assignment, seed: Seed, *, confined: bool) -> Job:
-        """The job of grading an assignment as it is now."""
-        return cls(assignment, fingerprint(assignment), seed, confined)
+MAX_KILLED = 3
+KILLED = f"its process was killed {MAX_KILLED} times, and not by the program: does this machine have too little memory?"
 
 
 class Grader:
-    """Grades submissions one by one, with a judge and a sandbox that stay warm."""
+    """Grades submissions one by one, with a judge and a sandbox that stay warm.
+
+    Raises `Failure` where the sandbox does not hold, or the assignment is not the one that the job was made for.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._given = job.assignment.given_texts()
-        late = (*LATE_MODULES, *(NOTEBOOK_MODULES if job.assignment.hands_in_notebook else ()))
-        self._sandbox = Sandbox((*job.assignment.modules, *late))
+        self._sandbox = Sandbox(modules(job.assignment))
         with ExitStack() as stack:
             stack.callback(self._sandbox.close)
             if job.confined:
                 self._sandbox.launch()  # it imports what submissions need while the judge imports the same
             reference = stack.enter_context(laid_out(reference_program(job.assignment)))
-            self._judge = Judge(job.assignment.checks, LiveReference(job.seed.value, reference))
+            # Copies, because Python would take the compiled form of an older file with the same size and time.
+            texts = {path.name: path.read_text("utf-8") for path in job.assignment.checks.glob("*.py")}
+            self._checks = stack.enter_context(laid_out(texts))
+            self._judge = Judge(self._checks, LiveReference(job.seed.value, reference))
             self._requests = self._judge.requests
             self._public = LiveReference(PUBLIC_SEED, reference)
+            if fingerprint(job.assignment) != job.checks_sha256:
+                raise Failure(
+                    f"The checks, the reference, this program or a package is not the same on {platform.node()} as "
+                    "when grading began: was it changed meanwhile? Run the command again."
+                )
             if job.confined:
                 self._sandbox.start()
+                if job.private and (broken := failures(self._sandbox, job.private[0], job.private[1:])):
+                    raise Failure(
+                        f"The sandbox does not work on {platform.node()} ({broken[0]}): run `autograder selftest` "
+                        "there for details."
+                    )
                 use_huge_pages()  # for this process, which judges many submissions
             self._open = stack.pop_all()
 
     def grade(self, submission: Submission) -> tuple[Result, Timings]:
-        """Judge one submission."""
-        begin = time.perf_counter()
-        with self._process(submission) as process:
-            observer = self._observer(submission, process, self._job.assignment.seconds)
-            observer.ask_ahead(self._requests)
-            checks = self._judge.outcomes(observer)
+        """Judge one submission; once more where its process was killed, and not by itself."""
+        for _ in range(MAX_KILLED):
+            begin = time.perf_counter()
+            with self._process(submission) as process:
+                observer = self._observer(submission, process, self._job.assignment.seconds)
+                observer.ask_ahead(self._requests)
+                checks = self._judge.outcomes(observer)
+            killed = was_killed(process)
+            if not killed:
+                break
         result = Result(
             assignment=self._job.assignment.name,
             student=submission.student,
@@ -84,7 +92,7 @@ class Grader:
             submission_sha256=submission.sha256,
             checks_sha256=self._job.checks_sha256,
             seed=self._job.seed.label,
-            flags=sorted({*submission.flags, *merged_flags(observer.flags)}),
+            flags=sorted({*submission.flags, *merged_flags(observer.flags), *([KILLED] if killed else [])}),
             checks=checks,
             confined=self._job.confined,
         )
@@ -99,9 +107,13 @@ class Grader:
         """The drawings for the feedback, made in a process of their own: they do not affect the mark."""
         if not self._drawings:
             return []
-        with self._process(submission) as process:
-            observer = self._observer(submission, process, DRAWING_SECONDS)
-            return [drawn for drawing in self._drawings if (drawn := draw(drawing, observer, self._public))]
+        for _ in range(MAX_KILLED):
+            with self._process(submission) as process:
+                observer = self._observer(submission, process, DRAWING_SECONDS)
+                drawings = [drawn for drawing in self._drawings if (drawn := draw(drawing, observer, self._public))]
+            if not was_killed(process):
+                break
+        return drawings
 
     def close(self) -> None:
         """End the sandbox, and remove the files of the reference."""
@@ -110,7 +122,7 @@ class Grader:
     @cached_property
     def _drawings(self) -> list[Drawing]:
         # Not read in __init__: the judge imports the same files, and must have finished.
-        return drawings_in(self._job.assignment.checks)
+        return drawings_in(self._checks)
 
     def _observer(self, submission: Submission, process: StudentProcess, seconds: float) -> Observer:
         return Observer(process, submission.files, submission.problems, messages=False, budget=seconds)
@@ -126,6 +138,16 @@ class Grader:
                 process = LocalProcess(stack.enter_context(laid_out(files)), self._job.assignment.modules)
             stack.callback(process.close)
             yield process
+
+
+def modules(assignment: Assignment) -> tuple[str, ...]:
+    """What the sandbox imports before the first submission."""
+    return (*assignment.modules, *LATE_MODULES, *(NOTEBOOK_MODULES if assignment.hands_in_notebook else ()))
+
+
+def was_killed(process: StudentProcess) -> bool:
+    """Whether something other than the submission killed its process."""
+    return isinstance(process, SandboxProcess) and process.was_killed
 
 
 def merged_flags(flags: list[str]) -> list[str]:

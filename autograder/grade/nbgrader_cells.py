@@ -47,10 +47,11 @@ def main() -> None:
 
     The submission is confined where this machine can do that.
     """
-    from autograder.grade.grader import Grader, Job
+    from autograder.grade.grader import Grader
+    from autograder.grade.job import Job
     from autograder.grade.seed import secret
     from autograder.grade.submissions import read
-    from autograder.sandbox.outside import Unavailable
+    from autograder.sandbox.bubblewrap import Unavailable
 
     course, folder = (Path(argument) for argument in sys.argv[1:])
     assignment = load(folder.name, course)

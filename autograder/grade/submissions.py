@@ -59,6 +59,16 @@ _TEXT_OR_COMMENT = re.compile(
 
 
 @dataclass(frozen=True)
+class HandedIn:
+    """The bytes of the files that one student handed in, before anything is made of them."""
+
+    contents: dict[str, bytes]
+    problems: dict[str, str]  # named file -> a sentence on why it is not in `contents`
+    flags: tuple[str, ...]
+    sha256: str  # of all of it
+
+
+@dataclass(frozen=True)
 class Submission:
     """What one student handed in for one assignment."""
 
@@ -91,49 +101,61 @@ def students(submitted: Path, assignment: str) -> list[str]:
     return sorted(name for name in names if _mode(submitted / name / assignment))
 
 
-def read(folder: Path, student: str, assignment: Assignment) -> Submission:
+def handed_in(folder: Path, assignment: Assignment) -> HandedIn:
     """Read the named files of one submission."""
-    parts: dict[str, dict[str, str]] = {}  # what each file that was handed in gives to the program
+    contents: dict[str, bytes] = {}
     problems: dict[str, str] = {}
     flags: list[str] = []
-    digest = hashlib.sha256()
     real = all(stat.S_ISDIR(_mode(path)) for path in (folder, folder.parent))
     present = _names(folder) if real else []
     if len(present) > MAX_LISTED:
         flags.append(f"brings more than {MAX_LISTED} files")
         present = []  # which ones come first differs from disk to disk
     for name in assignment.files:
-        data = b""
         try:
             if not real:
                 raise Refused("in a folder that is a link or no folder")
-            data = _read_plain(folder / name)
+            contents[name] = _read_plain(folder / name)
+        except FileNotFoundError:
+            problems[name] = f"The file `{name}` is missing."
+            alike = _alike(name, present)
+            if alike:
+                problems[name] += f" There is one called `{alike}`: give it the right name and hand in again."
+        except Refused as refused:
+            problems[name] = f"The file `{name}` was refused: it is {refused}."
+            flags.append(f"{name} is {refused}")
+    for name in sorted(filter(_SHADOWS.fullmatch, present)):
+        flags.append(f"brings a file that programs load by themselves: {ascii(name)[1:-1][:80]}")
+    digest = hashlib.sha256()
+    for name in assignment.files:
+        data = contents.get(name, b"")
+        digest.update(f"{name}\0{problems.get(name, '')}\0{len(data)}\0".encode() + data)
+    digest.update("\0".join(flags).encode())
+    return HandedIn(contents, problems, tuple(flags), digest.hexdigest())
+
+
+def read(folder: Path, student: str, assignment: Assignment) -> Submission:
+    """Read one submission, and make a program of it."""
+    handed = handed_in(folder, assignment)
+    parts: dict[str, dict[str, str]] = {}  # what each file that was handed in gives to the program
+    problems = {module_file(name): problem for name, problem in handed.problems.items()}
+    flags = list(handed.flags)
+    for name, data in handed.contents.items():
+        try:
             if name.endswith(".ipynb"):
                 parts[name], remarks = submitted_program(assignment, data)
                 flags += [f"{name}: {remark}" for remark in remarks]
             else:
                 parts[name] = {name: python_text(data)}
-        except FileNotFoundError:
-            problem = f"The file `{name}` is missing."
-            alike = _alike(name, present)
-            if alike:
-                problem += f" There is one called `{alike}`: give it the right name and hand in again."
-            problems[module_file(name)] = problem
-        except Refused as refused:
-            problems[module_file(name)] = f"The file `{name}` was refused: it is {refused}."
-            flags.append(f"{name} is {refused}")
         except ValueError as unreadable:
             problems[module_file(name)] = f"The file `{name}` cannot be used: it is {unreadable}."
-        digest.update(f"{name}\0{problems.get(module_file(name), '')}\0{len(data)}\0".encode() + data)
-    for name in filter(_SHADOWS.fullmatch, present):
-        flags.append(f"brings a file that programs load by themselves: {ascii(name)[1:-1][:80]}")
     for name, part in parts.items():
         released_lines = frozenset[str]().union(*map(_lines_of_code, stub_program(assignment, name).values()))
         own_lines = frozenset[str]().union(*map(_lines_of_code, part.values())) - released_lines
         found = [pattern.search("\n".join(sorted(own_lines))) for pattern in _REMARKABLE]
         flags += [f"{name} contains `{match[0][:60]}`" for match in found if match]
     files = {file: text for part in parts.values() for file, text in part.items()}
-    return Submission(student, files, problems, tuple(sorted(flags)), digest.hexdigest())
+    return Submission(student, files, problems, tuple(sorted(flags)), handed.sha256)
 
 
 def _mode(path: Path) -> int:

@@ -1,6 +1,7 @@
 """The workers: processes that grade the submissions of a class, and the result files that come of it.
 
-Each worker process keeps one warm grader and grades one submission after another.
+Each worker process keeps one warm grader and grades one submission after another. This process itself imports neither
+torch nor the checks.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,15 +17,21 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
 
 from autograder import Failure
 from autograder.drawings import Drawn, write_drawings
 from autograder.grade import submissions
-from autograder.grade.grader import Grader, Job
-from autograder.grade.submissions import Submission
+from autograder.grade.job import Job
 from autograder.results import Result, Timings, read_result, result_path, write_result, write_timings
 
+if TYPE_CHECKING:
+    from autograder.grade.grader import Grader
+
 MAX_KILLED = 3
+WORKER_BYTES = 3 * 2**30  # of memory: the libraries, twice, and what a submission may use
 
 
 class _Warm:
@@ -31,33 +39,39 @@ class _Warm:
 
     job: Job | None = None
     grader: Grader | None = None
+    lock = threading.Lock()  # a worker of a Dask cluster may have several threads
 
 
 def _grader(job: Job) -> Grader:
+    from autograder.grade.grader import Grader
+
     if _Warm.grader is None or _Warm.job != job:
         if _Warm.grader is not None:
             _Warm.grader.close()
+            _Warm.grader = None
         _Warm.job, _Warm.grader = job, Grader(job)
     return _Warm.grader
 
 
 def grade_folder(job: Job, folder: Path, student: str) -> tuple[Result, Timings, list[Drawn]]:
     """The task of a worker: grade the submission in `folder`, with this process's warm grader for `job`."""
-    submission = submissions.read(folder, student, job.assignment)
-    return *_grader(job).grade(submission), _grader(job).draw(submission)
+    with _Warm.lock:
+        submission = submissions.read(folder, student, job.assignment)
+        return *_grader(job).grade(submission), _grader(job).draw(submission)
 
 
-def is_graded(job: Job, results_dir: Path, submission: Submission) -> bool:
-    """Whether the results folder holds the result that grading this submission now would give."""
-    path = result_path(results_dir, job.assignment.name, submission.student)
+def is_graded(job: Job, results_dir: Path, submitted: Path, student: str) -> bool:
+    """Whether the results folder holds the result that grading the student's submission now would give."""
+    path = result_path(results_dir, job.assignment.name, student)
     if not path.exists():
         return False
     try:
         result = read_result(path)
     except ValueError:
         return False  # damaged: grade again
+    handed = submissions.handed_in(submitted / student / job.assignment.name, job.assignment)
     return (result.submission_sha256, result.checks_sha256, result.seed, result.confined) == (
-        submission.sha256,
+        handed.sha256,
         job.checks_sha256,
         job.seed.label,
         job.confined,
@@ -80,8 +94,8 @@ def grade_class(
     """Grade `students` in worker processes and write each result as it comes; `done` is called with each.
 
     `scheduler` is the address of a running Dask scheduler whose workers share this file system; without one, `workers`
-    processes (as many as cores) are started here, which talk to this one over pipes. An interrupt at any time leaves
-    valid files. Raises `Failure` for submissions during which workers were killed again and again.
+    processes (see `default_workers`) are started here, which talk to this one over pipes. An interrupt at any time
+    leaves valid files. Raises `Failure` for submissions during which workers were killed again and again.
     """
     folders = {student: (submitted / student / job.assignment.name).absolute() for student in students}
     results = _on_cluster(job, folders, scheduler) if scheduler else _on_this_machine(job, folders, workers)
@@ -93,11 +107,22 @@ def grade_class(
             done(result)
 
 
+def default_workers() -> int:
+    """One worker for each core, but no more than the free memory allows."""
+    return max(1, min(os.cpu_count() or 1, psutil.virtual_memory().available // WORKER_BYTES))
+
+
 def _on_this_machine(job: Job, folders: dict[str, Path], workers: int | None) -> Generator[Graded]:
-    count = min(workers or os.cpu_count() or 1, len(folders))
+    count = min(workers or default_workers(), len(folders))
     killed: Counter[str] = Counter()  # how often a worker was killed while this student's submission was graded
+    in_a_row = 0  # kills of workers without a result between them
     left = dict(folders)
     while todo := [student for student in left if killed[student] < MAX_KILLED]:
+        if in_a_row > MAX_KILLED * MAX_KILLED:
+            raise Failure(
+                f"Workers are killed again and again; {len(left)} submissions are not graded. Is this machine out of "
+                "memory? Free some, or try --workers 1, and run the command again."
+            )
         suspects = [student for student in todo if killed[student]]
         waiting = iter(suspects[:1] or todo)  # a suspect is graded alone, so that no other comes under suspicion
         running: dict[Future[Graded], str] = {}
@@ -111,20 +136,30 @@ def _on_this_machine(job: Job, folders: dict[str, Path], workers: int | None) ->
                     ended = wait(running, return_when=FIRST_COMPLETED).done
                     for future in sorted(ended, key=lambda future: future.exception() is not None):
                         yield future.result()
+                        in_a_row = 0
                         del left[running.pop(future)]
             except BrokenProcessPool:
+                in_a_row += 1
                 killed.update(running.values())
                 count = max(1, count - 1)  # most often the machine has too little memory for so many
     if left:
-        raise Failure(f"Workers were killed while they graded {', '.join(left)}; the other submissions are graded.")
+        raise _Killed(list(left))
+
+
+class _Killed(Failure):
+    """Workers were killed during the submissions of these students."""
+
+    def __init__(self, students: list[str]) -> None:
+        super().__init__(
+            f"Workers were killed while they graded {', '.join(students)}; the other submissions are graded."
+        )
 
 
 @contextmanager
 def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that leave Ctrl-C to this one, and are killed at the end, whatever they do then."""
+    """Worker processes that leave Ctrl-C to this one, and end with it, whatever they do then."""
     others = set(multiprocessing.active_children())
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         yield pool
     finally:
@@ -134,13 +169,36 @@ def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
             process.join()
 
 
-def _on_cluster(job: Job, folders: dict[str, Path], scheduler: str) -> Generator[Graded]:
-    from dask.distributed import Client, as_completed
+def _begin() -> None:
+    """Prepare a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
+
+def _end_with_parent() -> None:
+    """Wait until the process that started this one has ended, perhaps by SIGKILL, and end this one too."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
+
+
+def _on_cluster(job: Job, folders: dict[str, Path], scheduler: str) -> Generator[Graded]:
+    from dask.distributed import Client, KilledWorker, as_completed
+
+    killed = []
     with Client(scheduler) as client:
-        futures = [client.submit(grade_folder, job, folder, student, pure=False) for student, folder in folders.items()]
+        futures = {
+            client.submit(grade_folder, job, folder, student, pure=False): student
+            for student, folder in folders.items()
+        }
         try:
-            for _, graded in as_completed(futures, with_results=True):
-                yield graded
+            for future in as_completed(futures):
+                try:
+                    yield future.result()
+                except KilledWorker:  # Dask has tried it on several workers
+                    killed.append(futures[future])
         finally:
-            client.cancel(futures)
+            client.cancel(list(futures))
+    if killed:
+        raise _Killed(sorted(killed))

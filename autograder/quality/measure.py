@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from autograder.assignment import Assignment
 from autograder.grade import seed
-from autograder.grade.grader import Job
+from autograder.grade.job import Job
 from autograder.grade.workers import grade_class
 from autograder.quality.automatic import automatic
 from autograder.quality.cases import Case, Kind, load

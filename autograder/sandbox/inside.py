@@ -3,9 +3,11 @@
 The grader starts this file with bubblewrap, and never imports it. It must not import `autograder`, which is not there.
 
 A container is ready before its submission comes: making one takes longer than most checks. `main` sends the grader the
-channel of the ready container; the grader answers ``start`` when it uses the channel and ``stop`` when it is done, and
-then everything in the container is killed before the next channel is sent. This process never runs a line of a
-submission, so whatever a submission breaks is gone with its container.
+channel of the ready container. The grader answers with the limits of the following container when it uses the channel,
+and ``stop`` when it is done; then everything in the container is killed before the next channel is sent. With the
+channel comes ``killed`` instead of ``ready`` where the last container was killed by neither side, for example because
+the machine ran out of memory. This process never runs a line of a submission, so whatever a submission breaks is gone
+with its container.
 
 Each container has namespaces of its own (users, processes, mounts, shared memory). The submission runs in it as a user
 without any capability, with a private empty /tmp, under the limits of `limits.py`, and can make only the system calls
@@ -30,12 +32,13 @@ from typing import Any, NamedTuple
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 22, 24, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
 STACK_BYTES, SIGNALS = 8 * 2**20, 128  # of the main thread; that wait for delivery
 FOLDER = Path("/tmp/submission")
-READY = b"."
+READY, ENDED, STOP = b".", b".", b"stop"
+MAX_LIMITS_BYTES = 4096  # of the grader's messages
 SETTLING_SECONDS = 0.02  # making the next container must not slow down a submission that has just started
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -180,6 +183,7 @@ def serve_submission(channel: int, rules: Rules) -> None:
     from ebmcourse.checking.untrusted.server import read_frame, serve
 
     drop_capabilities()
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))  # or it would outlive a holder that is killed
     check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))  # a crash must not send memory to the host's crash reporter
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -203,7 +207,7 @@ def hold_container(channel: int, ended: int, rules: Rules) -> None:
     """Make a container whose first process serves a submission, and wait until that process ends or SIGTERM comes.
 
     `ended` is closed as soon as nothing in the container can run any more: `syscalls.py` allows a single process there.
-    Freeing its memory takes longer.
+    Freeing its memory takes longer. Before, `ENDED` is written unless the process was killed from elsewhere.
     """
     confine(rules)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
@@ -211,10 +215,29 @@ def hold_container(channel: int, ended: int, rules: Rules) -> None:
     if first == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
         serve_submission(channel, rules)
-    elif signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM:
+    while signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGCHLD and not has_ended(first):
+        pass  # it was stopped, or goes on
+    alive = not has_ended(first)
+    if alive:
         os.kill(first, signal.SIGKILL)
-    os.close(ended)
-    os.waitpid(first, 0)  # the kernel ends a namespace of processes with its first process
+        os.write(ended, ENDED)
+        os.close(ended)
+    _, status, used = os.wait4(first, 0)  # the kernel ends a namespace of processes with its first process
+    if not alive and not was_killed(status, used, rules.limits):
+        os.write(ended, ENDED)
+
+
+def has_ended(child: int) -> bool:
+    """Whether a child has ended; its number stays in use."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def was_killed(status: int, used: resource.struct_rusage, limits: dict[str, int]) -> bool:
+    """Whether the first process of a container was killed from elsewhere: it cannot send itself SIGKILL.
+
+    The kernel sends this signal also when the CPU time is used up.
+    """
+    return os.WTERMSIG(status) == signal.SIGKILL and used.ru_utime + used.ru_stime < limits["cpu_seconds"] - 1
 
 
 class Container:
@@ -240,11 +263,15 @@ class Container:
         """Wait until the first process is confined; false where that failed."""
         return self.channel.recv(1) == READY
 
-    def kill(self) -> None:
-        """Kill everything in this container, and return when nothing in it can run any more."""
+    def kill(self) -> bool:
+        """Kill everything in this container, and return when nothing in it can run any more.
+
+        False where something was killed from elsewhere before: a process of the container, or its holder.
+        """
         os.kill(self._holder, signal.SIGTERM)
-        os.read(self._ended, 1)  # nothing is written: the holder closes its end
+        said = os.read(self._ended, 1)
         os.close(self._ended)
+        return said == ENDED
 
     def wait(self) -> None:
         """Wait until a container that was killed has freed its memory."""
@@ -253,19 +280,20 @@ class Container:
 
 def serve_grader(control: socket.socket, rules: Rules) -> None:
     """Give the grader one container after another, until it closes its end of `control` or none can be made."""
-    container, killed = Container(control, rules), None
+    container, killed, news = Container(control, rules), None, b"ready"
     while container.is_ready():
-        socket.send_fds(control, [b"ready"], [container.channel.fileno()])
+        socket.send_fds(control, [news], [container.channel.fileno()])
         container.channel.close()
-        if control.recv(16) != b"start":
+        limits = control.recv(MAX_LIMITS_BYTES)
+        if not limits:
             return
         select.select([control], [], [], SETTLING_SECONDS)
         if killed is not None:
             killed.wait()
-        following = Container(control, rules)
-        if control.recv(16) != b"stop":
+        following = Container(control, rules._replace(limits=json.loads(limits)))
+        if control.recv(MAX_LIMITS_BYTES) != STOP:
             return
-        container.kill()
+        news = b"ready" if container.kill() else b"killed"
         container, killed = following, container
 
 

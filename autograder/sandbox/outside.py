@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autograder import Failure
 from autograder.sandbox import cgroup
+from autograder.sandbox.bubblewrap import Unavailable, bubblewrap
 from autograder.sandbox.limits import LIMITS
 from autograder.sandbox.syscalls import seccomp_filter
 from autograder.sandbox.visible import LIBRARY, bind_arguments, needed_below, needed_paths
@@ -30,20 +30,9 @@ PROGRAM = Path("/sandbox")  # the folder in the sandbox that holds its program
 _LENGTH = struct.Struct("<Q")
 
 
-class Unavailable(Failure):
-    """This machine cannot confine submissions; the message says what to do."""
-
-
 def bubblewrap_command(settings: dict[str, Any]) -> list[str]:
     """The command that starts `inside.py` in a sandbox that sees Python, the students' library and nothing else."""
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        raise Unavailable(
-            "Submissions cannot be confined: bubblewrap is not installed. Install it (Debian, Ubuntu: "
-            "`sudo apt-get install bubblewrap`; Fedora: `sudo dnf install bubblewrap`), or grade with --unconfined "
-            "if you trust every submission."
-        )
-    command = [bwrap, "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
+    command = [bubblewrap(), "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
     command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     if os.getuid() == 0:  # root keeps what it needs to make every submission nobody, and to end it
         for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_KILL"):
@@ -69,7 +58,8 @@ def bubblewrap_command(settings: dict[str, Any]) -> list[str]:
 class Sandbox:
     """One sandbox with one warm process in it; one submission at a time lives there.
 
-    `modules` are imported before the first submission comes. Use as a context manager, or call `close`.
+    `modules` are imported before the first submission comes. `limits` hold for the containers that are made from now
+    on; `limited` changes them. Use as a context manager, or call `close`.
     """
 
     def __init__(self, modules: tuple[str, ...] = (), limits: dict[str, int] | None = None) -> None:
@@ -114,6 +104,18 @@ class Sandbox:
         ours.settimeout(WARM_UP_SECONDS)
         self._control = ours
 
+    @contextlib.contextmanager
+    def limited(self, limits: dict[str, int]) -> Iterator[None]:
+        """Give the submissions of this context other limits."""
+        usual = self.limits
+        self._change_limits(limits)
+        yield
+        self._change_limits(usual)
+
+    def _change_limits(self, limits: dict[str, int]) -> None:
+        self.limits = limits
+        self.close_container(self.open_container())  # the limits hold for the containers after it
+
     def start(self) -> None:
         """Start the sandbox and wait until it is warm; raises `Unavailable` where that fails."""
         self.launch()
@@ -130,13 +132,17 @@ class Sandbox:
             "user namespaces? See docs/sandbox.md, or grade with --unconfined if you trust every submission."
         )
 
-    def _receive_channel(self) -> None:
-        """Wait until a container is ready and the last one is dead; raises OSError where the sandbox has ended."""
+    def _receive_channel(self) -> bool:
+        """Wait until a container is ready and the last one is dead; raises OSError where the sandbox has ended.
+
+        False where the last container was killed by neither side.
+        """
         assert self._control
-        _, descriptors, _, _ = socket.recv_fds(self._control, 16, 1)
+        news, descriptors, _, _ = socket.recv_fds(self._control, 16, 1)
         if not descriptors:
             raise ConnectionResetError
         self._ready = socket.socket(fileno=descriptors[0])
+        return news == b"ready"
 
     def _complaint(self) -> str:
         assert self._process and self._process.stderr
@@ -154,7 +160,7 @@ class Sandbox:
             try:
                 if self._ready is None:
                     self._receive_channel()
-                self._control.send(b"start")
+                self._control.send(json.dumps(self.limits).encode())
             except OSError:
                 self.close()  # the machine may have run out of memory; with a new sandbox nothing is lost
                 continue
@@ -173,6 +179,16 @@ class Sandbox:
             except OSError:
                 self.close()
 
+    def was_killed(self, channel: socket.socket) -> bool:
+        """Close the container with this channel; whether it or the sandbox was killed, and not by the submission."""
+        is_open = channel is self._open
+        self.close_container(channel)
+        try:
+            return is_open and not (self._control is not None and self._receive_channel())
+        except OSError:
+            self.close()
+            return True
+
     def close(self) -> None:
         """End the sandbox and everything in it."""
         for end in (self._control, self._ready, self._open):
@@ -188,13 +204,17 @@ class Sandbox:
 
 
 class SandboxProcess:
-    """The process of one submission in a sandbox: started at the first question, and again after it ended."""
+    """The process of one submission in a sandbox: started at the first question, and again after it ended.
+
+    `was_killed` says whether it ended for a reason that is not the submission's.
+    """
 
     def __init__(self, sandbox: Sandbox, files: dict[str, str]) -> None:
         self._sandbox = sandbox
         contents = {name: np.frombuffer(text.encode(), np.uint8) for name, text in files.items()}
         self._files = encode(contents)  # bytes: as text, they would be escaped twice
         self._channel: socket.socket | None = None
+        self.was_killed = False
 
     def ask(self, frame: bytes, seconds: float) -> bytes:
         """Send a request and return the reply; ends the process and raises `TimedOut`, `Died` or `ProtocolError`."""
@@ -215,10 +235,11 @@ class SandboxProcess:
         except TimeoutError:
             self.close()
             raise TimedOut from None
-        except OSError:
-            self.close()
+        except (OSError, Died):
+            self.was_killed |= self._sandbox.was_killed(self._channel)
+            self._channel = None
             raise Died from None
-        except (Died, ProtocolError):
+        except ProtocolError:
             self.close()
             raise
 

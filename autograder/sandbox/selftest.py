@@ -27,7 +27,8 @@ from autograder.sandbox.visible import LIBRARY, needed_below
 from ebmcourse.checking.observer import Call, NoObservation, Observer
 
 EXCHANGE = Path("/usr/local/share/nbgrader/exchange")  # nbgrader's default
-SURVIVOR = "ebm-survivor"
+PLANT = ".autograder-selftest-"
+SURVIVOR = f"ebm-{os.getpid()}"  # other workers on this machine run the same test
 LOOP_SECONDS = 1.0
 GRADERS_OWN = ["USER", "LOGNAME", "PYTHONPATH", "PYTEST_CURRENT_TEST", socket.gethostname()]
 SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/run", "/var", "/usr/bin", "/usr/share", "/usr/local/share", "/usr/src")
@@ -103,16 +104,19 @@ PROOFS = [
 ]
 
 
-def run_all(course: Path = COURSE, folders: Iterable[Path] = ()) -> Iterator[tuple[str, str | None]]:
-    """Try every proof in one sandbox; yields its title and, where it failed, what was found.
+def run_all(
+    course: Path = COURSE, folders: Iterable[Path] = (), sandbox: Sandbox | None = None
+) -> Iterator[tuple[str, str | None]]:
+    """Try every proof in `sandbox`, or in a new one; yields its title and, where it failed, what was found.
 
     No file of the course, the exchange, the grader's home, and these `folders` may be visible.
     """
-    sandbox = Sandbox(limits=SMALL)
-    try:
+    with ExitStack() as stack:
+        sandbox = sandbox or stack.enter_context(contextlib.closing(Sandbox()))
         sandbox.launch()
         private = private_places(course, folders)  # while the sandbox warms up
         sandbox.start()
+        stack.enter_context(sandbox.limited(SMALL))
         if sandbox.cgroup is not None:
             yield "a cgroup limits the memory of the whole sandbox, the kernel's included", None
         with planted(private) as plants:
@@ -122,13 +126,11 @@ def run_all(course: Path = COURSE, folders: Iterable[Path] = ()) -> Iterator[tup
         yield _try(sandbox, Proof("nothing of the system but Python", attempts.places, _nothing, ([], system)))
         for proof in PROOFS:
             yield _try(sandbox, proof)
-    finally:
-        sandbox.close()
 
 
-def failures(course: Path = COURSE, folders: Iterable[Path] = ()) -> list[str]:
+def failures(sandbox: Sandbox | None = None, course: Path = COURSE, folders: Iterable[Path] = ()) -> list[str]:
     """The titles of the proofs that fail here; raises `Unavailable` where there is no sandbox at all."""
-    return [title for title, complaint in run_all(course, folders) if complaint]
+    return [title for title, complaint in run_all(course, folders, sandbox) if complaint]
 
 
 def private_places(course: Path, folders: Iterable[Path] = ()) -> list[Path]:
@@ -168,15 +170,21 @@ def _visible_names(folders: Iterable[Path]) -> dict[str, list[str]]:
 def planted(folders: Iterable[Path]) -> Iterator[list[str]]:
     """Files with a secret that everybody may read, in those of `folders` where this user may write; removed at the end.
 
-    Folders of other people are left alone, except those that everybody may write to.
+    Folders of other people are left alone, except those that everybody may write to. What self-tests of this machine
+    left behind, because they were killed, is removed first.
     """
-    name = f".autograder-selftest-{secrets.token_hex(8)}"
+    own = f"{PLANT}{socket.gethostname()}-"
+    name = f"{own}{os.getpid()}-{secrets.token_hex(8)}"
     plants = []
     with ExitStack() as stack:
         for folder in folders:
             status = folder.stat()
             if status.st_uid != os.getuid() and not status.st_mode & 0o002:
                 continue
+            for path in folder.glob(f"{own}[0-9]*-*"):
+                if not Path("/proc", path.name.removeprefix(own).partition("-")[0]).exists():
+                    with contextlib.suppress(OSError):
+                        path.unlink()
             path = folder / name
             stack.callback(path.unlink, missing_ok=True)  # first, so that an interrupt leaves nothing
             with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ import pytest
 from autograder import Failure
 from autograder import assignment as assignments
 from autograder.grade import workers
-from autograder.grade.grader import Job
+from autograder.grade.job import Job
 from autograder.grade.seed import given
 from autograder.results import read_results
 

@@ -20,7 +20,7 @@ from autograder import assignment
 from autograder.drawings import Drawn, Picture, drawings_path, read_drawings, write_drawings
 from autograder.grade import seed
 from autograder.grade.draw import draw, drawings_in
-from autograder.grade.grader import Job
+from autograder.grade.job import Job
 from autograder.grade.workers import grade_class
 from autograder.release.programs import reference_program
 from autograder.report.pages import feedback_page, write_report

@@ -4,7 +4,8 @@ import pytest
 
 from autograder import assignment as assignments
 from autograder.grade import seed, submissions
-from autograder.grade.grader import Grader, Job
+from autograder.grade.grader import Grader
+from autograder.grade.job import Job
 from autograder.quality.cases import Case, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_sandbox")]

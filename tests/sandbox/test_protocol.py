@@ -5,7 +5,9 @@ import os
 import socket
 import struct
 import time
+from threading import Thread
 
+import psutil
 import pytest
 
 from autograder.sandbox.outside import Sandbox, SandboxProcess, Unavailable
@@ -234,3 +236,54 @@ def test_only_the_latest_process_is_open(sandbox):
 def test_a_machine_on_which_no_container_can_be_made_is_reported(needs_sandbox):
     with pytest.raises(Unavailable, match="no container can be made"):
         Sandbox(limits=SMALL | {"tmp_bytes": -1}).start()
+
+
+SLEEPS = """
+import ctypes, time
+
+def answer():
+    ctypes.CDLL(None).prctl(15, b"to-be-killed", 0, 0, 0)  # PR_SET_NAME
+    time.sleep(600)
+"""
+
+
+def kill_above(generations):
+    """Kill the process that has named itself, or one that it descends from."""
+    found = []
+    while not found:
+        time.sleep(0.05)
+        found = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "to-be-killed"]
+    victim = found[0]
+    for _ in range(generations):
+        victim = victim.parent()
+    victim.kill()
+    assert psutil.wait_procs(found, 60)[1] == [], "it outlived the process that holds it"
+
+
+@pytest.mark.parametrize("generations", [0, 1, 2], ids=["itself", "the holder of its container", "the warm process"])
+def test_a_process_that_something_else_killed_is_told_from_one_that_ended_itself(submission, generations):
+    made = submission(work=SLEEPS)
+    killer = Thread(target=kill_above, args=(generations,))
+    killer.start()
+    assert lost(made, seconds=300.0).status == "error"
+    killer.join()
+    assert made.process.was_killed
+    assert made.ask(constant, seconds=300.0) == 42
+
+
+@pytest.mark.parametrize("program", ["os._exit(0)", "os.kill(os.getpid(), 9); os.abort()", "ctypes.string_at(0)"])
+def test_a_process_that_ended_itself_was_not_killed(submission, program):
+    made = submission(work=f"import ctypes, os\ndef answer():\n    {program}\n")
+    assert lost(made).status == "error"
+    assert not made.process.was_killed
+
+
+def test_limits_hold_for_the_submissions_of_a_context_and_no_others(needs_sandbox, sandbox):
+    memory = asked("f", "import resource\ndef f(s): return list(resource.getrlimit(resource.RLIMIT_NPROC))")
+    seen = []
+    for limits in (SMALL | {"threads": 5}, SMALL | {"threads": 7}):
+        with sandbox.limited(limits):
+            seen += [SandboxProcess(sandbox, {}).ask(memory, 20.0) for _ in range(2)]
+    seen.append(SandboxProcess(sandbox, {}).ask(memory, 20.0))
+    counts = [5, 5, 7, 7, SMALL["threads"]]
+    assert all(b"[%d, %d]" % (count, count) in reply for count, reply in zip(counts, seen, strict=True)), seen
