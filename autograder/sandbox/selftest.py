@@ -62,7 +62,7 @@ if not Path(sys.prefix).is_relative_to("/tmp"):  # there it is a folder in the s
 
 PROOFS = [
     Proof("no sockets, and so no network", attempts.sockets, _nothing),
-    Proof("no other process in sight", attempts.processes, lambda seen: seen == [1, 0]),
+    Proof("no other process in sight", attempts.processes, lambda seen: seen == [1, 0, 1]),
     Proof("no privileges, and no way to any", attempts.privileges, _nothing),
     Proof("no system calls of another architecture", attempts.other_numbers, _nothing),
     Proof(
