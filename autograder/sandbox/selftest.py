@@ -178,12 +178,19 @@ def planted(folders: Iterable[Path]) -> Iterator[list[str]]:
             if status.st_uid != os.getuid() and not status.st_mode & 0o002:
                 continue
             path = folder / name
-            stack.callback(path.unlink, missing_ok=True)  # first, so that an interrupt leaves nothing
+            stack.callback(_remove, path)  # first, so that an interrupt leaves nothing
             with contextlib.suppress(OSError):
-                path.write_text("secret")
-                path.chmod(0o644)
+                # By its descriptor: somebody else may put a link in its place, if everybody may write to the folder.
+                with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
+                    file.write("secret")
+                    os.fchmod(file.fileno(), 0o644)
                 plants.append(str(path))
         yield plants
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # somebody may have put a folder there, which must not stop the grading
+        path.unlink()
 
 
 def _try(sandbox: Sandbox, proof: Proof) -> tuple[str, str | None]:
