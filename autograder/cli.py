@@ -6,6 +6,7 @@ neither.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -25,6 +26,9 @@ from ebmcourse.progress import progress_bar
 from ebmcourse.terminal import replace_unknown_characters
 
 console = Console(stderr=True, highlight=False)
+
+# These write submissions and marks: other users of the machine, such as students on its nbgrader, may not read them.
+_PRIVATE = {"collect", "grade", "report", "export"}
 
 
 class Commands(click.Group):
@@ -76,6 +80,10 @@ def main(ctx: click.Context, course: Path) -> None:
     if not course.is_dir() and ctx.invoked_subcommand != "new":  # which creates it
         raise ValueError(f"There is no folder {course}: --course is the folder that contains solutions/.")
     ctx.obj = course
+    if ctx.invoked_subcommand in _PRIVATE:
+        before = os.umask(0o077)
+        os.umask(before | 0o007)
+        ctx.call_on_close(lambda: os.umask(before))
 
 
 @main.command()

@@ -182,6 +182,7 @@ def serve_submission(channel: int, rules: Rules) -> None:
     from ebmcourse.checking.observation import decode
     from ebmcourse.checking.untrusted.server import read_frame, serve
 
+    os.setsid()  # a signal to the own group of processes would reach the warm process and other containers, too
     drop_capabilities()
     check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))  # or it would outlive a holder that is killed
     check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))  # a crash must not send memory to the host's crash reporter

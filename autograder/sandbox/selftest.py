@@ -63,7 +63,7 @@ if not Path(sys.prefix).is_relative_to("/tmp"):  # there it is a folder in the s
 
 PROOFS = [
     Proof("no sockets, and so no network", attempts.sockets, _nothing),
-    Proof("no other process in sight", attempts.processes, lambda seen: seen == [1, 0]),
+    Proof("no other process in sight", attempts.processes, lambda seen: seen == [1, 0, 1]),
     Proof("no privileges, and no way to any", attempts.privileges, _nothing),
     Proof("no system calls of another architecture", attempts.other_numbers, _nothing),
     Proof(
@@ -186,12 +186,19 @@ def planted(folders: Iterable[Path]) -> Iterator[list[str]]:
                     with contextlib.suppress(OSError):
                         path.unlink()
             path = folder / name
-            stack.callback(path.unlink, missing_ok=True)  # first, so that an interrupt leaves nothing
+            stack.callback(_remove, path)  # first, so that an interrupt leaves nothing
             with contextlib.suppress(OSError):
-                path.write_text("secret")
-                path.chmod(0o644)
+                # By its descriptor: somebody else may put a link in its place, if everybody may write to the folder.
+                with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
+                    file.write("secret")
+                    os.fchmod(file.fileno(), 0o644)
                 plants.append(str(path))
         yield plants
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # somebody may have put a folder there, which must not stop the grading
+        path.unlink()
 
 
 def _try(sandbox: Sandbox, proof: Proof) -> tuple[str, str | None]:

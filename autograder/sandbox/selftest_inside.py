@@ -67,13 +67,16 @@ def places(student: Any, plants: list[str], folders: dict[str, list[str]]) -> An
 
 @probe
 def processes(student: Any) -> Any:
-    """Process numbers: its own, its parent's, and those that a signal reaches."""
+    """Process numbers: its own, its parent's, its group's, and those that a signal reaches.
+
+    A signal to the own group is not tried: it would end the sandbox where the group has other members.
+    """
     reached = []
     for number in (-1, *range(2, 200)):
         with contextlib.suppress(OSError):
             os.kill(number, signal.SIGCONT)
             reached.append(number)
-    return [os.getpid(), os.getppid(), *reached]
+    return [os.getpid(), os.getppid(), os.getpgrp(), *reached]
 
 
 @probe

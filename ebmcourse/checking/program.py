@@ -26,6 +26,8 @@ MAX_NOTEBOOK_BYTES = 64 * 2**20  # most of a notebook is its outputs
 MAX_VALUES = 4_000_000  # of JSON: a list of lists takes twenty times the memory of its text
 MAX_CELLS = 2000
 MAX_CODE = 2**20  # characters of all cells together
+MAX_LINES = 200_000  # of all cells together, texts too; they are taken apart again and again
+_LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # those of `str.splitlines`
 
 _UNREADABLE = "no notebook that can be read: save it from Jupyter and hand it in again"
 _LOADER = '''\
@@ -85,6 +87,8 @@ def read_notebook(content: bytes | str) -> Notebook:
         raise ValueError(_UNREADABLE) from None
     if sum(len(cell.source) for cell in cells if cell.is_code) > MAX_CODE:
         raise ValueError("a notebook with more than a million characters of code")
+    if sum(cell.source.count(character) for cell in cells for character in _LINE_BREAKS) > MAX_LINES:
+        raise ValueError(f"a notebook with more than {MAX_LINES} lines")
     return Notebook(cells, is_python)
 
 
