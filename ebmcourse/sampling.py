@@ -12,7 +12,7 @@ one CUDA graph.
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +53,7 @@ class BlockConv(nn.Module):
         self.padding = [int(size) // 2 for size in conv.padding]
 
     @staticmethod
-    def can_replace(module: nn.Module) -> bool:
+    def can_replace(module: nn.Module) -> TypeGuard[nn.Conv2d]:
         return (
             isinstance(module, nn.Conv2d)
             and (module.in_channels, module.stride, module.dilation) == (1, (2, 2), (1, 1))
@@ -78,7 +78,7 @@ def frozen_copy(model: nn.Module, img_shape: tuple[int, ...], dtype: torch.dtype
             for name, child in parent.named_children():
                 if BlockConv.can_replace(child):
                     setattr(parent, name, BlockConv(child).requires_grad_(False))
-    return frozen.to(dtype=dtype, memory_format=torch.channels_last)
+    return frozen.to(dtype).to(memory_format=torch.channels_last)
 
 
 def langevin_step(network: Network, x: Tensor, labels: Tensor | None, step_size: float, dtype: torch.dtype) -> Tensor:
@@ -182,14 +182,27 @@ class FastSampler:
         self.dtype = dtype
         self.start = start or (lambda *shape, device: START_STD * torch.randn(*shape, device=device))
         self.graphs: dict[Any, CapturedChains] = {}
-        # Row y is for the chains of class y, the last row for chains without a class. Unused places are fresh chains.
-        self.buffer = self.fresh_buffer()
-
-    def fresh_buffer(self) -> Tensor:
-        """Return a buffer of fresh chains, (K + 1, cbuffer_size, C, H, W)."""
         rows = self.num_classes + 1
-        chains = self.start(rows * self.cbuffer_size, *self.img_shape, device=self.device)
-        return chains.unflatten(0, (rows, self.cbuffer_size))
+        fresh = self.start(rows * cbuffer_size, *self.img_shape, device=self.device)
+        self.chains = fresh.unflatten(0, (rows, cbuffer_size))
+
+    @property
+    def buffer(self) -> Tensor:
+        """The chains, (K + 1, cbuffer_size, C, H, W). Row y is for class y, the last row for chains without a class.
+
+        Chains that have not started are fresh ones. A buffer of another sampler, from a checkpoint for example, is
+        ignored.
+        """
+        return self.chains
+
+    @buffer.setter
+    def buffer(self, buffer: Any) -> None:
+        if self.has_format(buffer):
+            self.chains = buffer.to(self.device)
+
+    def has_format(self, buffer: Any) -> bool:
+        """Tell whether `buffer` may be a buffer of this sampler."""
+        return isinstance(buffer, Tensor) and buffer.shape == self.chains.shape
 
     @property
     def device(self) -> torch.device:
@@ -223,12 +236,12 @@ class FastSampler:
         count = self.sample_size if labels is None else len(labels)
         rows = torch.full((count,), self.num_classes, device=self.device) if labels is None else labels
         columns = torch.randint(self.cbuffer_size, (count,), device=self.device)
-        self.buffer = self.buffer.to(self.device)
+        self.chains = self.chains.to(self.device)
         fresh = self.start(count, *self.img_shape, device=self.device)
         starts_fresh = (torch.rand(count, device=self.device) < FRESH_SHARE)[:, None, None, None]
-        x = torch.where(starts_fresh, fresh, self.buffer[rows, columns])
+        x = torch.where(starts_fresh, fresh, self.chains[rows, columns])
         chains = self.run(x, labels, steps, step_size, return_img_per_step)
         last = chains[-1] if return_img_per_step else chains
         finite = last.isfinite().flatten(1).all(dim=1)[:, None, None, None]
-        self.buffer[rows, columns] = torch.where(finite, last, fresh)
+        self.chains[rows, columns] = torch.where(finite, last, fresh)
         return chains
