@@ -1,6 +1,7 @@
 """Training with PyTorch Lightning: what the assignments share.
 
-* `checkpoints`: one checkpoint that is always complete, also after Ctrl-C
+* `checkpoints`: the last checkpoint, which is always complete, also after Ctrl-C, and the best one by a measure
+* `quality`: measures of samples
 * `divergence`: a callback that restores an earlier state when training diverges
 * `display`: the progress bar, and sample images after every epoch
 * `fitting`: `fit`, a `Trainer` with these callbacks
@@ -8,9 +9,22 @@
 """
 
 from ebmcourse.training.augmentation import random_affine
-from ebmcourse.training.checkpoints import LastCheckpoint, to_plain
+from ebmcourse.training.checkpoints import BestCheckpoint, LastCheckpoint, to_plain
 from ebmcourse.training.display import Progress, SamplePictures
 from ebmcourse.training.divergence import DivergenceRollback
 from ebmcourse.training.fitting import fit
+from ebmcourse.training.quality import diversity, frechet_distance, sample_quality
 
-__all__ = ["DivergenceRollback", "LastCheckpoint", "Progress", "SamplePictures", "fit", "random_affine", "to_plain"]
+__all__ = [
+    "BestCheckpoint",
+    "DivergenceRollback",
+    "LastCheckpoint",
+    "Progress",
+    "SamplePictures",
+    "diversity",
+    "fit",
+    "frechet_distance",
+    "random_affine",
+    "sample_quality",
+    "to_plain",
+]

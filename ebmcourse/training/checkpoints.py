@@ -1,7 +1,8 @@
 """Checkpoints."""
 
+import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,21 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-class LastCheckpoint(Checkpoint):
-    """Saves a checkpoint to `path` after every epoch, and when Ctrl-C or SIGTERM interrupts the training.
+def save_complete(trainer: pl.Trainer, path: Path) -> None:
+    """Save a checkpoint in a single step, so that the file is complete at any time."""
+    unfinished = path.with_suffix(".unfinished")
+    trainer.save_checkpoint(unfinished)
+    unfinished.replace(path)
 
-    The new file replaces the old one in a single step, so the file is complete at any time. There is no "best"
-    checkpoint: no number that is logged during the training of an energy-based model measures how good its samples
-    are.
-    """
+
+class LastCheckpoint(Checkpoint):
+    """Saves a checkpoint to `path` after every epoch, and when Ctrl-C or SIGTERM interrupts the training."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def save(self, trainer: pl.Trainer) -> None:
-        unfinished = self.path.with_suffix(".unfinished")
-        trainer.save_checkpoint(unfinished)
-        unfinished.replace(self.path)
+        save_complete(trainer, self.path)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
@@ -47,3 +48,29 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.global_step > 0:
             self.save(trainer)
+
+
+class BestCheckpoint(Checkpoint):
+    """Saves a checkpoint to `path` after each epoch in which `measure(module)` is lower than in all epochs before.
+
+    `measure` must not depend on the scale of the energies, as `sample_quality` does not. The contrastive divergence, a
+    common criterion, compares chains and data by the network that is being trained, and is close to 0 before this
+    network has learned anything. The measured value is logged under `name`.
+    """
+
+    def __init__(self, path: Path, measure: Callable[[Any], float], name: str = "val_quality") -> None:
+        self.path, self.measure, self.name = path, measure, name
+        self.best, self.epoch = math.inf, -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.epoch = state_dict["best"], state_dict["epoch"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = self.measure(pl_module)
+        pl_module.log(self.name, value)
+        if value < self.best:
+            self.best, self.epoch = value, trainer.current_epoch
+            save_complete(trainer, self.path)

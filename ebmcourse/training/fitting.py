@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ebmcourse.training.checkpoints import LastCheckpoint
 from ebmcourse.training.display import Progress
+from ebmcourse.training.divergence import DivergenceRollback
 
 
 def fit(
@@ -30,7 +31,8 @@ def fit(
 
     `resume` is a checkpoint to continue from; its epochs count. Further keywords go to `pytorch_lightning.Trainer`.
     Writes a TensorBoard log to OUT/tensorboard and returns the path of the checkpoint, OUT/last.ckpt. When the
-    training is interrupted (Ctrl-C), it saves the checkpoint, prints how to continue, and exits with code 130.
+    training is interrupted (Ctrl-C), it saves the checkpoint, prints how to continue, and exits with code 130. When
+    `DivergenceRollback` gives up, it exits with code 1, and the checkpoint contains the last healthy state.
     """
     for name in "pytorch_lightning", "lightning_fabric":
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -53,4 +55,9 @@ def fit(
         if trainer.interrupted and last.path.exists():
             print(f"Interrupted. To continue, add --resume {last.path} to the same command.", file=sys.stderr)
         raise SystemExit(130) from None
+    for callback in callbacks:
+        if isinstance(callback, DivergenceRollback) and callback.gave_up:
+            advice = "Start again with a lower learning rate, more sampling steps or a smaller weight of the energy."
+            print(f"Training ended after {callback.rollbacks} divergences. {advice}", file=sys.stderr)
+            raise SystemExit(1)
     return last.path

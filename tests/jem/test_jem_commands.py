@@ -34,7 +34,7 @@ def test_options_have_the_types_of_the_hyperparameters():
     assert options["alpha"] == 0.25 and options["ccond_sample"] is False and options["m_out"] == -3.5
     assert options["steps"] == ex_cli.PRESETS["smoke"]["steps"] and "num_classes" not in options
     assert ex_main.parse_args(["train", "--preset", "smoke", "--steps", "7"]).hyperparameters["steps"] == 7
-    assert ex_main.parse_args(["ood", "--out", "there"]).ckpt_path == Path("there/last.ckpt")
+    assert ex_main.parse_args(["ood", "--out", "there"]).ckpt_path == Path("there/best.ckpt")
     for preset in ex_cli.PRESETS:
         JEM((1, 8, 8), num_classes=2, **ex_main.parse_args(["train", "--preset", preset]).hyperparameters)
 

@@ -5,74 +5,15 @@ import re
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from rich.console import Console
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from ebmcourse.training import DivergenceRollback, Progress, SamplePictures, display, random_affine
+from ebmcourse.training import Progress, SamplePictures, display, random_affine
 
 
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-
-
-class Slope(pl.LightningModule):
-    """A model with one weight, which decreases by the learning rate in each step.
-
-    `bad_steps["loss"]` are the steps in which the loss is NaN, `bad_steps["gap"]` those in which the gap is very low.
-    """
-
-    def __init__(self, bad_steps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.extra, self.seen, self.bad_steps = 0, 0, bad_steps
-
-    def training_step(self, batch, batch_idx):
-        self.seen += 1
-        self.extra = self.seen
-        self.log("gap", -float(self.seen in self.bad_steps.get("gap", ())) * 1e3)
-        return self.weight.sum() * (torch.nan if self.seen in self.bad_steps.get("loss", ()) else 1.0)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1.0)
-
-    def on_save_checkpoint(self, checkpoint):
-        checkpoint["extra"] = self.extra
-
-    def on_load_checkpoint(self, checkpoint):
-        self.extra = checkpoint["extra"]
-
-
-def fit_slope(bad_steps, steps=12, **options):
-    module, callback = Slope(bad_steps), DivergenceRollback("gap", low=-5, window=3, **options)
-    trainer = pl.Trainer(
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        callbacks=[callback],
-    )
-    trainer.fit(module, DataLoader(TensorDataset(torch.zeros(steps)), batch_size=1))
-    return module, callback, trainer
-
-
-@pytest.mark.parametrize("kind, step", [("loss", 8), ("gap", 8)])
-def test_divergence_restores_the_second_newest_state_and_halves_the_learning_rate(kind, step, capsys):
-    module, callback, trainer = fit_slope({kind: [step]})
-    # There are copies of steps 3 and 6. Step 8 diverges and restores step 3; four steps of 0.5 follow.
-    assert callback.rollbacks == 1 and "Step 8: training diverged" in capsys.readouterr().err
-    assert module.weight.item() == pytest.approx(-3 - 4 * 0.5)
-    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.5
-    assert callback.states[0]["extra"] == 3
-
-
-def test_training_ends_with_a_healthy_state_after_too_many_divergences(capsys):
-    module, callback, trainer = fit_slope({"loss": range(8, 40)}, steps=40, max_rollbacks=2)
-    assert trainer.global_step == 10 and callback.rollbacks == 3
-    assert module.weight.item() == -3 and "lower learning rate" in capsys.readouterr().err
 
 
 def test_augmentation_stays_within_its_limits():
