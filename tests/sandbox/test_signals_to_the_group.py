@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from autograder.sandbox.outside import Sandbox, SandboxProcess
 from ebmcourse.checking import probe
 from ebmcourse.checking.observer import Call, Observer
@@ -21,6 +23,7 @@ def stop_the_group(student: Any) -> Any:
     return os.getpgrp()
 
 
+@pytest.mark.usefixtures("needs_sandbox")
 def test_a_stopped_group_holds_up_nobody() -> None:
     with Sandbox() as sandbox:
         for _ in range(3):
