@@ -164,25 +164,8 @@ def test_free_energy_of_every_node(run, graph, beta):
     judge_alphas(got, want, graph, beta)
 
 
-@exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
-def test_shares_of_the_arcs(run, graph, beta):
-    """`shares` returns the probability that a path uses each arc."""
-    got, want = run(shares_of, graph, beta)
-    assert_either_way(got, want, judge_shares)
-
-
-def judge_shares(got, want):
-    assert_close(
-        got,
-        want,
-        mistakes={
-            "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
-            "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
-        },
-    )
-
-
 ### BEGIN HIDDEN TESTS
+# These come before 2c, with which a stand-in for `forward` is sent.
 @exercise("2a", points=0.5, hint="Add up energies from node to node: listing all paths takes forever.")
 def test_best_of_very_many_paths(run, large_graph):
     """`viterbi` finds the best of more paths than can be listed."""
@@ -211,6 +194,28 @@ def test_sum_over_very_many_paths(run, large_graph, beta):
     judge_alphas(got, want, large_graph, beta)
 
 
+### END HIDDEN TESTS
+
+
+@exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
+def test_shares_of_the_arcs(run, graph, beta):
+    """`shares` returns the probability that a path uses each arc."""
+    got, want = run(shares_of, graph, beta)
+    assert_either_way(got, want, judge_shares)
+
+
+def judge_shares(got, want):
+    assert_close(
+        got,
+        want,
+        mistakes={
+            "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
+            "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
+        },
+    )
+
+
+### BEGIN HIDDEN TESTS
 @exercise("2c", points=0.5, hint="Shares need no gradient, and do not depend on whether the energies need one.")
 def test_shares_at_high_beta(run, graph, beta):
     """For large β, the shares are those of the best path."""
