@@ -22,6 +22,7 @@ from autograder.late.record import FOLDER as RECORD
 from autograder.text import on_one_line
 
 MAX_ENTRIES = 200_000
+MAX_ZIPPED = 20_000  # entries in a zip file that was handed in
 MAX_FILE_BYTES = 64 * 2**20
 MAX_NAME_BYTES = 200
 _TOO_LARGE = f"larger than {MAX_FILE_BYTES // 2**20} MiB"
@@ -91,6 +92,8 @@ def open_source(path: Path, each: int | None = None) -> Iterator[Source]:
 def inside(entry: Entry) -> Source:
     """Return the files in a zip file that was handed in. Raises `Refused` if it cannot be opened."""
     content = entry.read()
+    if content.count(b"PK\x01\x02") > MAX_ZIPPED:  # before `ZipFile` makes an object of each
+        raise Refused(f"a zip file with more than {MAX_ZIPPED} files")
     try:
         return _zip(zipfile.ZipFile(io.BytesIO(content)), Path(entry.name))
     except Exception as error:  # a damaged archive can raise any exception

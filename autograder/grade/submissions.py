@@ -18,6 +18,7 @@ from pathlib import Path
 
 from autograder.assignment import Assignment
 from autograder.files import Refused, read_regular
+from autograder.grade.copied import copied, lines_of_code
 from autograder.grade.repair import repair
 from autograder.release.programs import released, stub_program
 from ebmcourse.checking.program import MAX_NOTEBOOK_BYTES, Notebook, module_file, program, read_notebook
@@ -50,12 +51,6 @@ _REMARKABLE = [
         r"\bdef (__torch_function__|__eq__)\b",
     )
 ]
-_RUNS_TEXT = re.compile(r"(?<![.\w])(exec|eval|compile|__import__)\(|\bimport_module\(")
-
-# A text of any kind, or a comment. An open end closes a text too, or the search would begin again at every quote.
-_TEXT_OR_COMMENT = re.compile(
-    r"""("{3}[\s\S]*?(?:"{3}|\Z)|'{3}[\s\S]*?(?:'{3}|\Z)|"(?:\\[\s\S]|[^"\\\n])*+"?|'(?:\\[\s\S]|[^'\\\n])*+'?)|\#[^\n]*"""
-)
 
 
 @dataclass(frozen=True)
@@ -150,10 +145,11 @@ def read(folder: Path, student: str, assignment: Assignment) -> Submission:
         except ValueError as unreadable:
             problems[module_file(name)] = f"The file `{name}` cannot be used: it is {unreadable}."
     for name, part in parts.items():
-        released_lines = frozenset[str]().union(*map(_lines_of_code, stub_program(assignment, name).values()))
-        own_lines = frozenset[str]().union(*map(_lines_of_code, part.values())) - released_lines
+        released_lines = frozenset[str]().union(*map(lines_of_code, stub_program(assignment, name).values()))
+        own_lines = frozenset[str]().union(*map(lines_of_code, part.values())) - released_lines
         found = [pattern.search("\n".join(sorted(own_lines))) for pattern in _REMARKABLE]
         flags += [f"{name} contains `{match[0][:60]}`" for match in found if match]
+        flags += copied(name, own_lines, assignment)
     files = {file: text for part in parts.values() for file, text in part.items()}
     return Submission(student, files, problems, tuple(sorted(flags)), handed.sha256)
 
@@ -177,15 +173,6 @@ def _names(folder: Path) -> list[str]:
 def _read_plain(path: Path) -> bytes:
     """The bytes of a regular file of bearable size; raises `Refused` for anything else that is there."""
     return read_regular(path, MAX_NOTEBOOK_BYTES if path.suffix == ".ipynb" else MAX_FILE_BYTES)
-
-
-@lru_cache(maxsize=1024)  # the stub is asked about again and again
-def _lines_of_code(source: str) -> frozenset[str]:
-    """The different lines of a program without comments, and without texts unless it may run a text as a program."""
-    code = _TEXT_OR_COMMENT.sub(lambda found: "''" if found[1] else "", source)
-    if _RUNS_TEXT.search(code):
-        code = _TEXT_OR_COMMENT.sub(lambda found: found[1] or "", source)
-    return frozenset(map(str.strip, code.splitlines()))
 
 
 def _alike(name: str, present: list[str]) -> str | None:

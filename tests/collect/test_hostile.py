@@ -220,6 +220,14 @@ def test_a_broken_zip_stops_nobody_else(tiny, tmp_path, content):
     assert any(line.startswith("s001: ") for line in collected.lines())
 
 
+def test_a_zip_of_very_many_files_is_refused_before_it_is_read(tiny, tmp_path, monkeypatch):
+    (tmp_path / "source/s001").mkdir(parents=True)
+    (tmp_path / "source/s001/work.zip").write_bytes(b"PK\x01\x02" * 20_001)
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    collected = collect(tmp_path / "source", tiny, tmp_path / "out")
+    assert any("more than 20000 files" in problem for problem in collected.problems["s001"])
+
+
 @pytest.mark.parametrize("error", [RuntimeError("anything"), MemoryError(), RecursionError(), OSError(28, "no space")])
 def test_whatever_a_submission_raises_stops_nobody_else(tiny, tmp_path, monkeypatch, error):
     arranged = layout.arranged
