@@ -33,6 +33,7 @@ from typing import Any
 from autograder import assignment as assignments
 from autograder.assignment import COURSE, Assignment
 from autograder.grade import seed, submissions
+from autograder.grade.fingerprint import fingerprint
 from autograder.grade.job import Job
 from autograder.quality.cases import Case, load
 from autograder.results import read_timings
@@ -91,6 +92,8 @@ class Class:
         self.submitted = self.folder / "submitted"
         self._file = self.folder / "figures.json"
         self.figures: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        if self.figures.get("fingerprint") != (current := fingerprint(self.assignment)):
+            self.figures = {"fingerprint": current}  # those of an older version say nothing about this one
         for student, case in self.cases.items():
             if not (place := self.submitted / student / name).exists():
                 case.write(self.assignment, place)
@@ -105,7 +108,8 @@ class Class:
         """What there is to measure, in this order."""
         chosen = [student for student, case in self.cases.items() if case.kind in ("variants", "mutants")][:peers]
         return {
-            "import": self.importing,
+            "torch": lambda: importing(["torch"]),
+            "import": lambda: importing(sandbox_modules(self.assignment)),
             "one": lambda: self.one(chosen[0]),
             "1 worker": lambda: self.grade(1),
             "2 workers": lambda: self.grade(2),
@@ -120,15 +124,6 @@ class Class:
     def command(self, out: Path, *options: str) -> list[str]:
         grade = [sys.executable, "-m", "autograder.cli", "grade", self.assignment.name, str(self.submitted)]
         return [*grade, "--out", str(out), "--seed", "0", *options]
-
-    def importing(self) -> float:
-        """CPU seconds of importing once what the sandbox and the judge import."""
-        from autograder.grade.grader import modules
-
-        return min(
-            measured([sys.executable, "-c", f"import {', '.join(modules(self.assignment))}"]).cpu_seconds
-            for _ in range(3)
-        )
 
     def one(self, student: str) -> float:
         """CPU seconds of grading one submission."""
@@ -146,9 +141,13 @@ class Class:
         loops = [student for student, case in self.cases.items() if case.name in LOOPS]
         plain = [timing for student, timing in timings.items() if timing and student not in loops]
         own = [sum(timing.checks.values()) for timing in plain]
+        done = sorted((out / name / f"{student}.json").stat().st_mtime - begin for student in self.cases)
         return {
-            **vars(usage),
-            "done": sorted((out / name / f"{student}.json").stat().st_mtime - begin for student in self.cases),
+            "seconds": usage.seconds,
+            "cpu_seconds": usage.cpu_seconds,
+            "memory": max((size for _, size in usage.memory), default=0),
+            "memory_after_start": max((size for when, size in usage.memory if when > done[0]), default=0),
+            "done": done,
             "own": statistics.median(own),
             "overhead": statistics.median(timing.seconds - used for timing, used in zip(plain, own, strict=True)),
             "loops": [timing.seconds for student in loops if (timing := timings[student])],
@@ -193,6 +192,17 @@ class Class:
         usages = [measured([sys.executable, "-c", program, name, place]) for place in places]
         total = Usage(sum(usage.seconds for usage in usages), sum(usage.cpu_seconds for usage in usages))
         return per_submission(total, len(students))
+
+
+def importing(modules: Iterable[str]) -> float:
+    """CPU seconds of importing modules once."""
+    return min(measured([sys.executable, "-c", f"import {', '.join(modules)}"]).cpu_seconds for _ in range(3))
+
+
+def sandbox_modules(assignment: Assignment) -> tuple[str, ...]:
+    from autograder.grade.grader import modules  # imports torch
+
+    return modules(assignment)
 
 
 def per_submission(usage: Usage, count: int) -> dict[str, Any]:
@@ -246,15 +256,19 @@ def rows(one: Class) -> dict[str, str]:
         "own computing of a submission, median [ms]": f"{1000 * alone['own']:.0f}",
         "overhead of a submission, median [ms]": f"{1000 * alone['overhead']:.0f}",
         "CPU seconds of a submission, beyond the start": f"{each:.2f}",
-        "most memory (PSS) of a worker with its sandbox [MiB]": several(
-            size / 2**20 for size in both["workers"].values()
+        "most memory (PSS) of a worker with its sandbox, and after the self-test [MiB]": several(
+            both[when] / 2**20 for when in ("memory", "memory_after_start")
         ),
         "endless loops: seconds of each": several(alone["loops"]),
         "limit of a submission [s]": f"{one.assignment.seconds:.0f}",
         "`nbgrader autograde`: CPU seconds of a submission, ratio": peer(nbgrader),
         "a process for each submission: CPU seconds of it, ratio": peer(processes),
-        "CPU seconds of importing the modules once": f"{found['import']:.1f}",
-        "CPU seconds of grading one submission, ratio": f"{found['one']:.1f}, {found['one'] / found['import']:.2f}",
+        "CPU seconds of importing torch, and all modules of the assignment": several(
+            (found[key] for key in ("torch", "import")), 1
+        ),
+        "CPU seconds of grading one submission, ratio to each of the two": several(
+            (found["one"], found["one"] / found["torch"], found["one"] / found["import"]), 1
+        ),
         "CPU seconds where nothing has changed": f"{found['unchanged']:.2f}",
         f"1 worker: seconds until {several(sizes)} are graded": several(alone["done"][count - 1] for count in sizes),
         "by the line through the first 100": several(start + slope * count for count in sizes),

@@ -20,11 +20,11 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 @dataclass(frozen=True)
 class Usage:
-    """The seconds and CPU seconds of a command, and the most memory of each worker with its sandbox, in bytes."""
+    """The seconds and CPU seconds of a command, and what its workers used of the memory at some moments."""
 
     seconds: float
     cpu_seconds: float
-    workers: dict[int, int] = field(default_factory=dict)  # process id -> proportional set size
+    memory: list[tuple[float, int]] = field(default_factory=list)  # seconds, bytes (PSS) of a worker with its sandbox
 
 
 def measured(command: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> Usage:
@@ -33,21 +33,20 @@ def measured(command: Sequence[str], *, cwd: Path | None = None, env: dict[str, 
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     begin, before = time.perf_counter(), _children()
     process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    peaks: dict[int, int] = {}
+    memory: list[tuple[float, int]] = []
     while True:
         try:
             _, said = process.communicate(timeout=SECONDS_BETWEEN_LOOKS)
             break
         except subprocess.TimeoutExpired:
-            for worker, size in _workers(process.pid).items():
-                peaks[worker] = max(peaks.get(worker, 0), size)
+            memory += [(time.perf_counter() - begin, size) for size in _workers(process.pid)]
     seconds = time.perf_counter() - begin
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()
     if process.returncode != 0:
         raise subprocess.CalledProcessError(process.returncode, command, stderr=said)
-    return Usage(seconds, _children() - before, peaks)
+    return Usage(seconds, _children() - before, memory)
 
 
 def _children() -> float:
@@ -55,13 +54,13 @@ def _children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _workers(grader: int) -> dict[int, int]:
-    found = {}
+def _workers(grader: int) -> list[int]:
+    found = []
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(grader).children():
             if any("spawn_main" in word for word in process.cmdline()):
                 family = [process, *process.children(recursive=True)]
-                found[process.pid] = sum(_proportional_set_size(member.pid) for member in family)
+                found.append(sum(_proportional_set_size(member.pid) for member in family))
     return found
 
 
