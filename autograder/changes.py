@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from autograder.grade.fingerprint import difference
 from autograder.results import Result, read_result, result_path
 from autograder.text import number, on_one_line
 
-_CHECKS_SHOWN = 4
+_SHOWN = 4  # checks and reasons of each student
 
 
 @dataclass(frozen=True)
@@ -23,20 +24,23 @@ class Change:
     before: Result
     after: Result
 
-    @property
-    def reasons(self) -> list[str]:
+    def reasons(self, known: Mapping[str, dict[str, str]]) -> list[str]:
         """What changed between the two gradings and may be the reason.
 
-        A result records one checksum of everything that belongs to grading (`autograder.grade.fingerprint`), so a
-        change of the checks cannot be told from a change of the reference, the limits or a package.
+        A result records one checksum of everything that belongs to grading; `known` says what it was made of
+        (`autograder.grade.fingerprint`).
         """
-        pairs = {
-            "the submission": (self.before.submission_sha256, self.after.submission_sha256),
-            "the checks, the reference, the limits or a package": (self.before.checks_sha256, self.after.checks_sha256),
-            "the seed": (self.before.seed, self.after.seed),
-            "the use of the sandbox": (self.before.confined, self.after.confined),
-        }
-        return [what for what, (old, new) in pairs.items() if old != new]
+        old, new = self.before.checks_sha256, self.after.checks_sha256
+        grading = ["the checks, the reference, the limits or a package"]
+        if old in known and new in known:
+            grading = difference(known[old], known[new])
+        pairs = (
+            (["the submission"], self.before.submission_sha256, self.after.submission_sha256),
+            (grading, old, new),
+            (["the seed"], self.before.seed, self.after.seed),
+            (["the use of the sandbox"], self.before.confined, self.after.confined),
+        )
+        return [reason for reasons, earlier, later in pairs if earlier != later for reason in reasons]
 
     @property
     def checks(self) -> list[tuple[str, float | None, float | None]]:
@@ -74,24 +78,27 @@ def identical(results: Iterable[Result]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
-def changes_table(found: list[Change]) -> Table:
-    """Return a table of the changes for the terminal."""
+def changes_table(found: list[Change], known: Mapping[str, dict[str, str]]) -> Table:
+    """Return a table of the changes for the terminal; `known` as for `Change.reasons`."""
     table = Table(title="changed marks")
     for column in ("student", "before", "now", "what changed", "checks"):
         table.add_column(column)
     for change in found:
         checks = [f"{id_} {_points(old)} → {_points(new)}" for id_, old, new in change.checks]
-        more = len(checks) - _CHECKS_SHOWN
-        shown = checks[:_CHECKS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
         cells = (
             change.student,
             _shown(change.before),
             _shown(change.after),
-            "\n".join(change.reasons),
-            "\n".join(shown),
+            "\n".join(_some(change.reasons(known))),
+            "\n".join(_some(checks)),
         )
         table.add_row(*(_plain(cell) for cell in cells))
     return table
+
+
+def _some(lines: list[str]) -> list[str]:
+    more = len(lines) - _SHOWN
+    return lines[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])
 
 
 def _mark(result: Result) -> tuple[float, float]:

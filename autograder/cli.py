@@ -150,6 +150,7 @@ def grade(
     from autograder.changes import changes, changes_table, identical, results_before
     from autograder.grade import seed as seeds
     from autograder.grade import workers as processes
+    from autograder.grade.fingerprint import known, remember
     from autograder.grade.job import Job
     from autograder.grade.results_folder import reserved
     from autograder.report import class_table
@@ -165,6 +166,7 @@ def grade(
     with reserved(out / name):
         todo = [who for who in everyone if force or not processes.is_graded(job, out, submitted, who)]
         before = results_before(out, name, todo)
+        remember(out / name, assignment, job.checks_sha256)
         graded: list[Result] = []
         try:
             with progress_bar() as progress:
@@ -182,7 +184,7 @@ def grade(
                 found = changes(before, graded)
                 console.print(f"Graded again: {len(before)}; marks that changed: {len(found)}.")
                 if found:
-                    Console().print(changes_table(found))
+                    Console().print(changes_table(found, known(out / name)))
         results = [result for result in read_results(out, name) if result.student in everyone]
         Console().print(class_table(results))
     for group in identical(results):

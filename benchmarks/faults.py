@@ -10,6 +10,7 @@ bytes of the undisturbed grading, no file that was there before may have been wr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from autograder.release.new import create
 from ebmcourse.progress import progress_bar
 
 NAME = "fresh"
+KINDS = ("grader", "worker", "sandbox", "warm process", "container")
 LEFT_SECONDS = 60.0  # in which the processes of a killed grader must have ended
 RIGHT = """
 import time
@@ -132,16 +134,18 @@ def _run(
             grader.wait(rng.uniform(0, longest))
             break
         except subprocess.TimeoutExpired:
-            kinds = _kinds(psutil.Process(grader.pid))
-            known.update(process for processes in kinds.values() for process in processes)
-            kind = rng.choice(sorted(kinds))
-            victim = rng.choice(sorted(kinds[kind], key=lambda process: process.pid))
-            try:
-                victim.kill()
-            except psutil.NoSuchProcess:
-                continue
-            report.kills[kind] += 1
-            progress(report.kills.total())
+            kind = rng.choice(KINDS)
+            while grader.poll() is None:
+                kinds = _kinds(psutil.Process(grader.pid))
+                known.update(process for processes in kinds.values() for process in processes)
+                if kind in kinds:
+                    victim = rng.choice(sorted(kinds[kind], key=lambda process: process.pid))
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        victim.kill()
+                        report.kills[kind] += 1
+                        progress(report.kills.total())
+                    break
+                time.sleep(0.05)  # until there is one
     grader.wait()
     said = errors.read_text()
     if "Traceback" in said or grader.returncode not in (0, 1, -9):

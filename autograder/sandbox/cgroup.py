@@ -26,7 +26,12 @@ def create(memory_bytes: int) -> Path | None:
     membership = re.search(r"^0::/(.+)$", MEMBERSHIP.read_text(), re.MULTILINE)
     if membership is None:  # version 1, or in the root of the hierarchy
         return None
-    group = (ROOT / membership[1]).parent / f"autograder-{os.getpid()}-{secrets.token_hex(4)}"
+    above = (ROOT / membership[1]).parent
+    for left in above.glob("autograder-*-*"):  # by a grader that was killed
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            with contextlib.suppress(OSError):
+                left.rmdir()
+    group = above / f"autograder-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         group.mkdir()
     except OSError:

@@ -158,14 +158,14 @@ def test_a_full_disk_leaves_whole_results_and_grading_goes_on_when_there_is_room
         {" ".join(GRADE)} {options} --out {tmp_path}/disk/out
         {" ".join(GRADE)} {options} --out {tmp_path}/undisturbed
         cd {tmp_path}/disk/out/tiny && for file in s00?.json; do cmp $file {tmp_path}/undisturbed/tiny/$file; done
-        echo "differences: $?, files: $(ls -A | grep -v timings | tr '\\n' ' ')"
+        echo "differences: $?, files: $(LC_ALL=C ls -A | grep -v timings | tr '\\n' ' ')"
     """
     run = subprocess.run(["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True)
     if run.returncode == 77:
         pytest.skip("this machine does not let tests mount a small disk")
     assert "exit code 2" in run.stdout and "all whole" in run.stdout, run.stdout + run.stderr
     assert "No space left" in run.stderr and "Traceback" not in run.stderr
-    assert f"differences: 0, files: {LOCK} s001.json s002.json " in run.stdout, run.stdout + run.stderr
+    assert f"differences: 0, files: .fingerprints {LOCK} s001.json s002.json " in run.stdout, run.stdout + run.stderr
 
 
 def test_a_results_folder_that_is_read_only_is_named_before_anything_is_graded(tiny_course, submitted, tmp_path):

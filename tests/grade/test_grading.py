@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from click.testing import CliRunner, Result
 
 from autograder import assignment as assignments
 from autograder.cli import main as autograder
-from autograder.grade.grader import Grader, merged_flags
+from autograder.grade import grader as grader_module
+from autograder.grade.grader import KILLED, MAX_KILLED, Grader, merged_flags
 from autograder.grade.job import Job
 from autograder.grade.seed import given, secret
+from autograder.grade.submissions import read
 from ebmcourse.checking.judge import BrokenChecks
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("needs_sandbox")]
@@ -144,6 +147,20 @@ def test_the_secret_seed_is_made_once_and_readable_by_its_owner_only(tmp_path, m
 def test_flags_that_say_the_same_are_made_one():
     flags = ["1a/x: it ended", "1a/y: it ended", "1b/x: it: lied", "1b/y: it ended"]
     assert merged_flags(flags) == ["1a/x and 2 more: it ended", "1b/x: it: lied"]
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_submission_whose_process_was_killed_is_graded_again(tiny_course, submitted, monkeypatch, times):
+    tiny = assignments.load("tiny", tiny_course)
+    submission = read(submitted / "s002" / "tiny", "s002", tiny)
+    grader = Grader(Job.of(tiny, given(0), confined=False))
+    expected, _ = grader.grade(submission)
+    kills = iter([True] * times + [False])
+    monkeypatch.setattr(grader_module, "was_killed", lambda process: next(kills))
+    result, _ = grader.grade(submission)
+    grader.close()
+    assert result.flags == ([KILLED] if times == MAX_KILLED else [])
+    assert replace(result, flags=[]) == expected
 
 
 def children() -> list[str]:

@@ -17,7 +17,7 @@ from autograder import assignment as assignments
 from autograder.grade import workers
 from autograder.grade.job import Job
 from autograder.grade.seed import given
-from autograder.results import read_results
+from autograder.results import Result, read_results
 
 STUDENTS = ["s001", "s002", "s003", "s004"]
 
@@ -118,3 +118,25 @@ def test_a_submission_that_kills_its_worker_is_named_and_the_others_are_graded(j
     with pytest.raises(Failure, match=r"while they graded s002; the other"):
         workers.grade_class(job, submitted, tmp_path / "out", STUDENTS, workers=2)
     assert scores(tmp_path / "out") == [entry for entry in FULL if entry[0] != "s002"]
+
+
+@pytest.mark.slow
+def test_a_submission_that_takes_long_holds_up_no_other(tiny_course, submitted, tmp_path):
+    checks = tiny_course / "solutions" / "tiny" / "checks" / "test_1.py"
+    checks.write_text(checks.read_text().replace(" points=", " seconds=6000, points="))
+    about = tiny_course / "solutions" / "tiny" / "assignment.toml"
+    about.write_text(about.read_text().replace("seconds = 60", "seconds = 6000"))
+    graded: list[str] = []
+
+    def done(result: Result) -> None:
+        graded.append(result.student)
+        if len(graded) == len(STUDENTS) - 1:
+            (tmp_path / "all others").touch()
+
+    program = submitted / "s001" / "tiny" / "tiny.py"
+    others = str(tmp_path / "all others")
+    wait = f"import pathlib, time\nwhile not pathlib.Path({others!r}).exists():\n    time.sleep(0.1)\n"
+    program.write_text(wait + program.read_text())
+    job = Job.of(assignments.load("tiny", tiny_course), given(0), confined=False)
+    workers.grade_class(job, submitted, tmp_path / "out", STUDENTS, workers=2, done=done)
+    assert graded[-1] == "s001" and scores(tmp_path / "out") == FULL

@@ -40,3 +40,14 @@ def test_a_cgroup_that_cannot_be_limited_or_joined_is_removed(own, monkeypatch):
     monkeypatch.setattr(os, "rmdir", lambda path: subprocess.run(["rm", "-r", path], check=True))  # as the kernel does
     assert cgroup.create(2**20) is None
     assert [path.name for path in own.parent.iterdir()] == [own.name]
+
+
+def test_what_killed_graders_left_is_removed_and_what_living_ones_use_is_not(own):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f"autograder-{ended.pid}-0a", f"autograder-{os.getppid()}-0b", "another"):
+        (own.parent / name).mkdir()
+    group = cgroup.create(2**20)
+    assert group is not None
+    left = {path.name for path in own.parent.iterdir()}
+    assert left == {own.name, group.name, f"autograder-{os.getppid()}-0b", "another"}

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -99,6 +100,23 @@ def test_ctrl_c_leaves_no_plant(tmp_path):
     process.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plants_of_a_self_test_that_was_killed_are_removed_and_those_of_a_running_one_are_not(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, used, another = (
+        tmp_path / f"{selftest.PLANT}{host}-{number}-0a"
+        for host, number in (
+            (socket.gethostname(), ended.pid),
+            (socket.gethostname(), os.getppid()),
+            ("elsewhere", ended.pid),
+        )
+    )
+    for path in (left, used, another):
+        path.write_text("secret")
+    with planted([tmp_path]):
+        assert not left.exists() and used.exists() and another.exists()
 
 
 def test_nothing_is_planted_in_other_people_s_folders(tmp_path):
