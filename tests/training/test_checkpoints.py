@@ -3,9 +3,11 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from digit_energy import DigitEnergy, digits, train
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from ebmcourse.sampling import langevin
 from ebmcourse.training import BestCheckpoint, diversity, frechet_distance, sample_quality
 
 
@@ -86,3 +88,18 @@ def test_the_best_checkpoint_is_not_that_of_epoch_0_where_the_contrastive_diverg
     assert best.epoch == checkpoint["epoch"] == 3
     assert checkpoint["callbacks"]["BestCheckpoint"]["best"] == best.best < 0.1
     assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_of_a_short_training_is_not_that_of_epoch_0(tmp_path):
+    images, labels = digits()[0], torch.arange(200) % 10
+    module, starts, values = DigitEnergy(), 0.01 * torch.randn(200, 1, 8, 8), []
+
+    def measure(module):
+        chains = langevin(module.cnn, starts, labels, 30, dtype=torch.float32)
+        values.append(sample_quality(chains, starts, images))
+        return values[-1]
+
+    best = BestCheckpoint(tmp_path / "best.ckpt", measure)
+    train(module, [best], max_epochs=5)
+    assert best.epoch > 0 and values[best.epoch] == best.best < 0.8 * values[0]

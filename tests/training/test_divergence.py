@@ -3,11 +3,10 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from sklearn.datasets import load_digits
+from digit_energy import DigitEnergy, digits, train
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ebmcourse.sampling import FastSampler
 from ebmcourse.training import DivergenceRollback, fit
 
 
@@ -143,63 +142,14 @@ def test_fit_exits_with_code_1_and_one_sentence_when_training_diverges_too_often
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["weight"].item() == -3
 
 
-class DigitEnergy(pl.LightningModule):
-    """A small class-conditional energy-based model of digits, trained as `jem` is. `fault(self)` runs before a step."""
-
-    def __init__(self, fault=lambda module: None):
-        super().__init__()
-        self.save_hyperparameters({"lmbd": 0.2})
-        self.cnn = DigitNetwork()
-        self.sampler = FastSampler(self.cnn, (1, 8, 8), 32, 10, 16, torch.float32)
-        self.fault = fault
-
-    def forward(self, x):
-        return self.cnn(x)
-
-    def training_step(self, batch, batch_idx):
-        self.fault(self)
-        x, y = batch
-        chains = self.sampler.synthesize_samples(y, steps=10)
-        f_data, f_chains = self.cnn(x, y), self.cnn(chains, y)
-        loss_pyx = nn.functional.cross_entropy(self.cnn.layers(x), y)
-        self.log_dict({"gap": f_chains.mean() - f_data.mean(), "loss_pyx": loss_pyx})
-        squares = f_data.square().mean() + f_chains.square().mean()
-        return loss_pyx + self.hparams.lmbd * (f_chains.mean() - f_data.mean() + 0.1 * squares)
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=1e-3, betas=(0.0, 0.999))
-
-    def on_save_checkpoint(self, checkpoint):
-        checkpoint["buffer"] = self.sampler.buffer.clone()
-
-    def on_load_checkpoint(self, checkpoint):
-        self.sampler.buffer = checkpoint["buffer"]
-
-
-class DigitNetwork(nn.Module):
-    def __init__(self):
-        super().__init__()
-        first, second = nn.Conv2d(1, 16, 3, 2, 1), nn.Conv2d(16, 32, 3, 2, 1)
-        self.layers = nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), nn.Flatten(), nn.Linear(128, 10))
-
-    def forward(self, x, y=None):
-        logits = self.layers(x)
-        return logits.logsumexp(dim=1) if y is None else logits.gather(1, y[:, None]).squeeze(1)
-
-
 def fit_digits(fault=lambda module: None, steps=120, seed=0):
     torch.manual_seed(seed)
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).float()[:, None] / 8 - 1
-    loader = DataLoader(TensorDataset(images, torch.from_numpy(digits.target)), 32, shuffle=True, drop_last=True)
-    callback = DivergenceRollback(
-        "gap", low=-2, high=5, classifier="loss_pyx", energy_weight="lmbd", window=15, max_rollbacks=2
-    )
     module = DigitEnergy(fault)
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(max_steps=steps, gradient_clip_val=5, callbacks=[callback], **options)
-    trainer.fit(module, loader)
-    correct = module.cnn.layers(images).argmax(dim=1) == torch.from_numpy(digits.target)
+    options = {"low": -2, "high": 5, "classifier": "loss_pyx", "energy_weight": "lmbd", "window": 15}
+    callback = DivergenceRollback("gap", max_rollbacks=2, **options)
+    train(module, [callback], max_steps=steps, enable_checkpointing=False)
+    images, y = digits()
+    correct = module.cnn.layers(images).argmax(dim=1) == y
     return module, callback, correct.float().mean().item()
 
 
