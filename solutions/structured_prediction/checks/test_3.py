@@ -220,7 +220,8 @@ def saturated(matrix, energies, targets, right):
         return {}
     largest = int(right.argmax())
     value, p = matrix.double().flatten()[largest].item(), (-energies.double()).softmax(2)
-    epsilon = math.exp(-value) - math.exp(-right.flatten()[largest].item())
+    with_epsilon, without = torch.tensor([value, right.flatten()[largest].item()]).double().neg().exp()
+    epsilon = with_epsilon - without
     limit, window = value / 2, energies.flatten(0, 1)[largest // right.shape[2]]
     for _ in range(3):  # log Z of energies of which n are -limit is limit + log n
         limit = (value - math.log(max(1, int((window < -limit).sum())))) / 2
