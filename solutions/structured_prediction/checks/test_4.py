@@ -59,7 +59,7 @@ def energies_of_paths(student, pm, paths, broken, kind):
     """The energies of valid and of broken paths, which are given as a "list" or as a "tuple".
 
     broken: 0 instead of the energy where an exception is raised
-    raised: the types of these exceptions
+    raised: the types of these exceptions, or "nothing"
     scalars: whether the energies of broken paths are tensors without axes
     """
     energy = student.structured_prediction.path_energy
@@ -69,7 +69,7 @@ def energies_of_paths(student, pm, paths, broken, kind):
     for name, path in broken.items():
         found = [torch.tensor(0.0)]
         call = partial(energy, pm.clone(), sequence(path))
-        raised[name] = refusal(lambda call=call, found=found: found.append(call()))["type"]
+        raised[name] = refusal(lambda call=call, found=found: found.append(call()))["type"] or "nothing"
         infinite[name] = found[-1]
     return {
         "valid": [as_tensor(value) for value in valid],
@@ -129,7 +129,7 @@ def judge_broken_paths(got, names):
         "empty": "An empty path counts as valid.",
     }
     for name in names:
-        if got["raised"][name] != "":
+        if got["raised"][name] != "nothing":
             fail(f"There is an exception for {kinds[name]}: its energy is infinite. Check a path before you use it.")
         value = got["broken"][name]
         if not isinstance(value, torch.Tensor) or value.numel() != 1:

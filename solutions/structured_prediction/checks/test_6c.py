@@ -105,7 +105,9 @@ def judge_direct(direct, own, logits):
 
     The gradient with respect to the logits is the same then.
     """
-    if direct.shape != logits.shape or own.shape != logits.shape or not direct.isfinite().all():
+    if direct.shape != logits.shape or own.shape != logits.shape:
+        raise Mismatch("The gradient must have the shape of the log-probabilities.")
+    if not direct.isfinite().all():
         return
     sums_of_windows = direct.sum(2, keepdim=True)
     assert_close(own, direct - sums_of_windows * logits.softmax(2), atol=1e-4)

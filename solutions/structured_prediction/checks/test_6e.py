@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from oracles import descend, fail_calls, is_read, judge_descent, judge_mean_losses, judge_modes, per_batch
 from stand_ins import CTCCriterion, Loader, Reader, as_losses, as_tensor
 
-from ebmcourse.checking import Mismatch, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
 RATE = 0.3
@@ -65,6 +66,12 @@ def trained(student, weights, words, sizes, epochs):
         "sums": as_tensor(criterion.sums),
         "counts": as_tensor(criterion.counts),
     }
+
+
+@probe
+def weights_after(student, weights, words):
+    """The weights after one epoch, and nothing else."""
+    return {"weights": trained(student, weights, words, SIZES, 1)["weights"]}
 
 
 def passes_of(weights, words, sizes):
@@ -169,10 +176,14 @@ def test_words_of_different_length(run, weights, mixed, uneven):
     judge_modes(got["in_training"])
     # Energies so large that the softmax of most classes is 0, whose logarithm is infinite.
     large = 100 * weights
-    got, _ = run(trained, large, uneven, SIZES, 1)
+    got, _ = run(weights_after, large, uneven)
     if not got["weights"].isfinite().all():
         fail("Large energies give infinite losses or gradients: use `log_softmax`, not the logarithm of a softmax.")
-    judge_training(got, large, uneven, SIZES, 1)
+    # The loader may have been read once before the training.
+    first, second, _ = passes_of(large, uneven, SIZES)
+    right, later = (descend(large, [batches], RATE, loss_of()) for batches in (first, second))
+    if difference(got["weights"], later, 1e-4, 1e-4):
+        assert_close(got["weights"], right, atol=1e-4)
 
 
 @exercise(
