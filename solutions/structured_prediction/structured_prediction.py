@@ -251,8 +251,9 @@ display(figure)
 # no padding, one call on a wide image gives the same energies as one call for each of its windows. What the network has
 # learned from images of single letters can then be used on words of any length.
 #
-# **1a** Write `SimpleNet`. Any network is fine if its output for window $i$ depends on the 18 columns of this window
-# only. With noisy images, a non-linearity between the convolution and the last layer makes a clear difference.
+# **1a** Write `SimpleNet`. Any network is fine if, in evaluation mode, its output for window $i$ depends on the 18
+# columns of this window only; dropout and batch normalisation are allowed. With noisy images, a non-linearity between
+# the convolution and the last layer makes a clear difference.
 
 
 # %% nbgrader={"grade_id": "simple-net", "solution": true}
@@ -276,7 +277,7 @@ class SimpleNet(nn.Module):
         """x: (B, 1, 32, W) images, W ≥ 18 -> (B, L, 27) energies, with L = (W - 18) // 4 + 1 windows."""
         ### BEGIN SOLUTION 1a
         # TODO Return the energies of all windows, shape (B, L, 27).
-        # Energies are arbitrary real numbers, low = likely: use no softmax and no non-linearity after the last layer.
+        # Energies are arbitrary real numbers, low = likely: use no (log-)softmax or non-linearity after the last layer.
         # The result has three axes even for a single window (W = 18) and for a single image.
         features = self.look(x).relu()  # (B, 256, 1, L)
         return self.judge(features.squeeze(2).transpose(1, 2))  # (B, L, 27)
@@ -312,7 +313,7 @@ def train_model(model, epochs, dataloader, criterion, optimizer):
     """Train on images of single letters.
 
     dataloader: yields images (B, 32, W) and letters (B,); all images have one window, 18 ≤ W ≤ 21. It may draw other
-        images each time that it is read
+        images each time that it is read, so read it once in each epoch
     criterion: the mean loss of energies (B, 27) and letters (B,), here `cross_entropy`
     returns: the mean loss per image of each epoch, a list of `epochs` floats
     """
@@ -394,7 +395,8 @@ with once_written():
 #
 # $$\mathrm{pm}[i, j] = E_i[y_j] .$$
 #
-# **3a** Write `build_path_matrix`, for a whole batch and without loops.
+# **3a** Write `build_path_matrix`, for a whole batch and without loops. The functions of parts 3 and 4 are called with
+# detached energies: gradients need not flow through them, and energies may be returned in another floating-point type.
 
 
 # %% nbgrader={"grade_id": "path-matrix", "solution": true}
@@ -518,7 +520,7 @@ check_part("3c")
 def path_energy(pm, path):
     """The energy of a path: the sum of pm[i, path[i]] over all windows i.
 
-    pm: (L, T); path: a sequence of target positions (ints), such as a list or a tuple
+    pm: (L, T); path: a list or a tuple of target positions (ints)
     returns: a tensor without axes; infinite if the path is not valid
     """
     ### BEGIN SOLUTION 4a
@@ -582,11 +584,12 @@ check_part("4a")
 def find_path(pm):
     """The valid path of least energy (Viterbi).
 
-    pm: (L, T) energies of windows and targets; it is not modified
+    pm: (L, T) energies of windows (a few hundred at most) and targets; it is not modified
     returns: three values,
         the free energy, which is the least energy of all valid paths, a tensor without axes;
         the points (i, j) of such a path, one per window, from (0, 0) to (L - 1, T - 1);
-        the table dp (L, T), where dp[i, j] is the least energy of all ways from (0, 0) to (i, j), or infinity
+        the table dp (L, T), where dp[i, j] is the least energy of all ways from (0, 0) to (i, j), or infinity if there
+            is none; entries that no valid path contains may be infinite, too
     raises ValueError: there are fewer windows than targets; the message names both numbers
     """
     ### BEGIN SOLUTION 4b
@@ -710,7 +713,8 @@ with once_written():
 #
 # **5a** Write `train_ebm_model`. A batch has the fields `images` (B, 32, W), `widths` (B,), `letters` (B, N), `lengths`
 # (B,) and `texts`; `window_counts(widths)` returns the numbers $L_w$. Images are padded with zeros on the right, and
-# `letters` with `BETWEEN`. The loader may draw other images each time that it is read.
+# `letters` with `BETWEEN`. The loader may draw other images each time that it is read, so read it once in
+# each epoch.
 
 
 # %% nbgrader={"grade_id": "train-ebm", "solution": true}
@@ -903,6 +907,7 @@ check_part("6a")
 #
 # **6b** Write `CTCLossFunction.forward`. The argument `reduction` means the same as in torch: "none" returns one loss
 # per word, and "mean" divides the loss of each word by its number of letters and then takes the mean over the batch.
+# You may also compute the loss without graphs.
 #
 # ### The gradient is a posterior
 #
@@ -965,12 +970,15 @@ class CTCLossFunction(torch.autograd.Function):
         """The gradient with respect to log_probs, (B, L, C), and None for every other argument of `forward`.
 
         grad_output: the gradient with respect to the result of `forward`; (B,) for "none", no axes for "mean"
+
+        The derivative of the log_softmax, from which log_probs come, is not part of it: torch multiplies by it later.
         """
         ### BEGIN SOLUTION 6c
         # TODO Return the gradient: `gtn.backward` computes it for the weights of the linear graphs.
         # Multiply it by grad_output, which has one entry per word for "none", and by the factor of the reduction. The
         # gradient of windows beyond the true length is 0. gtn adds to the gradients of an earlier call, so set these to
-        # zero first, or keep the graphs for one call only.
+        # zero first, or keep the graphs for one call only: a second call may raise an exception, but must not return
+        # another gradient.
         gradient = grad_output.new_zeros(ctx.shape)  # (B, L, C)
         factors = grad_output.expand(len(gradient))  # (B,)
         for b, (emissions, loss, scale) in enumerate(ctx.words):
@@ -1043,7 +1051,7 @@ def viterbi(energies, targets, input_lengths=None, blank_idx=BETWEEN):
     """The best path of every word through its CTC graph.
 
     energies: (B, L, C), low = likely; targets: B lists of plain letters
-    input_lengths: (B,) true numbers of windows, or None if all L count
+    input_lengths: (B,) true numbers of windows, or None if all L count; they are enough for every target
     returns: the energies of the best paths, a tensor (B,), and B lists with the position of each of the word's windows
         in the blanked target _c_a_t_: 0 is the first blank, 2k + 1 is letter k
     """
@@ -1100,7 +1108,7 @@ with once_written():
 # ### Training
 #
 # **6e** Write `train_gtn_model`. It gets batches like those of part 5, and the given function `ctc_loss` with its
-# default reduction "mean".
+# default reduction "mean". Call the criterion with three arguments.
 
 
 # %% nbgrader={"grade_id": "train-gtn", "solution": true}

@@ -3,7 +3,17 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import blanked, ctc_losses, ctc_paths, ctc_score, judge_refusal, least, random_log_probs, random_targets
+from oracles import (
+    INFINITY,
+    blanked,
+    ctc_losses,
+    ctc_paths,
+    ctc_score,
+    judge_refusal,
+    least,
+    random_log_probs,
+    random_targets,
+)
 from stand_ins import as_tensor, create_ctc_graph, refusal, replaced
 
 from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
@@ -32,9 +42,9 @@ def lengths(rng):
 
 @inputs
 def other(rng):
-    """Three words of eight frames with twelve classes and another blank."""
-    letters = np.setdiff1d(np.arange(12), [OTHER_BLANK])
-    return {"log_probs": random_log_probs(rng, 3, 8, 12).float(), "targets": random_targets(rng, letters)}
+    """Three words of eight frames with 30 classes and another blank."""
+    letters = np.setdiff1d(np.arange(30), [OTHER_BLANK, BETWEEN])
+    return {"log_probs": random_log_probs(rng, 3, 8, 30).float(), "targets": random_targets(rng, letters)}
 
 
 @inputs
@@ -53,6 +63,21 @@ def loss_of(student, log_probs, targets, lengths, blank, reduction):
         # With lengths, the log-probabilities are not contiguous in memory.
         given = log_probs.clone() if lengths is None else log_probs.mT.contiguous().mT
         return {"loss": module.CTCLossFunction.apply(given, rows, lengths, blank, reduction)}
+
+    def isolated():
+        with replaced(module, create_ctc_graph=create_ctc_graph):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
+@probe
+def default_loss_of(student, log_probs, targets):
+    """The loss with the default arguments; otherwise like `loss_of`."""
+    module = student.structured_prediction
+
+    def attempt():
+        return {"loss": module.CTCLossFunction.apply(log_probs.clone(), [list(row) for row in targets])}
 
     def isolated():
         with replaced(module, create_ctc_graph=create_ctc_graph):
@@ -82,6 +107,12 @@ def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
         ),
         "Windows beyond `input_lengths` are included: they must not count.": ctc_losses(
             log_probs, targets, None, blank
+        ),
+        "All words get the largest of the `input_lengths`: each has its own.": ctc_losses(
+            log_probs, targets, torch.tensor([max(frames)] * len(frames)), blank
+        ),
+        "`blank_idx` is ignored: the blank is not always BETWEEN.": ctc_losses(
+            log_probs, targets, lengths, min(BETWEEN, log_probs.shape[2] - 1)
         ),
         "Blanks are inserted twice: targets are plain letters, and the graph inserts the blanks.": -torch.stack(
             [
@@ -133,11 +164,13 @@ def certain(rng):
 def test_no_loss_is_negative(run, certain):
     """The loss is never negative, and it is close to 0 if the network is nearly certain of the word."""
     log_probs, targets = certain["log_probs"], certain["targets"]
-    got, want = run(loss_of, log_probs, targets, None, BETWEEN, "none")
+    got, want = run(default_loss_of, log_probs, targets)
     right = ctc_losses(log_probs, targets).float()
 
     def judge(got, want):
         loss = got["loss"]
+        if loss.dim() == 0:
+            fail('With the default arguments, there must be one loss per word: the default reduction is "none".')
         # Small losses with known mistakes cost points above.
         for wrong in wrong_losses(log_probs, targets).values():
             if wrong.abs().max() < 0.5 and difference(loss, wrong.float(), 1e-4, 1e-4) is None:
@@ -179,10 +212,20 @@ def judge_mean(run, unlikely, targets):
         "The sign is wrong: this is the mean of log p.": -(each / sizes).mean(),
         "The losses are divided by the number of windows, not of letters.": (each / 8).mean(),
     }
+    mean = (each / sizes).mean()
     if [] in targets:
+        mistakes["The loss of an empty target is divided by 0: divide it by 1."] = torch.tensor(INFINITY)
         counted = torch.tensor([bool(row) for row in targets])
         mistakes["The loss of an empty target does not count: divide it by 1."] = (each / sizes * counted).mean()
-    assert_either_way(got, want, lambda got, want: judge_losses(got, (each / sizes).mean(), mistakes))
+
+    def judge(got, want):
+        loss = got["loss"]
+        known = any(difference(loss, value.float(), 1e-4, 1e-5) is None for value in mistakes.values())
+        if loss.shape == () and 0 < loss < 0.99 * mean and not known:
+            fail("The loss of unlikely words is too small: use the log-probabilities as they are, without a limit.")
+        judge_losses(got, mean, mistakes)
+
+    assert_either_way(got, want, judge)
 
 
 @exercise("6b", points=0.5, seconds=30, hint="Only the first `input_lengths[b]` windows of word b count.")
@@ -205,7 +248,10 @@ def test_loss_of_padded_words(run, other, lengths):
 
 @inputs
 def too_short(rng):
-    """A few frames, and words with too few of them, with exactly as many as needed, and with more than needed."""
+    """A few frames, and words with too few of them, with exactly as many as needed, and with more than needed.
+
+    padded: a word with too few frames if only `lengths` of them count
+    """
     frames = int(rng.integers(12, 16))
     labels = rng.permutation(np.arange(1, 26)).tolist()
     exact = labels[:frames]
@@ -216,6 +262,8 @@ def too_short(rng):
         "doubles": labels[-1:] * int(rng.integers(frames // 2 + 2, frames)),
         "exact": exact,
         "good": labels[-2:],
+        "padded": labels[:12],
+        "lengths": torch.tensor([10]),
     }
 
 
@@ -224,8 +272,9 @@ def losses_refused(student, too_short):
     """The exceptions for too few windows and for an unknown reduction, and the losses of words with enough windows."""
     module, log_probs = student.structured_prediction, too_short["log_probs"]
 
-    def loss(name, reduction="none"):
-        return module.CTCLossFunction.apply(log_probs.clone(), [list(too_short[name])], None, BETWEEN, reduction)
+    def loss(name, reduction="none", lengths=None):
+        rows = [list(too_short[name])]
+        return module.CTCLossFunction.apply(log_probs.clone(), rows, lengths, BETWEEN, reduction)
 
     def attempt():
         losses = [torch.zeros(0)]
@@ -234,6 +283,7 @@ def losses_refused(student, too_short):
             "reduction": refusal(lambda: loss("good", "median"))["type"],
             "letters": refusal(lambda: loss("letters")),
             "doubles": refusal(lambda: loss("doubles")),
+            "padded": refusal(lambda: loss("padded", lengths=too_short["lengths"])),
             "exact": {"type": unwanted["type"], "loss": losses[-1]},
             "good": as_tensor(loss("good")).flatten(),
         }
@@ -270,14 +320,23 @@ def test_what_has_no_loss(run, too_short):
         silent = "A word with too few windows gets a loss: raise a ValueError, since no path reads as the word."
         unnamed = "The message of the ValueError does not name both numbers, of windows and of windows needed."
         judge_refusal({"type": got["reduction"]}, [], "An unknown reduction is accepted: raise a ValueError.", "")
-        judge_refusal(got["letters"], [{frames}, {letters}], silent, unnamed)
-        equal = "The blank between equal letters needs a window of its own, which is not counted."
-        judge_refusal(got["doubles"], [{frames}, {2 * doubles - 1, doubles}], equal, unnamed)
-        judge_good(got["good"], too_short["good"])
         if got["exact"]["type"] == "ValueError":
             fail(
                 "A word is refused that needs exactly as many windows as there are; only equal neighbours need a blank."
             )
+        judge_refusal(got["letters"], [{frames}, {letters}], silent, unnamed)
+        equal = "The blank between equal letters needs a window of its own, which is not counted."
+        uncounted = (
+            "For equal neighbours, the message of the ValueError does not name both numbers: "
+            "the blank between them needs a window of its own."
+        )
+        judge_refusal(got["doubles"], [{frames}, {2 * doubles - 1, doubles}], equal, uncounted)
+        padded = "A word with too few windows gets a loss: compare its `input_lengths`, not L, with what it needs."
+        unequal = (
+            "With `input_lengths`, the message of the ValueError does not name both numbers: compare these lengths."
+        )
+        judge_refusal(got["padded"], [{10}, {12}], padded, unequal)
+        judge_good(got["good"], too_short["good"])
         judge_good(got["exact"]["loss"], too_short["exact"])
 
     assert_either_way(got, want, judge)

@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import descend, is_read, judge_descent, judge_mean_losses, per_batch
+from oracles import descend, fail_calls, is_read, judge_descent, judge_mean_losses, judge_modes, per_batch
 from stand_ins import CTCCriterion, Loader, Reader, as_losses, as_tensor
 
-from ebmcourse.checking import Mismatch, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
 RATE = 0.3
@@ -46,7 +47,9 @@ def uneven(rng):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """The weights after plain gradient descent, the losses, and the calls of the criterion."""
+    """The weights after plain gradient descent, the losses, the modes of the model, how often the loader was read, and
+    the calls of the criterion.
+    """
     model, criterion = Reader(weights).eval(), CTCCriterion()
     passes = [list(zip(images, words["texts"], strict=True)) for images in words["passes"]]
     loader = Loader(passes, sizes, collate_fn)
@@ -55,12 +58,20 @@ def trained(student, weights, words, sizes, epochs):
     return {
         "weights": model.weights,
         "losses": as_losses(losses),
-        "in_training": all(model.modes),
+        "in_training": model.in_training(),
+        "reads": loader.reads,
         "targets": criterion.targets,
+        "lengths": as_tensor(criterion.lengths),
         "excess": as_tensor(criterion.excess),
         "sums": as_tensor(criterion.sums),
         "counts": as_tensor(criterion.counts),
     }
+
+
+@probe
+def weights_after(student, weights, words):
+    """The weights after one epoch, and nothing else."""
+    return {"weights": trained(student, weights, words, SIZES, 1)["weights"]}
 
 
 def passes_of(weights, words, sizes):
@@ -120,6 +131,10 @@ def judge_training(got, weights, words, sizes, epochs):
 
     right = after()()
     is_right = got["weights"].shape == right.shape and (got["weights"] - right).abs().max() < 1e-4
+    given = got["lengths"].tolist() if got["lengths"].dim() == 1 else []
+    windows = [length for batch in passes[0] for length in batch[1]] * epochs
+    if not is_right and len(given) == len(windows) and any(a < b for a, b in zip(given, windows, strict=True)):
+        fail("The numbers of windows are too small: pass the `window_counts` of the widths to the criterion.")
     # log Σ exp of the log-probabilities of a window is 0.
     if not is_right and got["excess"].numel() and not got["excess"].max() < 1e-3:
         fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")
@@ -131,7 +146,7 @@ def judge_training(got, weights, words, sizes, epochs):
             after(padding=True),
         ),
     ]
-    judge_descent(got["weights"], weights, passes, epochs, RATE, loss_of(), mistakes)
+    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes)
 
 
 @exercise(
@@ -154,12 +169,21 @@ def test_one_step_for_every_batch(run, weights, alike):
     seconds=20,
     hint="Cut targets at their true length, and pass the true numbers of windows to the criterion.",
 )
-def test_words_of_different_length(run, weights, mixed):
-    """Only the letters and windows of each word count, not its padding."""
+def test_words_of_different_length(run, weights, mixed, uneven):
+    """Only the letters and windows of each word count, not its padding, for energies of any magnitude."""
     got, _ = run(trained, weights, mixed, SIZES, 2)
     judge_training(got, weights, mixed, SIZES, 2)
-    if got["in_training"] is not True:
-        fail("The model is not in training mode: call `model.train()` first.")
+    judge_modes(got["in_training"])
+    # Energies so large that the softmax of most classes is 0, whose logarithm is infinite.
+    large = 100 * weights
+    got, _ = run(weights_after, large, uneven)
+    if not got["weights"].isfinite().all():
+        fail("Large energies give infinite losses or gradients: use `log_softmax`, not the logarithm of a softmax.")
+    # The loader may have been read once before the training.
+    first, second, _ = passes_of(large, uneven, SIZES)
+    right, later = (descend(large, [batches], RATE, loss_of()) for batches in (first, second))
+    if difference(got["weights"], later, 1e-4, 1e-4):
+        assert_close(got["weights"], right, atol=1e-4)
 
 
 @exercise(
@@ -176,8 +200,10 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
     # read once before the training.
     passes = passes_of(weights, uneven, SIZES)[:2]
     known = [loss_of(**rule)(weights, batches[0]) for rule in ({}, *WRONG_ARGUMENTS) for batches in passes]
-    if losses is None or (losses[0, 0] - torch.stack(known)).abs().min() > 1e-3:
-        fail("The criterion must be called exactly once for each word in each epoch.")
+    if losses is None:
+        fail_calls(got, 3, "word")
+    if (losses[0, 0] - torch.stack(known)).abs().min() > 1e-3:
+        fail("The criterion gets wrong arguments, so the losses are wrong.")
     letters = [sum(map(len, texts)) for texts in (uneven["texts"][: SIZES[0]], uneven["texts"][SIZES[0] :])]
     by_letters = "The means of the batches are weighted by their letters: weight each by the number of its words."
     factors = [number / sum(letters) for number in letters]
