@@ -464,7 +464,7 @@ def draw_generation(
     # TODO Return two figures: some chains at several steps up to the last one, and all images after the last step.
     # Use plots.generation_strip and plots.sample_sheet. Images change most in the first steps, so more of these are of
     # interest, but you may choose any steps.
-    shown = np.unique(np.geomspace(1, len(chains), columns).round().astype(int))
+    shown = np.unique(np.geomspace(len(chains), 1, columns).round().astype(int))
     strip = plots.generation_strip(chains[shown - 1, :rows].cpu(), shown, titles and titles[:rows])
     return strip, plots.sample_sheet(chains[-1].cpu(), titles)
     ### END SOLUTION
