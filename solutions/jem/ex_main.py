@@ -90,11 +90,12 @@ class MCMCSampler:
         """
         ### BEGIN SOLUTION 3.3a
         # TODO Return the initial images (B, C, H, W) of the chains, and their place in the buffer.
-        # A fraction FRESH_SHARE (5 %) of the chains starts from Gaussian noise with mean 0 and standard deviation
-        # START_STD. The others continue a random chain of the buffer; if `clabel` is given, a chain of the same class.
-        # Several chains may continue the same one. While the buffer has no such chain, or if the chosen place is empty,
-        # start from noise. Choose the data structure of self.buffer: it has room for cbuffer_size chains per class, and
-        # for cbuffer_size chains without a class, in a place of their own.
+        # A fraction FRESH_SHARE (5 %) of the chains, on average, starts from Gaussian noise with mean 0 and standard
+        # deviation START_STD: decide for each chain, or choose this share of them in each call. The others continue a
+        # random chain of the buffer; if `clabel` is given, a chain of the same class. Several chains may continue the
+        # same one. While the buffer has no such chain, or if the chosen place is empty, start from noise. Choose the
+        # data structure of self.buffer: it has room for cbuffer_size chains per class, and for cbuffer_size chains
+        # without a class, in a place of their own.
         if self.buffer is None:
             # Row y is for the chains of class y, the last row for chains without a class.
             slots = (self.num_classes + 1, self.cbuffer_size)
@@ -117,7 +118,8 @@ class MCMCSampler:
     def store(self, x: Tensor, place: object) -> None:
         """Write the chains x (B, C, H, W) to the buffer; `place` comes from `initial_chains`."""
         ### BEGIN SOLUTION 3.3a
-        # TODO Write copies of the chains to the buffer. If it is full, they replace older chains.
+        # TODO Write copies of the chains to the buffer. If it is full, they replace chains of earlier calls, the oldest
+        # or any others. Some chains of the same call may replace each other.
         self.buffer["chains"][place] = x
         self.buffer["filled"][place] = x.isfinite().flatten(1).all(dim=1)  # chains that diverged are not used again
         ### END SOLUTION
@@ -161,7 +163,8 @@ class MCMCSampler:
     def update(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
         """Return the chains after one SGLD step: (B, C, H, W) in IMG_RANGE, detached.
 
-        x: the chains (B, C, H, W) before the step. gradient: the result of `gradient` for x. Both are detached.
+        x: the chains (B, C, H, W) before the step, which may be changed in place. gradient: the result of `gradient`
+        for x. Both are detached.
         """
         ### BEGIN SOLUTION 3.3c
         # TODO Return the chains after one step towards higher f, with noise, clipped to IMG_RANGE.
@@ -337,7 +340,7 @@ class JEM(pl.LightningModule):
             return self.warmup_step(batch)
         ### BEGIN SOLUTION 3.4c
         # TODO Return the joint loss, pyx_step plus self.hparams.lmbd times px_step, a scalar.
-        # Pass the hyperparameter ccond_sample to px_step. Log both losses with self.log.
+        # Pass the hyperparameter ccond_sample to px_step. Log both losses with self.log, with any names.
         loss_pyx = self.pyx_step(batch)
         loss_px = self.px_step(batch, ccond_sample=self.hparams.ccond_sample)
         self.log_dict({"loss_pyx": loss_pyx, "loss_px": loss_px}, prog_bar=True)
@@ -350,8 +353,8 @@ class JEM(pl.LightningModule):
         ### BEGIN SOLUTION 3.4c
         # TODO Log "val_contrastive_divergence" and "val_MulticlassAveragePrecision" with self.log.
         # The first is mean f(chains) - mean f(x), with chains as in training. Sampling takes time, so it is enough to
-        # compute it for the first batch (batch_idx == 0). The second is self.average_precision, which you update with
-        # the logits and labels of each batch.
+        # compute it for the first batch (batch_idx == 0), but you may do so for every batch. The second is
+        # self.average_precision, which you update with the logits and labels of each batch.
         self.average_precision.update(self.cnn.get_logits(x), y)
         self.log("val_MulticlassAveragePrecision", self.average_precision, prog_bar=True)
         if batch_idx == 0:
@@ -484,6 +487,7 @@ def generate_images(model: JEM, labels: Tensor | None, count: int, steps: int) -
     ### BEGIN SOLUTION 3.5a
     # TODO Return `count` chains that start from Gaussian noise, after each step: (steps, count, C, H, W).
     # The buffer of model.sampler contains chains of the training. A new MCMCSampler has an empty buffer.
+    # The step size is STEP_SIZE or model.step_size.
     shape, num_classes = model.hparams.img_shape, model.hparams.num_classes
     sampler = MCMCSampler(model.cnn, shape, count, num_classes, cbuffer_size=1)
     return sampler.synthesize_samples(labels, steps=steps, return_img_per_step=True)
@@ -502,7 +506,7 @@ def draw_generation(
     # TODO Return two figures: some chains at several steps up to the last one, and all images after the last step.
     # Use plots.generation_strip and plots.sample_sheet. Images change most in the first steps, so more of these are of
     # interest, but you may choose any steps.
-    shown = np.unique(np.geomspace(1, len(chains), columns).round().astype(int))
+    shown = np.unique(np.geomspace(len(chains), 1, columns).round().astype(int))
     strip = plots.generation_strip(chains[shown - 1, :rows].cpu(), shown, titles and titles[:rows])
     return strip, plots.sample_sheet(chains[-1].cpu(), titles)
     ### END SOLUTION

@@ -381,14 +381,15 @@ check_part("3.3a")
 
 # %%
 class Quadratic(torch.nn.Module):
-    """f(x) = -‖x - target‖² / 200 for x (B, C, H, W), independent of the class; returns (B,)."""
+    """f(x, y) = -‖x - target of y‖² / 200 for x (B, C, H, W); f(x) uses the first target; returns (B,)."""
 
-    def __init__(self, target):
+    def __init__(self, targets):
         super().__init__()
-        self.target = target
+        self.targets = targets
 
     def forward(self, x, y=None):
-        return -(x - self.target).square().flatten(1).sum(dim=1) / 200
+        target = self.targets[:1] if y is None else self.targets[y]
+        return -(x - target).square().flatten(1).sum(dim=1) / 200
 
 
 with once_written():
@@ -415,8 +416,8 @@ check_part("3.3b")
 with once_written():
     torch.manual_seed(0)
     chosen = first_of_class[10:15]
-    sampler = ex_main.MCMCSampler(Quadratic(images[chosen]), (1, 56, 56), sample_size=len(chosen), num_classes=K)
-    chains = sampler.synthesize_samples(steps=60, return_img_per_step=True)
+    sampler = ex_main.MCMCSampler(Quadratic(images[chosen]), (1, 56, 56), sample_size=5, num_classes=5)
+    chains = sampler.synthesize_samples(torch.arange(5), steps=60, return_img_per_step=True)
     shown = torch.tensor([1, 2, 4, 8, 15, 30, 60])
     display(plots.generation_strip(chains[shown - 1], shown.tolist(), NAMES[10:15]))
 

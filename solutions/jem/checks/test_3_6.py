@@ -91,29 +91,45 @@ def scores_ood(scores):
 
 @probe
 class Bowls(nn.Module):
-    """Logits -‖x - centre‖² / 8, a paraboloid for each class. f is computed from them as in the exercise."""
+    """Logits -‖x - centre‖² / 8, a paraboloid for each class. f is computed from them as in the exercise.
 
-    def __init__(self, centres):
+    A part of it is in the other mode, train or eval, than the whole, and one parameter is frozen.
+    """
+
+    def __init__(self, centres, training=False):
         super().__init__()
         self.centres = nn.Parameter(centres.clone())
+        self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
         self.gradients_off = False
+        self.train(training)
+        self.part = nn.Identity().train(not training)
 
     def get_logits(self, x):
         return -(x[:, None] - self.centres[None]).flatten(2).square().sum(2) / 8
 
-    def forward(self, x, y=None):
+    def forward(self, x, *labels, **named):
+        require(not named, "Call the model with positional arguments, `model(x)` or `model(x, y)`, not by name.")
+        (y,) = labels or (None,)
         logits = self.get_logits(x)
         self.gradients_off = not logits.requires_grad
         return logits.logsumexp(1) if y is None else logits[torch.arange(len(x)), y]
 
 
 @probe
-def norm_of_gradient(student, images, centres, labels):
-    """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change.
+def state_of(model, images):
+    """What scores must not change: requires_grad and modes of the network, and requires_grad of the images."""
+    return {
+        "requires_grad": [model.centres.requires_grad, model.frozen.requires_grad],
+        "training": model.training,
+        "part": model.part.training,
+        "images": images.requires_grad,
+    }
 
-    The network is in eval mode before.
-    """
-    model, x = Bowls(centres).eval(), images.clone()
+
+@probe
+def norm_of_gradient(student, images, centres, labels):
+    """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change."""
+    model, x = Bowls(centres, training=labels is not None), images.clone()
     model.centres.grad = torch.full_like(centres, 0.5)  # of a loss, for example
     try:
         with torch.no_grad():  # as scores are often computed
@@ -135,17 +151,22 @@ def norm_of_gradient(student, images, centres, labels):
         "graph": again.requires_grad,
         "enabled": enabled,
         "gradients": torch.zeros_like(centres) if model.centres.grad is None else model.centres.grad,
-        "requires_grad": model.centres.requires_grad,
-        "training": model.training,
+        "state": state_of(model, x),
     }
 
 
-def judge_state(got, function):
-    """Check that the function did not change the state of the network."""
-    if got["requires_grad"] is not True:
-        fail(f"After `{function}`, the parameters do not require gradients any more. Restore requires_grad.")
-    if got["training"] is not False:
-        fail(f"`{function}` switches the network from eval to train mode. Do not change the mode.")
+def judge_state(got, want, function):
+    """Check that the function did not change the state of the network and of the images."""
+    after = f"After `{function}`, "
+    sentences = {
+        "requires_grad": f"{after}requires_grad of the parameters is not as before. Do not change it, or restore it.",
+        "training": f"{after}the network is in another mode, train or eval. Do not change the mode, or restore it.",
+        "part": f"{after}a submodule is in another mode, train or eval. Do not change the mode of any module.",
+        "images": f"{after}the given images require a gradient. Use a copy of x.",
+    }
+    for name, sentence in sentences.items():
+        if got["state"][name] != want["state"][name]:
+            fail(sentence)
 
 
 @exercise(
@@ -171,6 +192,9 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             "This is the gradient. Return its norm for each image, shape (B,).": gradient,
             "The labels are ignored. Pass them to the model.": free,
             "This is the norm over the whole batch. Compute one norm per image.": norms.square().sum().sqrt(),
+            "Each value is the norm over the whole batch. Compute one norm per image.": (
+                norms.square().sum().sqrt().expand(len(images))
+            ),
             "The sign is wrong: this is the negative norm.": -norms,
             "The norms are divided by the batch size. Differentiate the sum of f over the batch, not the mean.": (
                 norms / len(images)
@@ -200,7 +224,7 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             fail("The norms are not detached.")
         if got["enabled"] is not False:
             fail("The grad mode is not restored. Use `with torch.enable_grad()`.")
-        judge_state(got, "grad_norm")
+        judge_state(got, want, "grad_norm")
         if difference(got["gradients"], want["gradients"], 1e-4, 1e-5):
             fail(
                 "The gradients of the parameters are changed. "
@@ -210,10 +234,9 @@ def test_norm_of_the_gradient(run, images, centres, labels):
 
 @probe
 def score(student, images, centres, labels, name):
-    model = Bowls(centres).eval()
-    scores = student.ex_ood.score_fn(model, images.clone(), *([] if labels is None else [labels]), score=name)
-    state = {"requires_grad": model.centres.requires_grad, "training": model.training}
-    return {"scores": scores, "graph": scores.requires_grad} | state
+    model, x = Bowls(centres, training=labels is None), images.clone()
+    scores = student.ex_ood.score_fn(model, x, *([] if labels is None else [labels]), score=name)
+    return {"scores": scores, "graph": scores.requires_grad, "state": state_of(model, x)}
 
 
 @probe
@@ -269,7 +292,7 @@ def test_score_px(run, images, centres, labels):
         )
         if got["graph"] is not False:
             fail("The scores are not detached. Compute them inside torch.no_grad().")
-        judge_state(got, "score_fn")
+        judge_state(got, want, "score_fn")
 
 
 ### BEGIN HIDDEN TESTS
@@ -301,7 +324,7 @@ def test_score_py(run, images, centres, labels):
         assert_close(got["scores"], want["scores"], mistakes=partial(mistakes, x, given, -want["scores"]))
         if got["graph"] is not False:
             fail("The scores are not detached. Compute them inside torch.no_grad().")
-        judge_state(got, "score_fn")
+        judge_state(got, want, "score_fn")
 
 
 @exercise("3.6a", points=1, hint="mass is the norm of the gradient: grad_norm(model, x, y).")
@@ -327,8 +350,22 @@ def test_score_mass(run, images, centres, norms, labels):
 
 
 @probe
+def any_kind(function, *groups):
+    """`function` of the scores as lists, then as tensors; what it returns for tensors."""
+    try:
+        function(*(group.tolist() for group in groups))
+        return function(*groups)
+    except Exception:
+        function(*(group.numpy() for group in groups))
+        require(False, "Scores may be lists, arrays or tensors: it works for arrays only. Use numpy.asarray.")
+
+
+@probe
 def histogram(student, scores_id, scores_ood):
-    edges, densities = student.ex_ood.score_histogram({"test": scores_id.numpy(), "ood": scores_ood.numpy()}, 20)
+    def of(scores_id, scores_ood):
+        return student.ex_ood.score_histogram({"test": scores_id, "ood": scores_ood}, 20)
+
+    edges, densities = any_kind(of, scores_id, scores_ood)
     return {"edges": np.asarray(edges), "test": np.asarray(densities["test"]), "ood": np.asarray(densities["ood"])}
 
 
@@ -378,11 +415,14 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
 
 @probe
 def threshold(student, scores_id, quantile):
-    try:
-        return {"threshold": float(student.ex_ood.energy_threshold(scores_id.numpy(), quantile))}
-    except IndexError:
-        require(quantile < 1, "`energy_threshold` fails for quantile=1, which is the largest score.")
-        raise
+    def of(scores):
+        try:
+            return student.ex_ood.energy_threshold(scores, quantile)
+        except IndexError:
+            require(quantile < 1, "`energy_threshold` fails for quantile=1, which is the largest score.")
+            raise
+
+    return {"threshold": float(any_kind(of, scores_id))}
 
 
 ### BEGIN HIDDEN TESTS
@@ -391,6 +431,8 @@ def threshold(student, scores_id, quantile):
 )
 def test_threshold(run, scores_id):
     """`energy_threshold` returns the given quantile of the in-distribution scores."""
+    # Scores of a skewed distribution. Their order is the same.
+    scores_id = ((scores_id - scores_id.mean()) / scores_id.std()).exp()
     found = [run(threshold, scores_id, quantile)[0]["threshold"] for quantile in (0.9, 0.97)]
     largest = run(threshold, scores_id, 1.0)[0]["threshold"]
     if not all(isinstance(value, float) for value in found):
@@ -404,6 +446,9 @@ def test_threshold(run, scores_id):
         fail("numpy.percentile expects a percentage. Use numpy.quantile.")
     if all(wrong) and abs(below[0] - 0.1) < 0.009:
         fail("This is the quantile at the lower end. Outliers have large scores, so use the upper end.")
+    mean, spread = scores_id.mean().item(), scores_id.std().item()
+    if abs((found[0] - mean) / spread - 1.282) < 0.01 and abs((found[1] - mean) / spread - 1.881) < 0.01:
+        fail("This is the quantile of a normal distribution. Use the quantile of the scores themselves.")
     if any(wrong):
         fail("The fraction of the in-distribution scores below the threshold is not `quantile`.")
     assert_close(largest, scores_id.max().item())
@@ -415,6 +460,12 @@ def test_threshold(run, scores_id):
 @probe
 def metrics(student, scores_id, scores_ood):
     found = student.ex_ood.ood_metrics(scores_id.numpy(), scores_ood.numpy())
+    return {name: float(found[name]) for name in ("auroc", "aupr", "fpr95")}
+
+
+@probe
+def metrics_of_any_kind(student, scores_id, scores_ood):
+    found = any_kind(student.ex_ood.ood_metrics, scores_id, scores_ood)
     return {name: float(found[name]) for name in ("auroc", "aupr", "fpr95")}
 
 
@@ -444,6 +495,7 @@ def test_auroc(run, pairs, misleading):
         above = (scores_ood[:, None] > scores_id).float().mean().item()
         return {
             "The classes are swapped. OOD is the positive class (label 1).": 1 - right,
+            "This is a percentage. Return a fraction in [0, 1].": 100 * right,
             "Pairs of equal scores are ignored. They count one half.": above,
             "Pairs of equal scores count as one. They count one half.": 2 * right - above,
             "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, whole),
@@ -474,7 +526,9 @@ def test_aupr(run, pairs, misleading):
     def mistakes(scores_id, scores_ood):
         truth, predictions = hard_labels(scores_id, scores_ood)
         scores = torch.cat([scores_id, scores_ood]).numpy()
+        right = average_precision_score(truth, scores)
         return {
+            "This is a percentage. Return a fraction in [0, 1].": 100 * right,
             "The positive class is in-distribution. It should be OOD (label 1).": (
                 average_precision_score(~truth, -scores)
             ),
@@ -539,6 +593,7 @@ def wrong_rates(scores_id, scores_ood):
             1 - right,
         ),
         ("roc_curve of sklearn leaves out thresholds. Use drop_intermediate=False.", thinned[reached >= 0.95].min()),
+        ("This is a percentage. Return a fraction in [0, 1].", 100 * right),
         ("This is the rate at the smallest threshold. Use the largest one that detects at least 95 %.", 1.0),
     ]
 
@@ -551,8 +606,9 @@ def wrong_rates(scores_id, scores_ood):
 def test_fpr95(run, pairs, ties):
     """`ood_metrics` returns the false positive rate at 95 % true positives."""
     twenty = ties["ood"][ties["ood"] >= 40]  # 19 of 20 are exactly 95 %
-    for groups in (*pairs, (ties["id"], ties["ood"]), (ties["id"], twenty)):
-        got, want = run(metrics, *groups)
+    calls = [(metrics, *groups) for groups in (*pairs, (ties["id"], ties["ood"]))]
+    for call, *groups in (*calls, (metrics_of_any_kind, ties["id"], twenty)):
+        got, want = run(call, *groups)
         rate, right = got["fpr95"], want["fpr95"]
         if isinstance(rate, float) and difference(rate, right, 0, 1e-6):
             for diagnosis, wrong in wrong_rates(*groups):

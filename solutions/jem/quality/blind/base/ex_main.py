@@ -347,7 +347,7 @@ def draw_generation(
     """From chains (steps, count, C, H, W): some chains over the steps, and a sheet of all last images."""
     chains = chains.detach().cpu()
     total = len(chains)
-    shown = np.unique(np.geomspace(1, total, columns).round().astype(int))
+    shown = np.unique(np.geomspace(total, 1, columns).round().astype(int))
     names = None if titles is None else titles[:rows]
     strip = plots.generation_strip(chains[shown - 1, :rows], shown.tolist(), names)
     sheet = plots.sample_sheet(chains[-1], titles)
@@ -394,7 +394,7 @@ def run_ood_analysis(args: argparse.Namespace, ckpt_path: str | Path) -> dict[st
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line: see `python ex_main.py --help`, and `python ex_main.py train --help`."""
-    return ex_cli.parse_args(argv, JEM)
+    return ex_cli.parse_args(argv)
 
 
 def main() -> None:
