@@ -52,6 +52,9 @@ MODELS = {
     "unconditional": {"ccond_sample": False, "cbuffer_size": 256},
     "conditional": {},
 }
+WITH_BEST = ("unconditional", "conditional")
+"""The models of which the best checkpoint is measured; of the others, the last one."""
+
 SETTINGS = {
     "glyphs": {},
     "embedded": {},
@@ -133,7 +136,7 @@ def train(name: str, model: str, seed: int, data: dict[str, TransformTensorDatas
             out=out,
             epochs=options["epochs"],
             resume=last if last.exists() else None,
-            callbacks=[rollback, best],
+            callbacks=[rollback, best] if model in WITH_BEST else [rollback],
             limit_train_batches=options.get("train_batches"),
             limit_val_batches=0 if classes == 1 else None,
             gradient_clip_val=5.0,
@@ -141,7 +144,7 @@ def train(name: str, model: str, seed: int, data: dict[str, TransformTensorDatas
         )
         about = {"cpu_seconds": time.process_time() - start, "divergences": rollback.events, "best_epoch": best.epoch}
         finished.write_text(json.dumps(about))
-    return ex_main.load_model(out / ("last.ckpt" if model in ("cross-entropy", "EBM") else "best.ckpt"))
+    return ex_main.load_model(out / ("best.ckpt" if model in WITH_BEST else "last.ckpt"))
 
 
 @torch.no_grad()
