@@ -2,7 +2,7 @@
 
 `python -m benchmarks.jem_quality glyphs --model conditional --seeds 0 1` trains what is missing, measures it, adds the
 results to benchmarks/jem_quality.json, and writes the tables of docs/results.md. Every run is kept in build/jem, and an
-interrupted one continues. Without arguments, only the tables are written.
+interrupted one continues. `--epochs` measures a run after fewer epochs. Without arguments, only the tables are written.
 
 Settings were chosen on the validation images only. The score that detects outliers was fixed in advance: z(energy) +
 z(entropy of the classifier), each standardised on the validation images.
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -52,6 +53,9 @@ MODELS = {
     "unconditional": {"ccond_sample": False, "cbuffer_size": 256},
     "conditional": {},
 }
+WITH_BEST = ("unconditional", "conditional")
+"""The models of which the best checkpoint is measured; of the others, the last one."""
+
 SETTINGS = {
     "glyphs": {},
     "embedded": {},
@@ -103,12 +107,43 @@ def folder(name: str, model: str, seed: int) -> Path:
     return RUNS / name / f"{model}-{seed}"
 
 
-def train(name: str, model: str, seed: int, data: dict[str, TransformTensorDataset]) -> ex_main.JEM:
+class Clock(Callback):
+    """Keeps the CPU time of a training in its checkpoints, so that it includes the time before an interruption."""
+
+    def __init__(self) -> None:
+        self.before, self.start = 0.0, time.process_time()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.before + time.process_time() - self.start}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.before = state_dict["seconds"]
+
+
+def history(checkpoint: Path) -> dict:
+    """Return what a checkpoint says about its training; the CPU time is None if it is not known."""
+    if not checkpoint.exists():
+        return {"epochs": 0}
+    saved = torch.load(checkpoint, weights_only=True)
+    callbacks = saved["callbacks"]
+    return {
+        "epochs": saved["loops"]["fit_loop"]["epoch_progress"]["total"]["processed"],
+        "steps": saved["global_step"],
+        "best_epoch": callbacks.get("BestCheckpoint", {}).get("epoch"),
+        "divergences": callbacks["DivergenceRollback"]["rollbacks"],
+        "cpu_seconds": callbacks.get("Clock", {}).get("seconds"),
+    }
+
+
+def train(
+    name: str, model: str, seed: int, data: dict[str, TransformTensorDataset], epochs: int | None = None
+) -> ex_main.JEM:
     """Train a model as `ex_main.run_training` does, or continue an interrupted run, or load a finished one."""
     options = ex_cli.PRESETS["cpu"] | SETTINGS[name] | MODELS[model]
+    epochs = epochs or options["epochs"]
     out = folder(name, model, seed)
-    last, finished = out / "last.ckpt", out / "finished.json"
-    if not finished.exists():
+    last = out / "last.ckpt"
+    if history(last)["epochs"] < epochs:
         torch.manual_seed(seed)
         hyperparameters = {
             key: value
@@ -125,23 +160,20 @@ def train(name: str, model: str, seed: int, data: dict[str, TransformTensorDatas
             train_set = TransformTensorDataset(train_set.tensors[0], torch.zeros_like(train_set.tensors[1]))
         rollback = DivergenceRollback("gap", low=ex_main.LOST_GAP, classifier="loss_pyx", energy_weight="lmbd")
         best = BestCheckpoint(out / "best.ckpt", lambda trained: ex_main.measure_quality(trained, data["val"]))
-        start = time.process_time()
         fit(
             module,
             DataLoader(train_set, batch, shuffle=True),
             DataLoader(data["val"], 256),
             out=out,
-            epochs=options["epochs"],
+            epochs=epochs,
             resume=last if last.exists() else None,
-            callbacks=[rollback, best],
+            callbacks=[rollback, Clock(), best] if model in WITH_BEST else [rollback, Clock()],
             limit_train_batches=options.get("train_batches"),
             limit_val_batches=0 if classes == 1 else None,
             gradient_clip_val=5.0,
             precision="bf16-mixed" if native_dtype(torch.device("cpu")) == torch.bfloat16 else "32-true",
         )
-        about = {"cpu_seconds": time.process_time() - start, "divergences": rollback.events, "best_epoch": best.epoch}
-        finished.write_text(json.dumps(about))
-    return ex_main.load_model(out / ("last.ckpt" if model in ("cross-entropy", "EBM") else "best.ckpt"))
+    return ex_main.load_model(out / ("best.ckpt" if model in WITH_BEST else "last.ckpt"))
 
 
 @torch.no_grad()
@@ -228,18 +260,18 @@ def samples(model: ex_main.JEM, judge: ex_main.JEM, test: TransformTensorDataset
     return results | {"real": sample_measures(judge, test.tensors[0][pick], test.tensors[1][pick], test)}
 
 
-def measure(name: str, model: str, seed: int, count: int) -> dict:
+def measure(name: str, model: str, seed: int, count: int, epochs: int | None = None) -> dict:
     """Train and measure one model."""
     data, ood = load(name)
-    judge = train(name, "cross-entropy", JUDGE_SEED, data)
-    trained = train(name, model, seed, data)
+    trained = train(name, model, seed, data, epochs)
     out = folder(name, model, seed)
-    result = {"data": name, "model": model, "seed": seed} | json.loads((out / "finished.json").read_text())
+    result = {"data": name, "model": model, "seed": seed} | history(out / "last.ckpt")
     if model != "EBM":
         test = data["test"]
         result |= classification(logits_of(trained, test.tensors[0]), test.tensors[1])
     result["detection"] = detection(trained, data, ood)
     if model != "cross-entropy":
+        judge = train(name, "cross-entropy", JUDGE_SEED, data, epochs)
         result["samples"] = samples(trained, judge, data["test"], count, out)
     return result
 
@@ -262,17 +294,21 @@ def tables(results: list[dict]) -> str:
         if not groups:
             continue
         sets = list(next(iter(groups.values()))[0]["detection"]["energy"])
-        lines += [f"### {TITLES[name]}", "", "| model | seeds | CPU time [s] | accuracy [%] | ECE | divergences |"]
-        lines += ["|---|---|---|---|---|---|"]
+        lines += [
+            f"### {TITLES[name]}",
+            "",
+            "| model | seeds | epochs | CPU time [s] | accuracy [%] | ECE | divergences |",
+        ]
+        lines += ["|---|---|---|---|---|---|---|"]
         for model, group in groups.items():
             known = "accuracy" in group[0]
             accuracy = spread((r["accuracy"] for r in group), 100, 2) if known else "–"
             ece = spread(r["ece"] for r in group) if known else "–"
-            seconds = spread((r["cpu_seconds"] for r in group), digits=0)
-            lines.append(
-                f"| {model} | {len(group)} | {seconds} | {accuracy} | {ece} "
-                f"| {sum(len(r['divergences']) for r in group)} |"
-            )
+            times = [r["cpu_seconds"] for r in group]
+            seconds = "–" if None in times else spread(times, digits=0)
+            epochs = " and ".join(str(count) for count in sorted({r["epochs"] for r in group}))
+            failures = sum(r["divergences"] for r in group)
+            lines.append(f"| {model} | {len(group)} | {epochs} | {seconds} | {accuracy} | {ece} | {failures} |")
         lines += ["", f"| model | score | {' | '.join(f'{s}: AUROC, AUPR, FPR95' for s in sets)} |"]
         lines += ["|---|---|" + "---|" * len(sets)]
         for model, group in groups.items():
@@ -309,12 +345,13 @@ def main() -> None:
     options.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS), help="models (default: all)")
     options.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds (default: 0)")
     options.add_argument("--count", type=int, default=10, help="chains per class that are measured (default: 10)")
+    options.add_argument("--epochs", type=int, help="number of epochs (default: those of the settings)")
     given = options.parse_args()
     torch.set_num_threads(1)
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else []
     for model in given.model if given.data else ():
         for seed in given.seeds:
-            new = measure(given.data, model, seed, given.count)
+            new = measure(given.data, model, seed, given.count, given.epochs)
             key = new["data"], new["model"], new["seed"]
             results = [r for r in results if (r["data"], r["model"], r["seed"]) != key] + [new]
             results.sort(key=lambda r: (list(SETTINGS).index(r["data"]), list(MODELS).index(r["model"]), r["seed"]))

@@ -14,8 +14,10 @@ PRESETS = {
     "smoke": COMMON
     | {"epochs": 3, "warmup_epochs": 2, "train_batches": 20, "steps": 5, "cbuffer_size": 4}
     | {"hidden_features": 16, "lr": 1e-3},
-    "cpu": COMMON | {"epochs": 6, "warmup_epochs": 4, "steps": 40, "cbuffer_size": 16},
-    "full": COMMON | {"epochs": 60, "warmup_epochs": 5, "batch_size": 64, "cbuffer_size": 128},
+    "cpu": COMMON
+    | {"epochs": 9, "warmup_epochs": 3, "steps": 20, "cbuffer_size": 8}
+    | {"lr": 4e-4, "lr_stepsize": 3, "lr_gamma": 0.35, "fast_sampler": True},
+    "full": COMMON | {"epochs": 60, "warmup_epochs": 5, "batch_size": 64, "cbuffer_size": 128} | {"fast_sampler": True},
 }
 
 
@@ -75,7 +77,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for command in train, evaluate, generate, ood:
         command.add_argument("--data_dir", type=Path, default="data/glyphs", help="data directory, see ex_data.py")
     for command in evaluate, generate, ood:
-        help_text = "checkpoint of the model (default: OUT/last.ckpt)"
+        help_text = "checkpoint of the model (default: OUT/best.ckpt)"
         command.add_argument("--ckpt_path", type=Path, default=argparse.SUPPRESS, help=help_text)
     for command in train, evaluate, generate, ood:
         command.add_argument("--out", type=Path, default="runs/jem", help="directory of the results")
@@ -86,6 +88,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     train.add_argument("--train_batches", type=positive_int, help="training steps per epoch; None means all batches")
     train.add_argument("--clip", type=float, default=5.0, help="largest norm of the gradient")
     train.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="number format")
+    fast = "draw chains with the library's faster sampler instead of MCMCSampler"
+    train.add_argument("--fast_sampler", action=argparse.BooleanOptionalAction, default=False, help=fast)
     names = add_hyperparameters(train)
     train.set_defaults(**defaults)
 
@@ -99,7 +103,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.command == "train":
         args.hyperparameters = {name: getattr(args, name) for name in names}
     elif "ckpt_path" not in args:
-        args.ckpt_path = args.out / "last.ckpt"
+        args.ckpt_path = args.out / "best.ckpt"
     return args
 
 

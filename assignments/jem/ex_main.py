@@ -25,7 +25,16 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAveragePrecision
 
 from ebmcourse import plots
-from ebmcourse.training import DivergenceRollback, SamplePictures, fit, random_affine, to_plain
+from ebmcourse.sampling import FastSampler, langevin
+from ebmcourse.training import (
+    BestCheckpoint,
+    DivergenceRollback,
+    SamplePictures,
+    fit,
+    random_affine,
+    sample_quality,
+    to_plain,
+)
 
 IMG_RANGE = (-1.0, 1.0)
 START_STD = 0.01  # new chains start from N(0, START_STD²)
@@ -193,7 +202,7 @@ class JEM(pl.LightningModule):
         self.save_hyperparameters()
         self.cnn = ShallowCNN(num_classes=num_classes, **MODEL_args)
         self.sampler = MCMCSampler(self.cnn, img_shape, batch_size, num_classes, cbuffer_size)
-        self.average_precision = MulticlassAveragePrecision(num_classes)
+        self.average_precision = MulticlassAveragePrecision(max(num_classes, 2))  # an EBM has one class
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return f = -E of each image, shape (B,).
@@ -330,20 +339,45 @@ def draw_chains(model: JEM) -> Tensor:
     return model.sampler.synthesize_samples(labels, model.hparams.steps, model.step_size).cpu()
 
 
-def run_training(args: argparse.Namespace) -> Path:
-    """Train a model, or continue the training of the checkpoint `args.resume`; returns the path of the checkpoint.
+@torch.no_grad()
+def measure_quality(model: JEM, val: TransformTensorDataset, steps: int = 60) -> float:
+    """Return the sample quality of new chains plus the error rate of the classifier on val images; 0 is best.
 
+    It decides which checkpoint is kept as the best one. All models are measured with the same random numbers.
+    """
+    images, y = (tensor.to(model.device) for tensor in val.tensors)
+    classes = torch.arange(model.hparams.num_classes, device=model.device)
+    labels = classes.repeat(-(-80 // len(classes)))  # at least 80 chains
+    real = torch.cat([images[y == label][:10] for label in y.unique()])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        starts = START_STD * torch.randn(len(labels), *model.hparams.img_shape, device=model.device)
+        chains = langevin(model.cnn, starts, labels if model.hparams.ccond_sample else None, steps)
+    predicted = torch.cat([model.get_logits(x).argmax(dim=1) for x in images.split(256)])
+    return sample_quality(chains, starts, real) + (predicted != y).float().mean().item()
+
+
+def run_training(args: argparse.Namespace) -> Path:
+    """Train a model, or continue the training of the checkpoint `args.resume`; returns the path of the last checkpoint.
+
+    The best checkpoint by `measure_quality` is best.ckpt. When the training diverges, `DivergenceRollback` restores an
+    earlier state.
     Raises InputError if the data or the checkpoint cannot be read, or have different numbers of classes.
     """
     pl.seed_everything(args.seed, verbose=False)
     data = get_datasets(args.data_dir)
     num_classes = 1 + max(int(data[split].tensors[1].max()) for split in ("train", "val", "test"))
     if args.resume:
-        model = load_model(args.resume)
+        previous = load_model(args.resume)
+        model = JEM(**previous.hparams)
         if model.hparams.num_classes != num_classes:
             raise InputError(f"{args.resume} has {model.hparams.num_classes} classes, {args.data_dir} {num_classes}.")
     else:
         model = JEM(tuple(data["train"][0][0].shape), num_classes=num_classes, **args.hyperparameters)
+    own = model.sampler
+    fast = FastSampler(model.cnn, own.img_shape, own.sample_size, num_classes, own.cbuffer_size)
+    if args.fast_sampler or (args.resume and fast.has_format(previous.sampler.buffer)):
+        model.sampler = fast
     letters = class_names(args.data_dir, num_classes) if model.hparams.ccond_sample else None
     return fit(
         model,
@@ -352,7 +386,11 @@ def run_training(args: argparse.Namespace) -> Path:
         out=args.out,
         epochs=args.epochs,
         resume=args.resume,
-        callbacks=[DivergenceRollback("gap", low=LOST_GAP), SamplePictures(draw_chains, args.out / "samples", letters)],
+        callbacks=[
+            DivergenceRollback("gap", low=LOST_GAP, classifier="loss_pyx", energy_weight="lmbd"),
+            SamplePictures(draw_chains, args.out / "samples", letters),
+            BestCheckpoint(args.out / "best.ckpt", lambda model: measure_quality(model, data["val"])),
+        ],
         limit_train_batches=args.train_batches,
         gradient_clip_val=args.clip,
         precision=args.precision,

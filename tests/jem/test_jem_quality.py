@@ -45,12 +45,12 @@ def test_chains_are_those_of_the_same_run_after_more_steps(monkeypatch):
 def test_the_tables_replace_those_between_the_marks_and_show_the_spread_of_the_seeds():
     metrics = {"auroc": 0.9, "aupr": 0.8, "fpr95": 0.3}
     sample = {"agreement": 0.9, "frechet": 1.5, "diversity": 0.7}
-    run = {"data": "mnist", "model": "conditional", "cpu_seconds": 100.0, "divergences": [], "ece": 0.01}
-    run |= {"detection": {"energy": {"noise": metrics}}, "samples": {"K = 60": sample}}
+    run = {"data": "mnist", "model": "conditional", "epochs": 9, "cpu_seconds": 100.0, "divergences": 0}
+    run |= {"ece": 0.01, "detection": {"energy": {"noise": metrics}}, "samples": {"K = 60": sample}}
     results = [run | {"seed": seed, "accuracy": accuracy} for seed, accuracy in enumerate((0.98, 0.99))]
     page = f"before\n{jem_quality.START}\nold\n{jem_quality.END}\nafter\n"
     new = jem_quality.with_tables(page, results)
-    assert "| conditional | 2 | 100 ± 0 | 98.50 ± 0.71 | 0.010 ± 0.000 | 0 |" in new
+    assert "| conditional | 2 | 9 | 100 ± 0 | 98.50 ± 0.71 | 0.010 ± 0.000 | 0 |" in new
     assert "| conditional | K = 60 | 90.0 ± 0.0 | 1.50 ± 0.00 | 0.70 ± 0.00 |" in new
     assert new.startswith("before\n") and new.endswith("\nafter\n") and "old" not in new
     assert jem_quality.with_tables(new, results) == new
