@@ -6,10 +6,13 @@ What a submission gets depends only on itself, the checks and the seed: not on t
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from autograder import Failure
 from autograder.assignment import Assignment
@@ -52,9 +55,9 @@ class Grader:
             if job.confined:
                 self._sandbox.launch()  # it imports what submissions need while the judge imports the same
             reference = stack.enter_context(laid_out(reference_program(job.assignment)))
-            # Copies, because Python would take the compiled form of an older file with the same size and time.
-            texts = {path.name: path.read_text("utf-8") for path in job.assignment.checks.glob("*.py")}
-            self._checks = stack.enter_context(laid_out(texts))
+            # A copy, because Python would take the compiled form of an older file with the same size and time.
+            self._checks = Path(stack.enter_context(TemporaryDirectory()), "checks").resolve()
+            shutil.copytree(job.assignment.checks, self._checks, ignore=shutil.ignore_patterns("__pycache__"))
             self._judge = Judge(self._checks, LiveReference(job.seed.value, reference))
             self._requests = self._judge.requests
             self._public = LiveReference(PUBLIC_SEED, reference)
