@@ -89,16 +89,18 @@ class MCMCSampler:
         Returns (x, place): x (B, C, H, W) on the model's device, and any object that tells `store` where to write them.
         """
         # TODO (3.3a): Return the initial images (B, C, H, W) of the chains, and their place in the buffer.
-        # A fraction FRESH_SHARE (5 %) of the chains starts from Gaussian noise with mean 0 and standard deviation
-        # START_STD. The others continue a random chain of the buffer; if `clabel` is given, a chain of the same class.
-        # Several chains may continue the same one. While the buffer has no such chain, or if the chosen place is empty,
-        # start from noise. Choose the data structure of self.buffer: it has room for cbuffer_size chains per class, and
-        # for cbuffer_size chains without a class, in a place of their own.
+        # A fraction FRESH_SHARE (5 %) of the chains, on average, starts from Gaussian noise with mean 0 and standard
+        # deviation START_STD: decide for each chain, or choose this share of them in each call. The others continue a
+        # random chain of the buffer; if `clabel` is given, a chain of the same class. Several chains may continue the
+        # same one. While the buffer has no such chain, or if the chosen place is empty, start from noise. Choose the
+        # data structure of self.buffer: it has room for cbuffer_size chains per class, and for cbuffer_size chains
+        # without a class, in a place of their own.
         raise NotImplementedError("Exercise 3.3a: Return the initial images (B, C, H, W) of the chains, and their place in the buffer.")
 
     def store(self, x: Tensor, place: object) -> None:
         """Write the chains x (B, C, H, W) to the buffer; `place` comes from `initial_chains`."""
-        # TODO (3.3a): Write copies of the chains to the buffer. If it is full, they replace older chains.
+        # TODO (3.3a): Write copies of the chains to the buffer. If it is full, they replace chains of earlier calls, the oldest
+        # or any others. Some chains of the same call may replace each other.
         raise NotImplementedError("Exercise 3.3a: Write copies of the chains to the buffer.")
 
     @contextmanager
@@ -124,7 +126,8 @@ class MCMCSampler:
     def update(self, x: Tensor, gradient: Tensor, step_size: float) -> Tensor:
         """Return the chains after one SGLD step: (B, C, H, W) in IMG_RANGE, detached.
 
-        x: the chains (B, C, H, W) before the step. gradient: the result of `gradient` for x. Both are detached.
+        x: the chains (B, C, H, W) before the step, which may be changed in place. gradient: the result of `gradient`
+        for x. Both are detached.
         """
         # TODO (3.3c): Return the chains after one step towards higher f, with noise, clipped to IMG_RANGE.
         # Add step_size times the gradient, and Gaussian noise with standard deviation NOISE_STD.
@@ -288,7 +291,7 @@ class JEM(pl.LightningModule):
         if self.current_epoch < self.hparams.warmup_epochs:
             return self.warmup_step(batch)
         # TODO (3.4c): Return the joint loss, pyx_step plus self.hparams.lmbd times px_step, a scalar.
-        # Pass the hyperparameter ccond_sample to px_step. Log both losses with self.log.
+        # Pass the hyperparameter ccond_sample to px_step. Log both losses with self.log, with any names.
         raise NotImplementedError("Exercise 3.4c: Return the joint loss, pyx_step plus self.hparams.lmbd times px_step, a scalar.")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataset_idx: int | None = None) -> None:
@@ -296,8 +299,8 @@ class JEM(pl.LightningModule):
         x, y = batch
         # TODO (3.4c): Log "val_contrastive_divergence" and "val_MulticlassAveragePrecision" with self.log.
         # The first is mean f(chains) - mean f(x), with chains as in training. Sampling takes time, so it is enough to
-        # compute it for the first batch (batch_idx == 0). The second is self.average_precision, which you update with
-        # the logits and labels of each batch.
+        # compute it for the first batch (batch_idx == 0), but you may do so for every batch. The second is
+        # self.average_precision, which you update with the logits and labels of each batch.
         raise NotImplementedError("Exercise 3.4c: Log \"val_contrastive_divergence\" and \"val_MulticlassAveragePrecision\" with self.log.")
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -422,6 +425,7 @@ def generate_images(model: JEM, labels: Tensor | None, count: int, steps: int) -
     """
     # TODO (3.5a): Return `count` chains that start from Gaussian noise, after each step: (steps, count, C, H, W).
     # The buffer of model.sampler contains chains of the training. A new MCMCSampler has an empty buffer.
+    # The step size is STEP_SIZE or model.step_size.
     raise NotImplementedError("Exercise 3.5a: Return `count` chains that start from Gaussian noise, after each step.")
 
 

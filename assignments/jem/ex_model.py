@@ -66,5 +66,6 @@ class ShallowCNN(nn.Module):
         """
         # TODO (3.2b): Return f = -E of each image, shape (B,).
         # Without y, it is log Σ_y exp f(x)[y], the logsumexp over the classes. (For K = 1, this is the output itself.)
+        # It must be finite, also for logits in the thousands, whose exponential is infinite.
         # With y, it is f(x)[y], the logit of each image's own class. The shape is (B,), not (B, 1).
         raise NotImplementedError("Exercise 3.2b: Return f = -E of each image, shape (B,).")

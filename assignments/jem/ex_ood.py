@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 SCORES = ("px", "py", "mass")
 
-Scores = Sequence[float] | np.ndarray | Tensor  # (N,), one number per image
+# (N,), one number per image. The functions below accept lists, arrays and tensors.
+Scores = Sequence[float] | np.ndarray | Tensor
 
 
 def grad_norm(model: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
     """Return ‖∂ log q(x) / ∂x‖₂ of each image: x (B, C, H, W) -> (B,), detached.
 
     This equals ‖∂f(x)/∂x‖₂, because the partition function does not depend on x. With labels y (B,), f(x, y) is used.
-    The function works inside `torch.no_grad()` and does not change the parameters, their gradients and requires_grad,
-    or the mode of the network.
+    The function works inside `torch.no_grad()`. After the call, the parameters, their gradients and requires_grad, and
+    the mode of each module, train or eval, are as before, and so is x.
     """
     # TODO (3.6a): Return the Euclidean norm of the gradient of f with respect to each image, shape (B,).
     # Sum f over the batch, differentiate the sum with respect to a copy of x, and compute the norm over all pixels
@@ -37,11 +38,12 @@ def score_fn(model: nn.Module, x: Tensor, y: Tensor | None = None, score: str = 
     """Return the OOD score of each image, larger for outliers: x (B, C, H, W) -> (B,), detached.
 
     * `px`: the energy E(x) = -f(x), or E(x, y) = -f(x, y) if labels y (B,) are given.
-    * `py`: -max_y q(y|x), the negative confidence of the classifier.
-    * `mass`: ‖∂ log q(x)/∂x‖₂, the negative of the approximate mass score of Grathwohl et al. (2020). The density
-      should change little around typical images. How well this score works depends on the model.
+    * `py`: -max_y q(y|x), the negative confidence of the classifier, whether labels are given or not.
+    * `mass`: ‖∂ log q(x)/∂x‖₂, or ‖∂ log q(x, y)/∂x‖₂ if labels are given, the result of `grad_norm`. It is the
+      negative of the approximate mass score of Grathwohl et al. (2020). The density should change little around
+      typical images. How well this score works depends on the model.
 
-    The mode of the network, train or eval, is not changed.
+    After the call, the mode of each module of the network, train or eval, is as before, and so is x.
     Raises ValueError for another name, and for a label -1: unlabelled images have no class-conditional energy.
     """
     if score not in SCORES:

@@ -15,6 +15,8 @@ from torch import nn
 
 from ebmcourse.checking import probe
 
+BATCH_SIZE = 5  # of the hyperparameters; no batch in the checks has as many images
+
 
 @probe
 def held(value, depth=0):
@@ -122,7 +124,7 @@ def isolate(sampler, start, *, keep=(), gradient=None):
 def jem(student, cnn=None, sampler=None, *, epoch=0, shape=(1, 8, 8), **options):
     """The student's JEM with the given network and sampler instead of its own. `logged` returns what it logs."""
     defaults = dict(num_classes=3, cbuffer_size=8, hidden_features=2)
-    model = student.ex_main.JEM(shape, 4, **(defaults | options))
+    model = student.ex_main.JEM(shape, BATCH_SIZE, **(defaults | options))
     if epoch:
         model.trainer = SimpleNamespace(current_epoch=epoch, global_step=0, logger=None)
     model.records, model.length = {}, 1  # what is logged, and the number of images in the batch

@@ -172,7 +172,7 @@ def test_logits_are_class_scores(run, weights, dataset):
     if got["turned"].shape == got["logits"].shape and (got["turned"].flip(0) - got["logits"]).abs().max() > 1e-3:
         fail("The logits of an image are random, or depend on the other images. Use no dropout in eval mode.")
 
-    def mistakes(want, images):
+    def mistakes(got, want, images):
         bias, head = weights["head.bias"], weights["head.weight"].T
         features = features_of(weights, images)
         return {
@@ -188,12 +188,18 @@ def test_logits_are_class_scores(run, weights, dataset):
             "Only 2×2 features are averaged. Average all of them, whatever the size of the image.": (
                 features[:, :, :2, :2].mean((2, 3)) @ head + bias
             ),
+            "The features are summed and divided by 4, which is right for 56×56 images only. Use their mean.": (
+                features.sum((2, 3)) / 4 @ head + bias
+            ),
             "Negative logits are set to 0. Use no activation after the last layer.": want.relu(),
+            "A number is added to all logits of an image. The softmax is the same, but not the energy: leave it out.": (
+                want + (got - want).mean(1, keepdim=True) if got.shape == want.shape else want
+            ),
         }
 
     images = textures(dataset["test_images"])
     for name, given in (("logits", images), ("turned", images.flip(0)), ("larger", enlarged(images))):
-        wrong = partial(mistakes, want[name], given)
+        wrong = partial(mistakes, got[name], want[name], given)
         assert_close(got[name], want[name], atol=1e-4, mistakes=wrong)
     for name, of in (("images", "the images"), ("kernels", "the weights of the convolutions")):
         right = want["slopes"][name]
@@ -289,13 +295,18 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         "This is log q(y|x). f(x, y) is the logit itself, without log_softmax.": lambda z: own(z.log_softmax(1)),
         "The labels are ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
         "This is the largest logit. Use the logit of the label.": lambda z: z.amax(1),
+        "The label of one image is used for all images. Use each image's own label.": lambda z: z[:, chosen[0]],
+        "The label of the last image is used for all images. Use each image's own label.": lambda z: z[:, chosen[-1]],
         "The label is multiplied with too few columns. Pass num_classes to one_hot.": lambda z: z.sum(1),
         "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: own(
             z
         ).squeeze(),
     }
+    zeros = {"Labels that are all 0 are ignored. Test `y is None` instead of the value of y.": lambda z: z.logsumexp(1)}
     # All labels may be 0, and a batch may be a single image.
-    for count, chosen in ((6, labels), (6, 0 * labels), (1, labels[:1])):
+    for count, chosen, first in ((6, labels, {}), (6, 0 * labels, zeros), (1, labels[:1], {})):
         given = logits[:count]
         got, want = run(energy_of, weights, images[:count], given, chosen, 1.0)
-        assert_either_way(got, want, lambda got, want, given=given: judge_energy(got, want, given, mistakes))
+        known = first | mistakes
+        judge = partial(judge_energy, logits=given, mistakes=known)
+        assert_either_way(got, want, judge)

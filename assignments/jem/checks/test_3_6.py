@@ -91,29 +91,45 @@ def scores_ood(scores):
 
 @probe
 class Bowls(nn.Module):
-    """Logits -‖x - centre‖² / 8, a paraboloid for each class. f is computed from them as in the exercise."""
+    """Logits -‖x - centre‖² / 8, a paraboloid for each class. f is computed from them as in the exercise.
 
-    def __init__(self, centres):
+    A part of it is in the other mode, train or eval, than the whole, and one parameter is frozen.
+    """
+
+    def __init__(self, centres, training=False):
         super().__init__()
         self.centres = nn.Parameter(centres.clone())
+        self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
         self.gradients_off = False
+        self.train(training)
+        self.part = nn.Identity().train(not training)
 
     def get_logits(self, x):
         return -(x[:, None] - self.centres[None]).flatten(2).square().sum(2) / 8
 
-    def forward(self, x, y=None):
+    def forward(self, x, *labels, **named):
+        require(not named, "Call the model with positional arguments, `model(x)` or `model(x, y)`, not by name.")
+        (y,) = labels or (None,)
         logits = self.get_logits(x)
         self.gradients_off = not logits.requires_grad
         return logits.logsumexp(1) if y is None else logits[torch.arange(len(x)), y]
 
 
 @probe
-def norm_of_gradient(student, images, centres, labels):
-    """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change.
+def state_of(model, images):
+    """What scores must not change: requires_grad and modes of the network, and requires_grad of the images."""
+    return {
+        "requires_grad": [model.centres.requires_grad, model.frozen.requires_grad],
+        "training": model.training,
+        "part": model.part.training,
+        "images": images.requires_grad,
+    }
 
-    The network is in eval mode before.
-    """
-    model, x = Bowls(centres).eval(), images.clone()
+
+@probe
+def norm_of_gradient(student, images, centres, labels):
+    """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change."""
+    model, x = Bowls(centres, training=labels is not None), images.clone()
     model.centres.grad = torch.full_like(centres, 0.5)  # of a loss, for example
     try:
         with torch.no_grad():  # as scores are often computed
@@ -135,17 +151,22 @@ def norm_of_gradient(student, images, centres, labels):
         "graph": again.requires_grad,
         "enabled": enabled,
         "gradients": torch.zeros_like(centres) if model.centres.grad is None else model.centres.grad,
-        "requires_grad": model.centres.requires_grad,
-        "training": model.training,
+        "state": state_of(model, x),
     }
 
 
-def judge_state(got, function):
-    """Check that the function did not change the state of the network."""
-    if got["requires_grad"] is not True:
-        fail(f"After `{function}`, the parameters do not require gradients any more. Restore requires_grad.")
-    if got["training"] is not False:
-        fail(f"`{function}` switches the network from eval to train mode. Do not change the mode.")
+def judge_state(got, want, function):
+    """Check that the function did not change the state of the network and of the images."""
+    after = f"After `{function}`, "
+    sentences = {
+        "requires_grad": f"{after}requires_grad of the parameters is not as before. Do not change it, or restore it.",
+        "training": f"{after}the network is in another mode, train or eval. Do not change the mode, or restore it.",
+        "part": f"{after}a submodule is in another mode, train or eval. Do not change the mode of any module.",
+        "images": f"{after}the given images require a gradient. Use a copy of x.",
+    }
+    for name, sentence in sentences.items():
+        if got["state"][name] != want["state"][name]:
+            fail(sentence)
 
 
 @exercise(
@@ -171,6 +192,9 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             "This is the gradient. Return its norm for each image, shape (B,).": gradient,
             "The labels are ignored. Pass them to the model.": free,
             "This is the norm over the whole batch. Compute one norm per image.": norms.square().sum().sqrt(),
+            "Each value is the norm over the whole batch. Compute one norm per image.": (
+                norms.square().sum().sqrt().expand(len(images))
+            ),
             "The sign is wrong: this is the negative norm.": -norms,
             "The norms are divided by the batch size. Differentiate the sum of f over the batch, not the mean.": (
                 norms / len(images)
@@ -200,7 +224,7 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             fail("The norms are not detached.")
         if got["enabled"] is not False:
             fail("The grad mode is not restored. Use `with torch.enable_grad()`.")
-        judge_state(got, "grad_norm")
+        judge_state(got, want, "grad_norm")
         if difference(got["gradients"], want["gradients"], 1e-4, 1e-5):
             fail(
                 "The gradients of the parameters are changed. "
@@ -210,10 +234,9 @@ def test_norm_of_the_gradient(run, images, centres, labels):
 
 @probe
 def score(student, images, centres, labels, name):
-    model = Bowls(centres).eval()
-    scores = student.ex_ood.score_fn(model, images.clone(), *([] if labels is None else [labels]), score=name)
-    state = {"requires_grad": model.centres.requires_grad, "training": model.training}
-    return {"scores": scores, "graph": scores.requires_grad} | state
+    model, x = Bowls(centres, training=labels is None), images.clone()
+    scores = student.ex_ood.score_fn(model, x, *([] if labels is None else [labels]), score=name)
+    return {"scores": scores, "graph": scores.requires_grad, "state": state_of(model, x)}
 
 
 @probe
@@ -269,12 +292,26 @@ def test_score_px(run, images, centres, labels):
         )
         if got["graph"] is not False:
             fail("The scores are not detached. Compute them inside torch.no_grad().")
-        judge_state(got, "score_fn")
+        judge_state(got, want, "score_fn")
+
+
+@probe
+def any_kind(function, *groups):
+    """`function` of the scores as lists, then as tensors; what it returns for tensors."""
+    try:
+        function(*(group.tolist() for group in groups))
+        return function(*groups)
+    except Exception:
+        function(*(group.numpy() for group in groups))
+        require(False, "Scores may be lists, arrays or tensors: it works for arrays only. Use numpy.asarray.")
 
 
 @probe
 def histogram(student, scores_id, scores_ood):
-    edges, densities = student.ex_ood.score_histogram({"test": scores_id.numpy(), "ood": scores_ood.numpy()}, 20)
+    def of(scores_id, scores_ood):
+        return student.ex_ood.score_histogram({"test": scores_id, "ood": scores_ood}, 20)
+
+    edges, densities = any_kind(of, scores_id, scores_ood)
     return {"edges": np.asarray(edges), "test": np.asarray(densities["test"]), "ood": np.asarray(densities["ood"])}
 
 
@@ -324,16 +361,25 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
 
 @probe
 def threshold(student, scores_id, quantile):
-    try:
-        return {"threshold": float(student.ex_ood.energy_threshold(scores_id.numpy(), quantile))}
-    except IndexError:
-        require(quantile < 1, "`energy_threshold` fails for quantile=1, which is the largest score.")
-        raise
+    def of(scores):
+        try:
+            return student.ex_ood.energy_threshold(scores, quantile)
+        except IndexError:
+            require(quantile < 1, "`energy_threshold` fails for quantile=1, which is the largest score.")
+            raise
+
+    return {"threshold": float(any_kind(of, scores_id))}
 
 
 @probe
 def metrics(student, scores_id, scores_ood):
     found = student.ex_ood.ood_metrics(scores_id.numpy(), scores_ood.numpy())
+    return {name: float(found[name]) for name in ("auroc", "aupr", "fpr95")}
+
+
+@probe
+def metrics_of_any_kind(student, scores_id, scores_ood):
+    found = any_kind(student.ex_ood.ood_metrics, scores_id, scores_ood)
     return {name: float(found[name]) for name in ("auroc", "aupr", "fpr95")}
 
 
@@ -363,6 +409,7 @@ def test_auroc(run, pairs, misleading):
         above = (scores_ood[:, None] > scores_id).float().mean().item()
         return {
             "The classes are swapped. OOD is the positive class (label 1).": 1 - right,
+            "This is a percentage. Return a fraction in [0, 1].": 100 * right,
             "Pairs of equal scores are ignored. They count one half.": above,
             "Pairs of equal scores count as one. They count one half.": 2 * right - above,
             "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, whole),

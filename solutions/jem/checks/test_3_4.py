@@ -380,8 +380,8 @@ def test_joint_loss_with_classes(run, images, labels, lines, parts):
     got, _ = run(joint_loss, images, labels, lines, parts, True)
     # The weight is checked above. This is only about which of the two losses was used.
     if got["slope"].shape != (3,) or got["slope"][1] == got["slope"][2] == 0:
-        is_missing = difference(got["loss"], got["slope"][:1] @ parts[:1], 1e-3, 1e-5) is None
-        fail("The loss of `px_step` is missing." if is_missing else DETACHED_PX)
+        is_added = difference(got["loss"], (parts[0] + LMBD * parts[2]).item(), 1e-3, 1e-5) is None
+        fail(DETACHED_PX if is_added else "The loss of `px_step` is missing.")
     if got["slope"][2] == 0 or got["slope"][1] != 0:
         fail("The hyperparameter `ccond_sample` is not passed to `px_step`.")
     if got["slope"].abs().max() > 100:
