@@ -13,7 +13,7 @@ from ebmcourse.checking import difference, fail, probe, require
 AGAIN = "One call is right, but a later one with other values is not: nothing of an earlier call may remain."
 SINGLE = "The result is wrong for float32 tensors, although it is right for float64."
 SMALLEST = "The result is wrong for the smallest sizes, although it is right for larger ones."
-SIZES = "The result is wrong for other sizes: take all sizes from the arguments."
+SIZES = "The result is wrong for other sizes or values, although it is right in the check before."
 
 
 @probe

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from calls import AGAIN, SINGLE, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
 from stand_ins import forward, number, replaced
 
 from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
@@ -324,7 +324,7 @@ def test_best_paths_of_several_graphs(run, graphs):
     """`viterbi` is right for a single arc, for energies of 0, for float32, and call after call."""
     got, want = run(best_paths, graphs)
     zero = "The result is wrong where a node has the energy 0: it does not mean that no path was found."
-    judge_cases(got, want, {"first": AGAIN, "second": AGAIN, "again": AGAIN, "zero": zero, "single": SINGLE})
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "zero": zero, "single": SINGLE})
     judge_cases(got, want, {"smallest": SMALLEST})
 
 
@@ -351,7 +351,7 @@ def test_sum_over_very_many_paths(run, large_graph, beta):
 def test_free_energies_of_several_graphs(run, graphs):
     """`forward` is right for a single arc, for float32, for an integer β, and call after call."""
     got, want = run(several_alphas, graphs, 2)
-    judge_cases(got, want, {"first": AGAIN, "second": AGAIN, "again": AGAIN, "zero": AGAIN, "single": SINGLE})
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "zero": AGAIN, "single": SINGLE})
     judge_cases(got, want, {"smallest": SMALLEST})
 
 
@@ -374,7 +374,7 @@ def test_shares_of_several_graphs(run, graphs, beta):
 
     def judge(got, want):
         gradient = "The result is wrong for energies that need a gradient, or where other shares were computed before."
-        judge_cases(got, want, {"first": AGAIN, "second": gradient, "again": AGAIN, "zero": AGAIN, "single": SINGLE})
+        judge_cases(got, want, {"first": SIZES, "second": gradient, "again": AGAIN, "zero": AGAIN, "single": SINGLE})
         judge_cases(got, want, {"smallest": SMALLEST})
 
     assert_either_way(got, want, judge)

@@ -105,6 +105,7 @@ def judge_trie(got, want, words, frames):
     beginnings = [list(word) for word in {tuple(word[:end]) for word in unique for end in range(1, len(word) + 1)}]
     leaves = [word for word in unique if not any(other[: len(word)] == word != other for other in unique)]
     created = [word for at, word in enumerate(unique) if not any(other[: len(word)] == word for other in unique[:at])]
+    later = [word for word in unique if word not in created]
 
     def mistakes():
         return {
@@ -117,6 +118,7 @@ def judge_trie(got, want, words, frames):
             ),
             "The empty string is accepted: no word is empty.": torch.cat([torch.zeros(1), want["scores"][1:]]),
             "Beginnings of words are accepted: only nodes where a word ends may accept.": listed(beginnings, frames),
+            "A word has two paths: add no node for a beginning that has one.": listed(words + later, frames),
             "A word that is given twice has two paths: it must have one.": listed(words, frames),
         }
 
@@ -140,7 +142,7 @@ def test_words_of_the_trie(run, words, frames):
 @inputs
 def lexica(rng):
     """The smallest list of words, and two others, the first of them twice."""
-    first, second = drawn_words(rng), drawn_words(rng)
+    first, second = drawn_words(rng)[:-1], drawn_words(rng)[:-1]
     return {"smallest": [[int(rng.integers(6))]], "first": first, "second": second, "again": first}
 
 
@@ -166,7 +168,7 @@ def test_labels_of_two_digits(run, numbered, wide_frames):
 def test_tries_of_several_lexica(run, lexica, frames):
     """`trie` is right for a single letter, and call after call."""
     got, want = run(strings_of_several, lexica, frames)
-    judge_cases(got, want, {"first": AGAIN, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
 
 
 @exercise("3a", points=0.25, hint="Do not add a second path for a word that is given twice.")
@@ -275,7 +277,7 @@ def test_example_of_the_lecture(run, lecture):
 @inputs
 def interpreted(rng):
     """A single letter, energies of float32, forbidden letters among energies in the hundreds, and repeated calls."""
-    words, costs = [[0, 1, 2], [0, 1, 3], [4, 5, 5], [2, 2]], rng.uniform(0, 1, 11)
+    words, costs = [[0, 1, 2], [0, 1, 3], [4, 5, 5]], rng.uniform(0, 1, 9)
     first = {"energies": scored(rng, 6, 3), "words": words, "costs": costs}
     high = scored(rng, 6, 3) + 400
     high[1, 1] = float("inf")
@@ -289,25 +291,25 @@ def interpreted(rng):
     }
 
 
+@exercise("3b", points=0.25, hint="Composition adds the weights of both graphs.")
+def test_weights_of_the_grammar(run, weighted):
+    """The energies of recognition and grammar are added."""
+    got, want = run(interpretations, weighted)
+    judge_interpretations(got, want, weighted)
+
+
 @exercise(
     "3b",
     points=0.25,
-    needs=(test_example_of_the_lecture,),
+    needs=(test_example_of_the_lecture, test_weights_of_the_grammar),
     hint="Energies may be high, or infinite for a forbidden letter. Leave the arguments as they are.",
 )
 def test_several_interpretations(run, interpreted):
     """The graph is right for a single letter, for forbidden letters, for float32, and call after call."""
     got, want = run(several_interpretations, interpreted)
     high = "High energies are limited: those of forbidden letters are infinite, and others in the hundreds."
-    judge_cases(got, want, {"first": AGAIN, "second": AGAIN, "again": AGAIN, "single": SINGLE})
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE})
     judge_cases(got, want, {"high": high, "smallest": SMALLEST})
-
-
-@exercise("3b", points=0.25, hint="Composition adds the weights of both graphs.")
-def test_weights_of_the_grammar(run, weighted):
-    """The energies of recognition and grammar are added."""
-    got, want = run(interpretations, weighted)
-    judge_interpretations(got, want, weighted)
 
 
 ### END HIDDEN TESTS

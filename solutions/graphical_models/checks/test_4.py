@@ -434,34 +434,6 @@ def readings(rng):
     return {"smallest": drawn(1, [2]) | {"answer": [1]}, "first": first, "second": second, "again": first}
 
 
-@exercise(
-    "4c",
-    points=0.25,
-    needs=(test_loss_of_the_right_amount,),
-    hint="The loss has the shape (), and both graphs and the answer stay as they are.",
-)
-def test_losses_of_several_amounts(run, readings):
-    """`amount_loss` is right for a single digit, for repeated digits, and call after call."""
-    got, want = run(several_losses, readings)
-    first = "The loss is wrong for an amount of four digits, some of them equal, with a weighted grammar."
-    judge_cases(got, want, {"first": first, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
-
-
-@exercise(
-    "4d",
-    points=0.25,
-    needs=(test_amount_of_least_energy,),
-    hint="The labels of the path as they are: digits may be equal or 0.",
-)
-def test_several_amounts(run, readings):
-    """`read_amount` is right for a single digit, for repeated digits and zeros, and call after call."""
-    got, want = run(several_amounts, readings)
-    if got["first"] == gtn.collapse(want["first"]):
-        fail("Digits are not frames: nothing may be merged or dropped.")
-    first = "The amount is wrong where digits are equal or 0, or where the grammar has energies."
-    judge_cases(got, want, {"first": first, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
-
-
 @exercise("4c", points=0.25, hint="The energies of the grammar count for the right answer, too.")
 def test_loss_with_a_weighted_grammar(run, reading):
     """The energies of the grammar count for the right amount and for all."""
@@ -496,6 +468,34 @@ def preferring(rng):
     costs[4 + best[1]] += 3
     answer = [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))]
     return {"arcs": arcs, "energies": energies, "grammar": grammar, "costs": torch.from_numpy(costs), "answer": answer}
+
+
+@exercise(
+    "4c",
+    points=0.25,
+    needs=(test_loss_of_the_right_amount, test_loss_with_a_weighted_grammar),
+    hint="The loss has the shape (), and both graphs and the answer stay as they are.",
+)
+def test_losses_of_several_amounts(run, readings):
+    """`amount_loss` is right for a single digit, for repeated digits, and call after call."""
+    got, want = run(several_losses, readings)
+    first = "The loss is wrong for an amount of four digits, some of them equal."
+    judge_cases(got, want, {"first": first, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
+
+
+@exercise(
+    "4d",
+    points=0.25,
+    needs=(test_amount_of_least_energy, test_amount_with_a_weighted_grammar),
+    hint="The labels of the path as they are: digits may be equal or 0.",
+)
+def test_several_amounts(run, readings):
+    """`read_amount` is right for a single digit, for repeated digits and zeros, and call after call."""
+    got, want = run(several_amounts, readings)
+    if got["first"] == gtn.collapse(want["first"]):
+        fail("Digits are not frames: nothing may be merged or dropped.")
+    first = "The amount is wrong for four digits, some of them equal or 0."
+    judge_cases(got, want, {"first": first, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
 
 
 ### END HIDDEN TESTS

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import torch
-from calls import AGAIN, SINGLE, SMALLEST, judge_cases, like, unchanged, without_autograd
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, like, unchanged, without_autograd
 
 from ebmcourse.checking import assert_close, exercise, inputs, probe, require
 
@@ -64,7 +64,7 @@ def multipliers_of(student, network, slopes):
 
 @probe
 def products_of(student, network, lambdas):
-    with without_autograd():
+    with without_autograd(), unchanged(network["states"], lambdas):
         found = student.graphical_models.weight_gradients(network["states"], lambdas)
     require(isinstance(found, tuple) and len(found) == 2, "`weight_gradients` returns two lists.")
     return {"weights": list(found[0]), "biases": list(found[1])}
@@ -216,7 +216,7 @@ def vectors(rng):
 def test_multipliers_of_several_networks(run, networks, vectors):
     """`multipliers` are right for a single step, for float32, and call after call."""
     got, want = run(several_multipliers, networks, vectors)
-    judge_cases(got, want, {"first": AGAIN, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
 
 
 @exercise(
@@ -228,7 +228,7 @@ def test_multipliers_of_several_networks(run, networks, vectors):
 def test_gradients_of_several_networks(run, networks, vectors):
     """`weight_gradients` are right for a single step, for float32, and call after call."""
     got, want = run(several_products, networks, vectors)
-    judge_cases(got, want, {"first": AGAIN, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
 
 
 @exercise("5a", points=0.25, hint="The states may have different widths.")

@@ -46,7 +46,9 @@ def field_of(case):
 
 @probe
 def state_after(student, case, time, steps):
-    """The last state, and the derivative of its sum with respect to the first."""
+    """The last state, and the derivatives of its sum with respect to the first and the parameters."""
+    with torch.no_grad(), unchanged(case["start"]):
+        student.graphical_models.integrate(field_of(case), case["start"], time, 1)
     f, start = field_of(case), case["start"].clone().requires_grad_()
     end = student.graphical_models.integrate(f, start, time, steps)
     require(isinstance(end, torch.Tensor), "`integrate` returns a tensor.")

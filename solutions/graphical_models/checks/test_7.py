@@ -141,7 +141,7 @@ SEVERAL = {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "s
 @exercise(
     "7a",
     points=0.25,
-    needs=(test_bound_of_every_row,),
+    needs=(test_bound_of_every_row, test_impossible_states),
     hint="Any number of rows and states, also one; the result is like the energies.",
 )
 def test_bounds_of_several_tables(run, tables):
