@@ -342,7 +342,7 @@ def ingredients(energies, answer, beta=1.0):
     """The five numbers that the losses are made of.
 
     energies: (T, K), low = likely; label 0 is the blank
-    answer: a list of labels from 1 to K - 1
+    answer: a list of labels from 1 to K - 1, not empty, that T frames can spell
     returns: `Ingredients`, whose items are tensors of shape () with gradients to `energies`
     """
     ### BEGIN SOLUTION 1a
@@ -585,13 +585,14 @@ with once_written():
 #
 # An *interpretation graph* has one path for each way to interpret an input. In this part you write its two algorithms
 # yourself, without the graph engine. The nodes are $0, \dots, N - 1$. `arcs` is a list of pairs (source, destination),
-# and `energies` is a tensor with the energy $e$ of each arc, in the same order. Every arc leads to a larger number, the
-# list is sorted by destination, and every node can be reached. Paths lead from node 0 to node $N - 1$. With
+# at least one, and `energies` is a tensor with the energy $e$ of each arc, in the same order. Every arc leads to a
+# larger number, the list is sorted by destination, and every node can be reached. Paths lead from node 0 to node
+# $N - 1$. With
 # $E(z)$ the sum of the energies along path $z$,
 #
 # $$F = \min_z E(z), \qquad F_\beta = -\frac1\beta\log\sum_z e^{-\beta E(z)}.$$
 #
-# Both need one pass over the arcs, because what has been found for a node is used by all paths through it:
+# One pass over the arcs is enough for each, because what has been found for a node is used by all paths through it:
 #
 # $$\alpha_0 = 0, \qquad \alpha_i = \min_{(k, i)}\,(\alpha_k + e_{ki})
 #   \quad\text{or}\quad \alpha_i = -\frac1\beta\log\sum_{(k, i)} e^{-\beta(\alpha_k + e_{ki})}.$$
@@ -604,7 +605,7 @@ with once_written():
 
 # %% nbgrader={"grade_id": "viterbi", "solution": true}
 def viterbi(arcs, energies):
-    """The path of least energy.
+    """The path of least energy; of several, any one.
 
     arcs: a list of A pairs (source, destination), sorted by destination; energies: (A,)
     returns: its energy, a tensor of shape (), and the numbers of its arcs in `arcs` from the first to the last, a list
@@ -918,7 +919,7 @@ display(figure)
 
 # %% nbgrader={"grade_id": "segments", "solution": true}
 def segments(cuts, narrowest, widest):
-    """The pairs (i, j) of numbers of cuts between which a digit may be, as a list.
+    """The pairs (i, j) of numbers of cuts between which a digit may be, as a list in any order.
 
     cuts: columns, in increasing order; a digit takes at least `narrowest` and at most `widest` columns
     """
@@ -979,7 +980,8 @@ check_part("4b")
 def amount_loss(recognition, answer, grammar):
     """-log p of the right amount among all amounts of the grammar, a tensor of shape ().
 
-    recognition: a graph with weights -E; answer: a list of digits; grammar: a graph with weights 0 or -E
+    recognition: a graph with weights -E; answer: a list of digits that both graphs allow
+    grammar: a graph with weights 0 or -E
     """
     ### BEGIN SOLUTION 4c
     # TODO Return the difference of two forward scores.
@@ -1240,7 +1242,7 @@ check_part("6a")
 def adjoint(f, parameters, end, slope, time, steps):
     """The gradients of a cost of z(T), without storing the states.
 
-    f: the field, f(z) for z of any shape; parameters: the list of its parameters
+    f: the field, f(z) for z of any shape; parameters: the list of its parameters, all of which it uses
     end: z(T), found by `integrate`; slope: ∂C/∂z(T), of the same shape
     returns: ∂C/∂z(0), and a list with ∂C/∂w for each parameter
     """
@@ -1335,7 +1337,7 @@ with once_written():
 
 # %% nbgrader={"grade_id": "settle", "solution": true}
 def settle(f, z, rate, steps):
-    """The state after gradient descent on ‖f(z)‖² (the sum of squares) from z, with this rate and number of steps."""
+    """The state after gradient descent on ‖f(z)‖² (the sum of squares) from z, with this rate and at least one step."""
     ### BEGIN SOLUTION 6c
     # TODO Take the steps, and return the last state without a gradient.
     # The parameters of f must not change, nor collect gradients.

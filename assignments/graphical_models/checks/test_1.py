@@ -4,7 +4,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from stand_ins import number
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe, require
@@ -50,11 +50,27 @@ def ingredients_of(student, sequence):
         isinstance(parts, tuple) and len(parts) == 5 and all(isinstance(part, torch.Tensor) for part in parts),
         "`ingredients` returns `Ingredients` of five tensors.",
     )
-    require(all(part.requires_grad for part in parts), "Gradients do not flow from all five numbers to the energies.")
     seen = {}
     for name, part in zip(FIELDS, parts, strict=True):
-        slope = torch.autograd.grad(part.sum(), energies, retain_graph=True)[0]
+        slope = torch.zeros_like(energies)
+        if part.requires_grad:
+            slope = torch.autograd.grad(part.sum(), energies, retain_graph=True, allow_unused=True)[0]
+        require(
+            slope is not None, "The numbers do not depend on the energies of this call: keep nothing between calls."
+        )
         seen[name] = {"value": part, "slope": slope}
+    return seen
+
+
+@probe
+def numbers_of(student, cases):
+    """The five numbers of each case, (5,), from energies without a gradient."""
+    found = student.graphical_models.ingredients
+    seen = {}
+    for name, case in cases.items():
+        with unchanged(case["energies"], case["answer"]):
+            parts = found(case["energies"], case["answer"], case["beta"])
+        seen[name] = torch.stack([scalar(part).double() for part in parts])
     return seen
 
 
@@ -68,9 +84,10 @@ def energies_of_paths(sequence, count):
 
 def judge_field(got, want, name, mistakes):
     assert_close(got[name]["value"], want[name]["value"], mistakes=mistakes)
+    if not got[name]["slope"].any() and want[name]["slope"].any():
+        fail(f"Gradients do not flow from `{name}` to the energies: do not detach what it is computed from.")
     # The gradients of the reference differ by 1e-15, and wrong ones by more than 0.01.
-    if difference(got[name]["slope"], want[name]["slope"], 1e-4, 1e-5):
-        fail("The value is right, but its gradient is not: do not detach or copy what it is computed from.")
+    judge_slope(got[name]["slope"], want[name]["slope"])
 
 
 def merged_energy(sequence):
@@ -105,39 +122,50 @@ def judge_answer(got, want, sequence):
     )
 
 
+def wrong_among(sequence, labels):
+    """The least energy of the wrong strings of these labels only."""
+    frames = gtn.linear_graph(*sequence["energies"].shape)
+    frames.set_weights(sequence["energies"])
+    others = gtn.intersect(frames, gtn.other_strings(sequence["answer"], labels))
+    return torch.tensor(gtn.forward_score(others, gtn.MinPlus()).item(), dtype=torch.float64)
+
+
 def judge_wrong(got, want, sequence):
-    value = {name: want[name]["value"] for name in FIELDS}
-    judge_field(
-        got,
-        want,
-        "wrong",
-        {
+    def mistakes():
+        count = sequence["energies"].shape[1]
+        return {
             "This is the second-best path, which spells the same string: the string must be wrong.": energies_of_paths(
                 sequence, 2
             )[1],
-            "This is the least energy of all answers: leave the right answer out.": value["best"],
-        },
-    )
+            "This is the least energy of all answers: leave the right answer out.": want["best"]["value"],
+            "Wrong strings with a blank are left out: give `other_strings` all labels, 0 included.": wrong_among(
+                sequence, range(1, count)
+            ),
+            "Wrong strings with labels above those of the answer are left out: `other_strings` needs all.": wrong_among(
+                sequence, range(max(sequence["answer"]) + 1)
+            ),
+        }
+
+    judge_field(got, want, "wrong", mistakes)
 
 
 def judge_free(got, want, sequence):
     beta = sequence["beta"]
-    for name in ("free_answer", "free_all"):
+
+    def mistakes(name):
         value, least = want[name]["value"], want["answer" if name == "free_answer" else "best"]["value"]
-        judge_field(
-            got,
-            want,
-            name,
-            {
-                "This is β times the free energy: divide by β.": beta * value,
-                "The sign is wrong: a free energy is minus the logarithm, divided by β.": -value,
-                "This is the least energy, not the free energy: sum over the paths.": least,
-                "β has no effect: give the semiring -β.": free_energies(sequence, -1.0)[name],
-                "This is the soft maximum of the energies: `Log` needs -β for energies.": free_energies(sequence, beta)[
-                    name
-                ],
-            },
-        )
+        return {
+            "This is β times the free energy: divide by β.": beta * value,
+            "The sign is wrong: a free energy is minus the logarithm, divided by β.": -value,
+            "This is the least energy, not the free energy: sum over the paths.": least,
+            "β has no effect: give the semiring -β.": free_energies(sequence, -1.0)[name],
+            "This is the soft maximum of the energies: `Log` needs -β for energies.": free_energies(sequence, beta)[
+                name
+            ],
+        }
+
+    judge_field(got, want, "free_answer", lambda: mistakes("free_answer"))
+    judge_field(got, want, "free_all", lambda: mistakes("free_all"))
 
 
 def free_energies(sequence, beta):
@@ -186,11 +214,16 @@ def test_free_energies(run, sequence):
 
 @inputs
 def parts(rng):
-    """Rows of ingredients (6, 5): right and wrong answers, by little and by much, inside of all margins and outside."""
+    """Rows of ingredients (6, 5): right and wrong answers, by little and by much, inside of all margins and outside.
+
+    Half of the energies are negative.
+    """
     answer = rng.uniform(0.2, 1.2, 6)
     gaps = np.array([-2.5, -0.4, -0.1, 0.3, 1.4, 3.0]) + rng.uniform(-0.09, 0.09, 6)  # answer - wrong
     wrong = answer - gaps + np.where(gaps > 0, gaps.max() + 0.1, 0)
     answer = answer + np.where(gaps > 0, gaps.max() + 0.1, 0)
+    shift = rng.permutation([0, 0, 0, -5, -5, -5])
+    answer, wrong = answer + shift, wrong + shift
     best = np.minimum(answer, wrong)
     free_answer = answer - rng.uniform(0.1, 0.5, 6)
     free_all = np.minimum(best, free_answer) - rng.uniform(0.1, 0.5, 6)
@@ -216,22 +249,30 @@ def distant(rng):
 
 @probe
 def loss_of(student, name, rows, constants):
-    """The losses (B,) of rows of ingredients (B, 5), and their derivatives (B, 5)."""
+    """The losses (B,) of rows of ingredients (B, 5), their derivatives (B, 5), and losses of float32 with defaults.
+
+    The least energy of all answers is made of the two others, so it does not matter from which one a gradient comes.
+    """
     module = student.graphical_models
     loss, values, slopes = getattr(module, name), [], []
+    plain = module.Ingredients(*rows[0].float().unbind())
+    with unchanged(*plain):
+        single = like(scalar(loss(plain)), plain.answer)
     for row in rows:
         leaves = row.clone().requires_grad_()
-        value = number(loss(module.Ingredients(*leaves.unbind()), *constants))
-        require(isinstance(value, torch.Tensor) and value.dim() == 0, "The loss must be a tensor of shape ().")
-        values.append(value.detach().double())
+        answer, _, wrong, *free = leaves.unbind()
+        value = loss(module.Ingredients(answer, torch.minimum(answer, wrong), wrong, *free), *constants)
+        values.append(like(scalar(value), row).detach())
         slope = torch.autograd.grad(value, leaves, allow_unused=True)[0] if value.requires_grad else None
         slopes.append(torch.zeros_like(row) if slope is None else slope)
-    return {"values": torch.stack(values), "slopes": torch.stack(slopes)}
+    return {"values": torch.stack(values), "slopes": torch.stack(slopes), "single": single}
 
 
 def judge_loss(got, want, mistakes):
     assert_close(got["values"], want["values"], mistakes=mistakes)
-    assert_close(got["slopes"], want["slopes"])
+    judge_slope(got["slopes"], want["slopes"])
+    if difference(got["single"], want["single"], 1e-4, 1e-5):
+        fail("The loss is wrong for float32 energies, or where its constant has the default of the template.")
 
 
 def gap(parts):
@@ -243,7 +284,11 @@ def gap(parts):
 def test_energy_loss(run, parts):
     """`energy_loss` is the energy of the answer."""
     got, want = run(loss_of, "energy_loss", parts, [])
-    judge_loss(got, want, {"This is the free energy of the answer: the loss is its least energy.": parts[:, 3]})
+    mistakes = {
+        "This is the free energy of the answer: the loss is its least energy.": parts[:, 3],
+        "Negative energies give 0: energies may have any sign.": parts[:, 0].relu(),
+    }
+    judge_loss(got, want, mistakes)
 
 
 @exercise("1b", points=0.25, public=True, hint="Compare with the minimum over all answers, the right one included.")
@@ -252,7 +297,6 @@ def test_perceptron_loss(run, parts):
     got, want = run(loss_of, "perceptron_loss", parts, [])
     mistakes = {
         "The perceptron loss is never negative: compare with the minimum over all answers.": gap(parts),
-        "This is the loss with the most offending wrong answer: compare with all answers.": gap(parts).relu(),
         "The sign is wrong: the loss is never negative.": -want["values"],
     }
     judge_loss(got, want, mistakes)
@@ -291,6 +335,7 @@ def test_lvq2_loss(run, parts, constant):
     got, want = run(loss_of, "lvq2_loss", parts, [constant])
     mistakes = {
         "The loss exceeds its cap: take the minimum with M.": gap(parts).relu(),
+        "The cap is 2, whatever is given: use the argument `cap`.": gap(parts).clamp(0, 2),
         "The loss is negative where the answer is right: it must be 0 there.": gap(parts).clamp(max=constant),
         "Minimum and maximum are exchanged: min(M, max(0, …)).": gap(parts).clamp(min=constant),
     }
@@ -336,8 +381,9 @@ def test_square_exponential_loss(run, low, constant):
 
 @inputs
 def low(rng):
-    """Rows of ingredients in which half of the wrong answers are below the margin."""
-    answer, wrong = rng.uniform(0.1, 1.0, 6), np.array([0.1, 0.2, 0.4, 1.2, 1.5, 2.0]) + rng.uniform(0, 0.1, 6)
+    """Rows of ingredients in which half of the wrong answers are below the margin; some energies are negative."""
+    answer, wrong = rng.uniform(0.1, 1.0, 6), np.array([-0.5, 0.2, 0.4, 1.2, 1.5, 2.0]) + rng.uniform(0, 0.1, 6)
+    answer[::2] *= -1
     best = np.minimum(answer, wrong)
     return torch.from_numpy(np.stack([answer, best, wrong, answer - 0.1, best - 0.2], 1))
 

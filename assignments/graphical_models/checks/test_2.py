@@ -1,7 +1,10 @@
 """2: Viterbi and the forward algorithm."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
 from stand_ins import forward, number, replaced
 
 from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
@@ -48,6 +51,32 @@ def high_graph(rng):
 
 
 @inputs
+def far_graph(rng):
+    """Energies in the ten thousands, so that each path has more than 100,000."""
+    found = drawn_graph(rng, 7)
+    lengths = torch.tensor([destination - source for source, destination in found["arcs"]], dtype=torch.float64)
+    return found | {"energies": found["energies"] + 2e4 * lengths}
+
+
+@inputs
+def graphs(rng):
+    """The smallest graph, one of float32, two of the same shape, and one in which good ways have the energy 0."""
+    first = drawn_graph(rng, 5)
+    second = first | {"energies": torch.from_numpy(rng.standard_normal(len(first["arcs"])))}
+    arcs = [[step, step + 1] for step in range(4) for _ in range(2)]
+    worse = rng.uniform(0.5, 1.0, 4)
+    zeros = [0.0, worse[0], worse[1], 0.0, 0.0, worse[2], -worse[3], worse[3]]
+    return {
+        "smallest": {"arcs": [[0, 1]], "energies": torch.from_numpy(rng.standard_normal(1)), "nodes": 2},
+        "single": first | {"energies": first["energies"].float()},
+        "first": first,
+        "second": second,
+        "again": first,
+        "zero": {"arcs": arcs, "energies": torch.tensor(zeros, dtype=torch.float64), "nodes": 5},
+    }
+
+
+@inputs
 def beta(rng):
     return float(rng.choice([0.4, 2.5]) * rng.uniform(0.8, 1.2))
 
@@ -58,7 +87,55 @@ def best_path(student, graph):
     found = student.graphical_models.viterbi(arcs, graph["energies"].clone())
     require(isinstance(found, tuple) and len(found) == 2, "`viterbi` returns two values: the energy and the path.")
     energy, path = found
+    require(isinstance(path, list | tuple), "`viterbi` returns the path as a list.")
     return {"energy": number(energy), "path": [int(arc) for arc in path]}
+
+
+@probe
+def best_paths(student, graphs):
+    """The least energy and the sum of the energies along the path of each graph."""
+    seen = {}
+    for name, graph in graphs.items():
+        arcs, energies = [tuple(arc) for arc in graph["arcs"]], graph["energies"]
+        with unchanged(arcs, energies):
+            energy, path = student.graphical_models.viterbi(arcs, energies)
+        require(isinstance(path, list), "`viterbi` returns the path as a list.")
+        seen[name] = torch.stack([like(scalar(energy), energies).detach(), energies[path].sum()])
+    return seen
+
+
+@probe
+def several_alphas(student, graphs, beta):
+    """α of the nodes of each graph."""
+    seen = {}
+    for name, graph in graphs.items():
+        arcs, energies = [tuple(arc) for arc in graph["arcs"]], graph["energies"]
+        with unchanged(arcs, energies):
+            seen[name] = like(student.graphical_models.forward(arcs, energies, beta), energies)
+    return seen
+
+
+@probe
+def several_shares(student, graphs, beta):
+    """The shares of each graph, by the program as it is and with a stand-in for `forward`."""
+    module = student.graphical_models
+
+    def attempt():
+        seen = {}
+        for name, graph in graphs.items():
+            arcs, energies = [tuple(arc) for arc in graph["arcs"]], graph["energies"].clone()
+            energies.requires_grad_(name == "second")
+            with unchanged(arcs, energies):
+                found = like(module.shares(arcs, energies, beta), energies)
+            require(not found.requires_grad, "The shares need a gradient: return them without one.")
+            seen[name] = found
+        return seen
+
+    def isolated():
+        with replaced(module, forward=forward):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
 
 
 @probe
@@ -89,16 +166,16 @@ def shares_of(student, graph, beta):
     return ways(whole=attempt, isolated=isolated)
 
 
-def alphas_by(graph, combine):
-    """α of all nodes, where `combine` makes one number of the energies of all ways to enter a node."""
+def alphas_by(graph, combine, ways=lambda ways: list(ways)):
+    """α of all nodes, where `combine` makes one number of the energies of all ways to enter a node.
+
+    `ways` chooses among the pairs of source and number of the arcs that enter a node, and may change them.
+    """
     found = [torch.zeros((), dtype=torch.float64)]
     for node in range(1, graph["nodes"]):
-        entering = [
-            found[source] + graph["energies"][number]
-            for number, (source, destination) in enumerate(graph["arcs"])
-            if destination == node
-        ]
-        found.append(combine(torch.stack(entering)))
+        entering = [(source, number) for number, (source, end) in enumerate(graph["arcs"]) if end == node]
+        energies = [found[source] + graph["energies"][number] for source, number in ways(entering)]
+        found.append(combine(torch.stack(energies)))
     return torch.stack(found)
 
 
@@ -110,14 +187,31 @@ def judge_path(got, want, graph):
         "Each node takes the arc of least energy: the path so far has to be added.": greedy(graph),
     }
     assert_close(got["energy"], want["energy"], rtol=RTOL, atol=ATOL, mistakes=mistakes)
-    if path == want["path"]:
-        return
     if path == want["path"][::-1] and len(path) > 1:
         fail("The path is reversed: the first arc leaves node 0.")
     nodes = [0, *(arcs[number][1] for number in want["path"])]
     if path in (nodes, nodes[1:]):
         fail("The path is a list of nodes: return the numbers of its arcs.")
-    fail("The energy is right, but the path is not the one with this energy.")
+    if not path or not all(0 <= number < len(arcs) for number in path):
+        fail("The path is not a list of numbers of arcs.")
+    if arcs[path[0]][0] != 0:
+        fail("The path does not begin at node 0: its first arc is missing.")
+    if arcs[path[-1]][1] != graph["nodes"] - 1:
+        fail("The path does not end at the last node: its last arc is missing.")
+    if any(arcs[before][1] != arcs[after][0] for before, after in pairwise(path)):
+        fail("The arcs of the path do not follow each other.")
+    # Several paths may be best.
+    assert_close(
+        graph["energies"][path].sum(),
+        want["energy"],
+        rtol=RTOL,
+        atol=ATOL,
+        mistakes={
+            "The energies along the path do not add up to the least energy: parallel arcs have numbers of their own.": (
+                graph["energies"][path].sum()
+            )
+        },
+    )
 
 
 def greedy(graph):
@@ -131,6 +225,9 @@ def greedy(graph):
 
 
 def judge_alphas(got, want, graph, beta):
+    def free(energies):
+        return -(-beta * energies).logsumexp(0) / beta
+
     mistakes = {
         "α is not divided by β, as in the lecture notes: β multiplies the energies once for each arc.": alphas_by(
             graph, lambda e: -(-beta * e).logsumexp(0)
@@ -143,11 +240,17 @@ def judge_alphas(got, want, graph, beta):
         "This is the mean over the ways, not their sum.": alphas_by(
             graph, lambda e: -((-beta * e).logsumexp(0) - np.log(len(e))) / beta
         ),
+        "Parallel arcs overwrite each other: each of them is a way of its own.": alphas_by(
+            graph, free, lambda ways: dict(ways).items()
+        ),
+        "The α of the node before is used: use that of the source of each arc.": alphas_by(
+            graph, free, lambda ways: [(max(source for source, _ in ways), number) for _, number in ways]
+        ),
         "α of the first node is missing: it is 0.": want["alphas"][1:],
         "This is α of the last node only: return all.": want["alphas"][-1:],
     }
     assert_close(got["alphas"], want["alphas"], rtol=RTOL, atol=ATOL, mistakes=mistakes)
-    assert_close(got["slope"], want["slope"])
+    judge_slope(got["slope"], want["slope"])
 
 
 @exercise("2a", points=1, public=True, hint="Keep the least energy of each node and the arc by which it is reached.")
@@ -168,15 +271,27 @@ def test_free_energy_of_every_node(run, graph, beta):
 def test_shares_of_the_arcs(run, graph, beta):
     """`shares` returns the probability that a path uses each arc."""
     got, want = run(shares_of, graph, beta)
-    assert_either_way(got, want, judge_shares)
+    assert_either_way(got, want, lambda got, want: judge_shares(got, want, graph, beta))
 
 
-def judge_shares(got, want):
-    assert_close(
-        got,
-        want,
-        mistakes={
+def judge_shares(got, want, graph, beta):
+    def mistakes():
+        alphas = alphas_by(graph, lambda e: -(-beta * e).logsumexp(0) / beta)
+        sources, ends = torch.tensor(graph["arcs"]).T
+        return {
             "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
             "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
-        },
-    )
+            "β has no effect: give it to `forward`.": shares_by(graph, 1.0),
+            "These are the shares among the arcs into each node: the node may be reached by few of all paths.": (
+                -beta * (alphas[sources] + graph["energies"] - alphas[ends])
+            ).exp(),
+        }
+
+    assert_close(got, want, mistakes=mistakes)
+
+
+def shares_by(graph, beta):
+    """The shares of all arcs at another β."""
+    leaves = graph["energies"].clone().requires_grad_()
+    last = alphas_by(graph | {"energies": leaves}, lambda e: -(-beta * e).logsumexp(0) / beta)[-1]
+    return torch.autograd.grad(last, leaves)[0]

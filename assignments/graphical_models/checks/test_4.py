@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from stand_ins import acceptor, number
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
+from stand_ins import acceptor, number, score
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
@@ -23,6 +24,27 @@ def pairs_of(student, cuts, narrowest, widest):
     return sorted([int(i), int(j)] for i, j in found)
 
 
+@probe
+def pairs_of_several(student, cases):
+    """The pairs of several lists of cuts, each with its two widths."""
+    seen = {}
+    for name, (cuts, low, high) in cases.items():
+        with unchanged(cuts):
+            found = student.graphical_models.segments(cuts, low, high)
+        require(isinstance(found, list), "`segments` returns a list of pairs.")
+        seen[name] = sorted([int(i), int(j)] for i, j in found)
+    return seen
+
+
+def up_to_the_first(cuts, low, high):
+    """The pairs from each cut up to the first one that does not fit."""
+    pairs = []
+    for i, left in enumerate(cuts):
+        fitting = [low <= right - left <= high for right in cuts[i + 1 :]]
+        pairs += [[i, i + 1 + step] for step in range([*fitting, False].index(False))]
+    return pairs
+
+
 def within(cuts, low, high):
     numbers = range(len(cuts))
     return [[i, j] for i in numbers for j in numbers[i + 1 :] if low <= cuts[j] - cuts[i] <= high]
@@ -36,6 +58,9 @@ def judge_pairs(got, want, cuts, low, high):
         "Only neighbouring cuts are used: a digit may have cuts within.": [p for p in want if p[1] - p[0] == 1],
         "The widest segment is missing: `widest` itself is allowed.": within(cuts, low, high - 1),
         "The narrowest segment is missing: `narrowest` itself is allowed.": within(cuts, low + 1, high),
+        "The search from a cut ends at a segment that is too narrow, although wider ones follow.": up_to_the_first(
+            cuts, low, high
+        ),
         "Segments may be too narrow: `narrowest` is ignored.": within(cuts, 1, high),
         "Segments may be too wide: `widest` is ignored.": within(cuts, low, 10**6),
         "The width is counted in cuts: it is the difference of the columns.": [
@@ -48,7 +73,7 @@ def judge_pairs(got, want, cuts, low, high):
     fail("These are not the pairs of cuts whose columns differ by the given numbers.")
 
 
-@exercise("4a", points=1, public=True, hint="All pairs i < j with narrowest ≤ cuts[j] - cuts[i] ≤ widest.")
+@exercise("4a", points=0.75, public=True, hint="All pairs i < j with narrowest ≤ cuts[j] - cuts[i] ≤ widest.")
 def test_pairs_of_cuts(run, cuts):
     """`segments` returns all pairs of cuts between which a digit may be."""
     got, want = run(pairs_of, cuts, 2, 5)
@@ -81,13 +106,35 @@ def graph_scores(student, case):
     }
 
 
+@probe
+def scores_by_digits(graph):
+    """The forward scores of the strings of 1, 2, 3 and 4 digits; -inf where there is none."""
+    scores = []
+    for count in range(1, 5):
+        strings = acceptor(count + 1, [[k, k + 1, digit] for k in range(count) for digit in range(10)], None, [count])
+        scores.append(score(gtn.compose(graph, strings)))
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+@probe
+def several_graphs(student, cases):
+    """The scores of the recognition graphs of several cases, from energies without a gradient."""
+    seen = {}
+    for name, case in cases.items():
+        pairs, energies = [tuple(pair) for pair in case["pairs"]], case["energies"]
+        with unchanged(pairs, energies):
+            graph = student.graphical_models.recognition_graph(case["count"], pairs, energies)
+        seen[name] = scores_by_digits(graph)
+    return seen
+
+
 def recognition_of(case, sign=-1.0):
     arcs = [[i, j, digit] for i, j in case["pairs"] for digit in range(10)]
     return acceptor(case["count"], arcs, sign * case["energies"], [case["count"] - 1])
 
 
 @exercise(
-    "4b", points=1, public=True, hint="Ten arcs for each segment, in the order of `energies`; weights are -energies."
+    "4b", points=0.75, public=True, hint="Ten arcs for each segment, in the order of `energies`; weights are -energies."
 )
 def test_scores_of_the_recognition_graph(run, recognised):
     """`recognition_graph` has an arc for each segment and digit, with minus its energy."""
@@ -95,7 +142,10 @@ def test_scores_of_the_recognition_graph(run, recognised):
 
     def mistakes():
         energies = recognised["energies"]
+        pairs = recognised["pairs"]
         swapped = recognised | {"energies": energies.reshape(10, -1).T}
+        unsorted = recognised | {"pairs": sorted(pairs)}
+        normalised = recognised | {"energies": -(-energies).log_softmax(1)}
         best = recognised | {"energies": energies.masked_fill(energies > energies.amin(1, keepdim=True), 1e6)}
         return {
             "The weights are plus energies: set minus the energies.": score_of(recognition_of(recognised, 1.0)),
@@ -103,13 +153,17 @@ def test_scores_of_the_recognition_graph(run, recognised):
                 recognition_of(swapped)
             ),
             "Only the best digit of each segment has an arc: add all ten.": score_of(recognition_of(best)),
+            "The segments are sorted, but not the rows of their energies.": score_of(recognition_of(unsorted)),
+            "The energies of each segment are normalised: weights are minus the energies.": score_of(
+                recognition_of(normalised)
+            ),
         }
 
     assert_close(got["score"], want["score"], mistakes=mistakes)
     assert_close(got["least"], want["least"])
     if got["digits"] != want["digits"]:
         fail("The best path has other digits: the labels are the digits 0 … 9.")
-    assert_close(got["slope"], want["slope"])
+    judge_slope(got["slope"], want["slope"])
 
 
 def score_of(graph):
@@ -120,7 +174,8 @@ def score_of(graph):
 def reading(rng):
     """Arcs of a recognition graph of digits 0 … 3 with energies, a grammar, and an answer with two ways to be cut.
 
-    The grammar wants two or three digits, the last of which is 1 or 2.
+    The grammar wants two or three digits, the last of which is 1 or 2. So the first two digits of the answer are an
+    amount as well.
     """
     pairs = [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3], [2, 4], [3, 4], [1, 4]]
     arcs = [[i, j, digit] for i, j in pairs for digit in range(4)]
@@ -133,7 +188,7 @@ def reading(rng):
         "energies": torch.from_numpy(energies),
         "grammar": grammar,
         "costs": torch.from_numpy(rng.uniform(0, 2, len(grammar))),
-        "answer": [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))],
+        "answer": [int(rng.integers(4)), last := int(rng.choice([1, 2])), last],
     }
 
 
@@ -170,6 +225,31 @@ def loss_of(student, case, weighted):
 
 
 @probe
+def several_losses(student, cases):
+    """The losses of several cases."""
+    seen = {}
+    for name, case in cases.items():
+        energies, recognition, grammar = graphs_of(case, True)
+        with unchanged(recognition, case["answer"], grammar):
+            value = scalar(student.graphical_models.amount_loss(recognition, case["answer"], grammar))
+        seen[name] = like(value, energies).detach()
+    return seen
+
+
+@probe
+def several_amounts(student, cases):
+    """The amounts that are read in several cases, from energies without a gradient."""
+    seen = {}
+    for name, case in cases.items():
+        with torch.no_grad():
+            _, recognition, grammar = graphs_of(case, True)
+            with unchanged(recognition, grammar):
+                seen[name] = student.graphical_models.read_amount(recognition, grammar)
+        require(isinstance(seen[name], list), "`read_amount` returns a list of digits.")
+    return seen
+
+
+@probe
 def amount_of(student, case, weighted):
     _, recognition, grammar = graphs_of(case, weighted)
     found = student.graphical_models.read_amount(recognition, grammar)
@@ -188,6 +268,12 @@ def wrong_losses(case, weighted):
     every = gtn.compose(recognition, grammar)
     right = gtn.compose(every, chain)
     bare = gtn.forward_score(gtn.compose(recognition, chain)).item()
+    beginnings = acceptor(
+        len(case["answer"]) + 1,
+        [[k, k + 1, digit] for k, digit in enumerate(case["answer"])],
+        None,
+        range(1, len(case["answer"]) + 1),
+    )
     total, answer = gtn.forward_score(every).item(), gtn.forward_score(right).item()
 
     def tensor(value):
@@ -202,6 +288,15 @@ def wrong_losses(case, weighted):
         "The grammar is missing: compare with its amounts, not with all strings.": tensor(
             gtn.forward_score(recognition).item() - bare
         ),
+        "The right answer has its best path only: sum over all ways to cut the image into its digits.": tensor(
+            total - gtn.viterbi_score(right).item()
+        ),
+        "Amounts that are a beginning of the answer count as right: only the last node of its chain accepts.": tensor(
+            total - gtn.forward_score(gtn.compose(every, beginnings)).item()
+        ),
+        "The grammar is missing in the second score: only its amounts count.": tensor(
+            gtn.forward_score(recognition).item() - answer
+        ),
         "The right answer lacks the energies of the grammar: compose it with the grammar as well.": tensor(
             total - bare
         ),
@@ -210,7 +305,7 @@ def wrong_losses(case, weighted):
 
 def judge_amount_loss(got, want, case, weighted):
     assert_close(got["loss"], want["loss"], mistakes=lambda: wrong_losses(case, weighted))
-    assert_close(got["slope"], want["slope"])
+    judge_slope(got["slope"], want["slope"])
 
 
 @exercise("4c", points=1, public=True, hint="forward_score of all amounts minus forward_score of the right one.")
@@ -237,4 +332,9 @@ def judge_amount(got, want, case, weighted):
         fail("The grammar is missing: its amounts are the only ones that may be read.")
     if got == want[::-1]:
         fail("The digits are reversed.")
+    if got == gtn.collapse(want):
+        fail("Digits are not frames: nothing may be merged or dropped.")
+    negated = graphs_of(case | {"energies": -case["energies"]}, weighted)[1]
+    if got == gtn.viterbi_path(gtn.compose(negated, graphs_of(case, weighted)[2])).labels_to_list():
+        fail("This is the amount of largest energy: the weights of the graph are minus energies already.")
     fail("This is not the amount of least energy.")

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import torch
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, like, unchanged, without_autograd
 
 from ebmcourse.checking import assert_close, exercise, inputs, probe, require
 
@@ -55,16 +56,42 @@ def ragged_lambdas(rng):
 
 @probe
 def multipliers_of(student, network, slopes):
-    found = student.graphical_models.multipliers(network["weights"], network["states"], [s.clone() for s in slopes])
+    with without_autograd():
+        found = student.graphical_models.multipliers(network["weights"], network["states"], slopes)
     require(isinstance(found, list | tuple), "`multipliers` returns a list of vectors.")
     return list(found)
 
 
 @probe
-def gradients_of(student, network, lambdas):
-    found = student.graphical_models.weight_gradients(network["states"], [item.clone() for item in lambdas])
+def products_of(student, network, lambdas):
+    with without_autograd(), unchanged(network["states"], lambdas):
+        found = student.graphical_models.weight_gradients(network["states"], lambdas)
     require(isinstance(found, tuple) and len(found) == 2, "`weight_gradients` returns two lists.")
     return {"weights": list(found[0]), "biases": list(found[1])}
+
+
+@probe
+def several_multipliers(student, networks, vectors):
+    """The multipliers of several networks, with gradients switched off, as where they are used."""
+    seen = {}
+    for name, network in networks.items():
+        weights, states, slopes = network["weights"], network["states"], vectors[name]
+        with torch.no_grad(), unchanged(weights, states, slopes):
+            found = student.graphical_models.multipliers(weights, states, slopes)
+        seen[name] = [like(item, states[0]) for item in found]
+    return seen
+
+
+@probe
+def several_products(student, networks, vectors):
+    """The gradients of the weights and biases of several networks."""
+    seen = {}
+    for name, network in networks.items():
+        states, lambdas = network["states"], vectors[name]
+        with torch.no_grad(), unchanged(states, lambdas):
+            weights, biases = student.graphical_models.weight_gradients(states, lambdas)
+        seen[name] = [like(item, states[0]) for item in (*weights, *biases)]
+    return seen
 
 
 def only_last(slopes):
@@ -93,6 +120,7 @@ def judge_multipliers(got, want, network, slopes):
             "The slopes of the states before the last are ignored: add each at its own step.": backwards(
                 network, first
             ),
+            "λ_0 lacks the slope of the cost of the input.": [want[0] - slopes[0], *want[1:]],
         }
         if len({len(state) for state in network["states"]}) == 1:
             known |= {
@@ -129,7 +157,7 @@ def test_cost_of_every_state(run, square, slopes):
 )
 def test_gradients_of_the_weights(run, square, lambdas):
     """`weight_gradients` returns the gradients of all weights and biases."""
-    got, want = run(gradients_of, square, lambdas)
+    got, want = run(products_of, square, lambdas)
     states = square["states"]
 
     def mistakes():

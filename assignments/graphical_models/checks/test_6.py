@@ -1,7 +1,11 @@
 """6: neural differential equations."""
 
+from contextlib import suppress
+
 import torch
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, unchanged
 from stand_ins import Field, integrate, replaced
+from torch import nn
 
 from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
 
@@ -42,13 +46,30 @@ def field_of(case):
 
 @probe
 def state_after(student, case, time, steps):
-    """The last state, and the derivative of its sum with respect to the first."""
+    """The last state, and the derivatives of its sum with respect to the first and the parameters."""
+    with torch.no_grad(), unchanged(case["start"]):
+        student.graphical_models.integrate(field_of(case), case["start"], time, 1)
     f, start = field_of(case), case["start"].clone().requires_grad_()
     end = student.graphical_models.integrate(f, start, time, steps)
     require(isinstance(end, torch.Tensor), "`integrate` returns a tensor.")
-    slope = torch.autograd.grad(end.sum(), start, allow_unused=True)[0] if end.requires_grad else None
-    require(slope is not None, "Gradients do not flow through the steps: make new tensors, without `no_grad`.")
-    return {"end": end.detach(), "slope": slope, "calls": f.calls}
+    slopes = [None]
+    if end.requires_grad:
+        slopes = torch.autograd.grad(end.sum(), [start, f.outer, f.inner, f.offset], allow_unused=True)
+    require(slopes[0] is not None, "Gradients do not flow through the steps: make new tensors, without `no_grad`.")
+    # Where no step is taken, the parameters have no gradient.
+    slopes = [torch.zeros(()) if slope is None else slope for slope in slopes]
+    return {"end": end.detach(), "slopes": slopes, "calls": f.calls}
+
+
+@probe
+def several_states(student, cases):
+    """The last state in several cases, without gradients."""
+    seen = {}
+    for name, case in cases.items():
+        f, start = field_of(case), case["start"]
+        with torch.no_grad(), unchanged(f, start):
+            seen[name] = like(student.graphical_models.integrate(f, start, case["time"], case["steps"]), start)
+    return seen
 
 
 @probe
@@ -61,6 +82,10 @@ def adjoint_of(student, case, time, steps):
         parameters = [f.outer, f.inner, f.offset]
         found = module.adjoint(f, parameters, case["start"].clone(), case["slope"].clone(), time, steps)
         require(isinstance(found, tuple) and len(found) == 2, "`adjoint` returns two values: a tensor and a list.")
+        require(
+            all(parameter.grad is None for parameter in parameters),
+            "The parameters of the field collect gradients: use `torch.autograd.grad`.",
+        )
         return {"start": found[0], "parameters": list(found[1])}
 
     def isolated():
@@ -68,6 +93,86 @@ def adjoint_of(student, case, time, steps):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
+
+
+@probe
+def most_kept(call):
+    """The largest number of tensors that autograd keeps at the same time during a call."""
+    now = peak = 0
+
+    class Kept:
+        def __init__(self, tensor):
+            nonlocal now, peak
+            self.tensor = tensor
+            now += 1
+            peak = max(peak, now)
+
+        def __del__(self):
+            nonlocal now
+            now -= 1
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        call()
+    return peak
+
+
+@probe
+def adjoint_with_few_and_many_steps(student, case, time):
+    """The gradients with a stand-in for `integrate`, and how the work and the memory depend on the steps."""
+    module, work, memory = student.graphical_models, [], []
+    found = None
+    for steps in (4, 8, 20):
+        f = field_of(case)
+
+        def call(f=f, steps=steps):
+            nonlocal found
+            parameters = [f.outer, f.inner, f.offset]
+            found = module.adjoint(f, parameters, case["start"].clone(), case["slope"].clone(), time, steps)
+
+        with replaced(module, integrate=integrate):
+            memory.append(most_kept(call))
+        work.append(f.calls)
+    require(work[0] < work[1] < work[2], "The number of steps has no effect: solve with as many as are given.")
+    require(
+        memory[2] < 2 * memory[0],
+        "The memory grows with the number of steps: this is backpropagation through the steps. Use the adjoint.",
+    )
+    return {"start": found[0], "parameters": list(found[1])}
+
+
+@probe
+class Interrupted(Exception):
+    """What a field raises in the middle of a call."""
+
+
+@probe
+class Interruptible(nn.Module):
+    """A field that raises `Interrupted` at its third evaluation, if it is asked to."""
+
+    def __init__(self, case, interrupted=False, rest=False):
+        super().__init__()
+        self.field, self.interrupted, self.rest = field_of(case), interrupted, rest
+
+    def forward(self, z):
+        if self.interrupted and self.field.calls == 2:
+            raise Interrupted
+        return self.field(z) - z if self.rest else self.field(z)
+
+
+@probe
+def several_adjoints(student, cases):
+    """The gradients in several cases, with a stand-in for `integrate`."""
+    module, seen = student.graphical_models, {}
+    for name, case in cases.items():
+        f, end, slope = Interruptible(case, name == "interrupted"), case["start"], case["slope"]
+        parameters = list(f.parameters())
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        with replaced(module, integrate=integrate), unchanged(f, end, slope), suppress(Interrupted):
+            found = module.adjoint(f, parameters, end, slope, case["time"], 10)
+        if name != "interrupted":
+            seen[name] = [like(item, end) for item in (found[0], *found[1])]
+    return seen
 
 
 @probe
@@ -81,16 +186,35 @@ def state_at_rest(student, case, rate, steps):
     return found
 
 
-def stepped(f, z, time, steps, weights=(1, 2, 2, 1), at=(0.5, 0.5, 1.0)):
-    """Steps of a Runge-Kutta method with these weights."""
+@probe
+def several_states_at_rest(student, cases):
+    """The last state in several cases, where the field is a module whose parameters have a gradient."""
+    settle, seen = student.graphical_models.settle, {}
+    for name, case in cases.items():
+        f = Interruptible(case, name == "interrupted", rest=True)
+        for parameter in f.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        with unchanged(f, case["start"]), suppress(Interrupted):
+            found = settle(f, case["start"], 0.1, case["steps"])
+        if name != "interrupted":
+            seen[name] = like(found, case["start"])
+            require(not found.requires_grad, "The last state needs a gradient: return it without one.")
+    return seen
+
+
+def stepped(f, z, time, steps, weights=(1, 2, 2, 1), at=(0.5, 0.5, 1.0), first=None):
+    """Steps of a Runge-Kutta method with these weights; `first` is the first slope of all steps, if it is given."""
     h = time / steps
     for _ in range(steps):
-        k1 = f(z)
+        k1 = f(z) if first is None else first
         k2 = f(z + h * at[0] * k1)
         k3 = f(z + h * at[1] * k2)
         k4 = f(z + h * at[2] * k3)
         z = z + h / 6 * sum(w * k for w, k in zip(weights, (k1, k2, k3, k4), strict=True))
     return z
+
+
+PARAMETERS = "The gradients of the parameters of the field are wrong: they must flow through all steps."
 
 
 def judge_state(got, want, case, time, steps):
@@ -111,15 +235,22 @@ def judge_state(got, want, case, time, steps):
                 "The fourth slope is taken half a step ahead: it is a whole step.": stepped(
                     f, start, time, steps, at=(0.5, 0.5, 0.5)
                 ),
+                "One step too many is taken.": stepped(f, start, time / steps * (steps + 1), steps + 1),
+                "One step too few is taken.": stepped(f, start, time / steps * (steps - 1), steps - 1),
+                "No step is taken.": start,
+                "The first slope is that of the first state in all steps: evaluate the field anew in each.": stepped(
+                    f, start, time, steps, first=f(start)
+                ),
             }
 
     assert_close(got["end"], want["end"], rtol=1e-6, atol=1e-7, mistakes=mistakes)
-    assert_close(got["slope"], want["slope"], rtol=1e-6, atol=1e-7)
+    judge_slope(got["slopes"][0], want["slopes"][0], 1e-6, 1e-7)
+    judge_cases(got, want, {"slopes": PARAMETERS}, 1e-6, 1e-7)
     if got["calls"] != want["calls"]:
         fail("The state is right, but the field is not evaluated four times in each step.")
 
 
-@exercise("6a", points=1, public=True, hint="The step is time / steps; four slopes with the weights 1, 2, 2, 1.")
+@exercise("6a", points=0.75, public=True, hint="The step is time / steps; four slopes with the weights 1, 2, 2, 1.")
 def test_steps_of_runge_kutta(run, field, time):
     """`integrate` takes steps of RK4, through which gradients flow."""
     got, want = run(state_after, field, time, 3)
@@ -144,7 +275,33 @@ def judge_adjoint(got, want, case, time):
         forward = torch.autograd.grad(end, [ahead, *parameters], case["slope"])
         z = case["start"].clone().requires_grad_()
         still = torch.autograd.grad(f(z), parameters, case["slope"])
+
+        def solved(state, multiplier):
+            """The adjoint with other factors of the equations of z and λ."""
+            sizes = [item.numel() for item in (case["start"], case["slope"], *parameters)]
+
+            def backwards(vector):
+                z, found, *_ = vector.split(sizes)
+                with torch.enable_grad():
+                    z = z.view_as(case["start"]).requires_grad_()
+                    value = f(z)
+                    products = torch.autograd.grad(value, [z, *parameters], found.view_as(z))
+                changes = [state * value.detach(), multiplier * products[0], *(-product for product in products[1:])]
+                return torch.cat([change.flatten() for change in changes])
+
+            vector = torch.cat([case["start"].flatten(), case["slope"].flatten(), torch.zeros(sum(sizes[2:]))])
+            with torch.no_grad():
+                _, found, *integrals = stepped(backwards, vector, -time, 20).split(sizes)
+            shaped = [item.view_as(parameter) for item, parameter in zip(integrals, parameters, strict=True)]
+            return {"start": found.view_as(case["start"]), "parameters": shaped}
+
         return {
+            "The state stays at z(T) on the way back: solve its equation together with the others.": solved(0.0, -1.0),
+            "The equation of λ has the wrong sign: dλ/dt is minus the product.": solved(1.0, 1.0),
+            "The gradients of the parameters are averaged over the states: their cost is a sum.": {
+                "start": want["start"],
+                "parameters": [item / len(case["start"]) for item in want["parameters"]],
+            },
             "The signs of the gradients of the parameters are wrong: going back, the integral grows.": {
                 "start": want["start"],
                 "parameters": [-item for item in want["parameters"]],
@@ -167,25 +324,26 @@ def judge_adjoint(got, want, case, time):
             },
         }
 
-    # With 60 steps of RK4, gradients differ from the exact ones by less than 1e-5; wrong ones by more than 0.01.
+    # With 20 steps of RK4, gradients differ from the exact ones by less than 1e-4; wrong ones by more than 0.01.
     assert_close(got, want, rtol=1e-3, atol=1e-4, mistakes=mistakes)
 
 
-@exercise("6b", points=1.5, public=True, seconds=20, hint="z, λ and the integral of λ · ∂f/∂w, from T back to 0.")
+@exercise("6b", points=1.25, public=True, seconds=20, hint="z, λ and the integral of λ · ∂f/∂w, from T back to 0.")
 def test_gradients_of_the_adjoint(run, field, time):
     """`adjoint` returns the gradients with respect to the first state and the parameters."""
-    got, want = run(adjoint_of, field, time, 60)
+    got, want = run(adjoint_of, field, time, 20)
     assert_either_way(got, want, lambda got, want: judge_adjoint(got, want, field, time))
 
 
 def judge_rest(got, want, case, rate, steps):
-    def descended(rate, steps, power=2):
+    def descended(rate, steps, power=2, longest=torch.inf):
         f, z = field_of(case), case["start"].clone()
         for _ in range(steps):
             z.requires_grad_()
             value = f(z) - z
             cost = value.square().sum() if power == 2 else value.square().sum().sqrt()
-            z = z.detach() - rate * torch.autograd.grad(cost, z)[0]
+            slope = torch.autograd.grad(cost, z)[0]
+            z = z.detach() - rate * slope * min(1.0, longest / float(slope.norm()))
         return z.detach()
 
     def mistakes():
@@ -201,6 +359,7 @@ def judge_rest(got, want, case, rate, steps):
             "The gradient is halved: minimise ‖f(z)‖², not half of it.": descended(rate / 2, steps),
             "A step too few is taken.": descended(rate, steps - 1),
             "A single step is taken.": descended(rate, 1),
+            "The gradient is clipped: take it as it is.": descended(rate, steps, longest=1.0),
         }
 
     assert_close(got, want, mistakes=mistakes)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, like, scalar, unchanged
 from stand_ins import number
 
 from ebmcourse.checking import assert_close, exercise, inputs, probe, require
@@ -34,8 +35,9 @@ def beta(rng):
 
 @inputs
 def high(rng):
-    """Energies in the thousands, of either sign."""
-    return torch.from_numpy(rng.choice([-3000.0, 3000.0], (4, 1)) + rng.standard_normal((4, 5)))
+    """Energies in the thousands, of one sign in some rows and of the other in others."""
+    signs = rng.permutation([-1, 1, 1, -1])[:, None]
+    return torch.from_numpy(3000.0 * signs + rng.standard_normal((4, 5)))
 
 
 @probe
@@ -48,7 +50,7 @@ def gibbs_of(student, energies, beta):
     return student.graphical_models.gibbs(energies.clone(), beta)
 
 
-@exercise("7a", points=1, public=True, hint="⟨E⟩ - H/β with H = -Σ q log q: the factor q occurs twice.")
+@exercise("7a", points=0.75, public=True, hint="⟨E⟩ - H/β with H = -Σ q log q: the factor q occurs twice.")
 def test_bound_of_every_row(run, energies, q, beta):
     """`variational_free_energy` is the average energy minus the entropy divided by β."""
     got, want = run(bounds_of, energies, q, beta)
@@ -64,7 +66,7 @@ def test_bound_of_every_row(run, energies, q, beta):
     assert_close(got, want, mistakes=mistakes)
 
 
-@exercise("7a", points=0.5, public=True, hint="exp(-β E), divided by the sum over the row.")
+@exercise("7a", points=0.25, public=True, hint="exp(-β E), divided by the sum over the row.")
 def test_gibbs_distribution(run, energies, beta):
     """`gibbs` returns exp(-β E) / Z of each row."""
     got, want = run(gibbs_of, energies, beta)
@@ -106,14 +108,19 @@ def sampled(student, case, beta):
     """The bound, and its gradients with respect to mean and log_std."""
     mean, log_std = case["mean"].clone().requires_grad_(), case["log_std"].clone().requires_grad_()
     energy = quadratic(case["matrix"])
-    value = number(student.graphical_models.sampled_bound(energy, mean, log_std, case["noise"].clone(), beta))
+    bound = student.graphical_models.sampled_bound
+    value, again = (number(bound(energy, mean, log_std, case["noise"].clone(), beta)) for _ in range(2))
     require(isinstance(value, torch.Tensor) and value.requires_grad, "The bound must be a tensor with a gradient.")
+    require(
+        torch.equal(value, again),
+        "Two calls with the same arguments give different bounds: use the given noise, and change nothing in place.",
+    )
     slopes = torch.autograd.grad(value.sum(), [mean, log_std], allow_unused=True)
     require(all(slope is not None for slope in slopes), "The bound has no gradient for the mean or for log_std.")
     return {"bound": value.detach(), "mean": slopes[0], "log_std": slopes[1]}
 
 
-@exercise("7b", points=1, public=True, hint="z = mean + exp(log_std) · noise; H = Σ (log_std + ½ log(2πe)).")
+@exercise("7b", points=0.75, public=True, hint="z = mean + exp(log_std) · noise; H = Σ (log_std + ½ log(2πe)).")
 def test_bound_by_sampling(run, normal, beta):
     """`sampled_bound` is the mean energy of the samples minus the entropy divided by β."""
     got, want = run(sampled, normal, beta)
@@ -128,6 +135,12 @@ def test_bound_by_sampling(run, normal, beta):
             mean + (2 * log_std).exp() * noise
         ).mean()
         - entropy / beta,
+        "log_std is taken as the log of the variance: it is that of the standard deviation.": energy(
+            mean + (0.5 * log_std).exp() * noise
+        ).mean()
+        - entropy / beta,
+        "The entropy is estimated from the samples: it is exact without them.": average
+        - (log_std + 0.5 * math.log(2 * math.pi) + 0.5 * noise.square()).sum(1).mean() / beta,
         "This is the sum over the samples: take the mean.": energy(mean + log_std.exp() * noise).sum() - entropy / beta,
         "The sign of the entropy is wrong: it is subtracted.": average + entropy / beta,
         "The entropy is multiplied by β: divide it.": average - beta * entropy,

@@ -1,8 +1,11 @@
 """3: composition with a lexicon and a grammar."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
-from stand_ins import lexicon
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, unchanged
+from stand_ins import acceptor, lexicon, score
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
@@ -15,10 +18,10 @@ def scored(rng, letters, steps):
 
 
 def drawn_words(rng):
-    """Words over six letters that share beginnings; a word ends where another goes on."""
+    """Words over six letters that share beginnings; a word ends where another goes on, before or after it."""
     a, b, c, d = rng.permutation(6)[:4].tolist()
     e = int(rng.integers(6))
-    return [[a, b, c], [a, b, d], [a, b, c, e], [b], [a, d], [b, b, e, a]]
+    return [[a, b, c], [a, b, d], [a, b, c, e], [b], [d, a, b], [a, d], [b, b, e, a], [d]]
 
 
 @inputs
@@ -29,52 +32,93 @@ def words(rng):
 @inputs
 def repeated(rng):
     found = drawn_words(rng)
-    return [*found, found[1], found[4]]
+    return [*found, found[1], found[5]]
+
+
+@inputs
+def numbered(rng):
+    """Words of labels from 0 to 12, two of which are the same when their digits are written one after the other."""
+    return [[1, 12], [11, 2], [1, 1, 2], [int(rng.integers(3, 10))], [12, int(rng.integers(10))]]
 
 
 @inputs
 def frames(rng):
-    """Energies (T, 6) for T = 1 … 4."""
-    return [scored(rng, 6, steps) for steps in range(1, 5)]
+    """Energies (T, 6) for T = 1 … 5."""
+    return [scored(rng, 6, steps) for steps in range(1, 6)]
 
 
-def all_scores(graph, frames):
-    """log Σ over the strings of T letters of exp(-energy), for each T."""
-    found = []
+@inputs
+def wide_frames(rng):
+    """Energies (T, 13) for T = 1 … 3."""
+    return [scored(rng, 13, steps) for steps in range(1, 4)]
+
+
+@probe
+def scores_by_length(graph, frames):
+    """The forward scores of the strings of 0, 1, 2, … letters; -inf where there is none."""
+    scores = [score(gtn.compose(acceptor(1, [], None, [0]), graph))]
     for energies in frames:
-        recognition = gtn.linear_graph(*energies.shape)
+        recognition = gtn.linear_graph(energies.shape[0], energies.shape[1])
         recognition.set_weights(-energies)
-        found.append(gtn.forward_score(gtn.compose(recognition, graph)).item())
-    return torch.tensor(found, dtype=torch.float64)
+        scores.append(score(gtn.compose(recognition, graph)))
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 @probe
 def strings_of(student, words, frames):
-    """The forward score of the strings with 1, 2, … letters that the trie accepts, and its size."""
+    """The forward scores of the strings that the trie accepts, and its size."""
     graph = student.graphical_models.trie([list(word) for word in words])
     require(isinstance(graph, gtn.Graph), "`trie` returns a graph of the engine.")
-    scores = []
-    for energies in frames:
-        recognition = gtn.linear_graph(energies.shape[0], energies.shape[1])
-        recognition.set_weights(-energies)
-        found = gtn.compose(recognition, graph)
-        require(found.num_nodes() > 0, "The graph has no path for some of the words.")
-        scores.append(gtn.forward_score(found).item())
-    return {"scores": torch.tensor(scores, dtype=torch.float64), "size": [graph.num_nodes(), graph.num_arcs()]}
+    return {"scores": scores_by_length(graph, frames), "size": [graph.num_nodes(), graph.num_arcs()]}
+
+
+@probe
+def strings_of_several(student, cases, frames):
+    """The forward scores of the strings that the trie of each list of words accepts."""
+    seen = {}
+    for name, words in cases.items():
+        with unchanged(words):
+            graph = student.graphical_models.trie(words)
+        seen[name] = scores_by_length(graph, frames)
+    return seen
 
 
 def listed(words, frames):
     """The scores of a list of words."""
-    return all_scores(gtn.union([lexicon([word]) for word in words]), frames)
+    return scores_by_length(gtn.union([lexicon([word]) for word in words]), frames)
+
+
+def shared_by_place(words, frames):
+    """The scores of a graph in which words share the nodes of a letter at a place, whatever came before."""
+    places = sorted({(place, label) for word in words for place, label in enumerate(word, start=1)})
+    number = {(0, None): 0} | {place: count for count, place in enumerate(places, start=1)}
+    arcs, last = set(), set()
+    for word in words:
+        path = [(0, None), *enumerate(word, start=1)]
+        arcs |= {(number[before], number[after], after[1]) for before, after in pairwise(path)}
+        last.add(number[path[-1]])
+    return scores_by_length(acceptor(len(number), sorted(arcs), None, last), frames)
 
 
 def judge_trie(got, want, words, frames):
     unique = [list(word) for word in dict.fromkeys(map(tuple, words))]
     beginnings = [list(word) for word in {tuple(word[:end]) for word in unique for end in range(1, len(word) + 1)}]
+    leaves = [word for word in unique if not any(other[: len(word)] == word != other for other in unique)]
+    created = [word for at, word in enumerate(unique) if not any(other[: len(word)] == word for other in unique[:at])]
+    later = [word for word in unique if word not in created]
 
     def mistakes():
         return {
+            "A word that is the beginning of another one is missing: its last node must accept.": listed(
+                leaves, frames
+            ),
+            "A word is missing whose nodes were added for a longer word before it.": listed(created, frames),
+            "Words share nodes whose beginnings are different, so the graph has strings that are no words.": (
+                shared_by_place(unique, frames)
+            ),
+            "The empty string is accepted: no word is empty.": torch.cat([torch.zeros(1), want["scores"][1:]]),
             "Beginnings of words are accepted: only nodes where a word ends may accept.": listed(beginnings, frames),
+            "A word has two paths: add no node for a beginning that has one.": listed(words + later, frames),
             "A word that is given twice has two paths: it must have one.": listed(words, frames),
         }
 
@@ -87,7 +131,7 @@ def judge_trie(got, want, words, frames):
         fail("The paths are right, but the graph does not have one node for each beginning.")
 
 
-@exercise("3a", points=1, public=True, hint="One node for each beginning; it accepts where a whole word ends.")
+@exercise("3a", points=0.75, public=True, hint="One node for each beginning; it accepts where a whole word ends.")
 def test_words_of_the_trie(run, words, frames):
     """`trie` accepts the words and nothing else, and shares the nodes of their beginnings."""
     got, want = run(strings_of, words, frames)
@@ -95,7 +139,39 @@ def test_words_of_the_trie(run, words, frames):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("3a", points=0.5, hint="Do not add a second path for a word that is given twice.")
+@inputs
+def lexica(rng):
+    """The smallest list of words, and two others, the first of them twice."""
+    first, second = drawn_words(rng)[:-1], drawn_words(rng)[:-1]
+    return {"smallest": [[int(rng.integers(6))]], "first": first, "second": second, "again": first}
+
+
+@exercise(
+    "3a",
+    points=0.25,
+    needs=(test_words_of_the_trie,),
+    hint="Tell beginnings apart by their labels, which may have two digits.",
+)
+def test_labels_of_two_digits(run, numbered, wide_frames):
+    """`trie` accepts the words of labels above 9, and nothing else."""
+    got, want = run(strings_of, numbered, wide_frames)
+    judge_cases(got, want, {"scores": "Words of labels above 9 are confused: different beginnings look the same."})
+    judge_trie(got, want, numbered, wide_frames)
+
+
+@exercise(
+    "3a",
+    points=0.25,
+    needs=(test_words_of_the_trie,),
+    hint="Make a new graph in each call, and leave the list of words as it is.",
+)
+def test_tries_of_several_lexica(run, lexica, frames):
+    """`trie` is right for a single letter, and call after call."""
+    got, want = run(strings_of_several, lexica, frames)
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
+
+
+@exercise("3a", points=0.25, hint="Do not add a second path for a word that is given twice.")
 def test_repeated_words(run, repeated, frames):
     """Words that are given twice have one path."""
     got, want = run(strings_of, repeated, frames)
@@ -130,8 +206,7 @@ def weighted(rng):
 def interpretations(student, case):
     """Scores of the interpretation graph, its size, the best string, and the gradient of the forward score."""
     energies = case["energies"].clone().requires_grad_()
-    grammar = lexicon(case["words"], case.get("costs"))
-    graph = student.graphical_models.interpretation_graph(energies, grammar)
+    graph = student.graphical_models.interpretation_graph(energies, lexicon(case["words"], case.get("costs")))
     require(isinstance(graph, gtn.Graph), "`interpretation_graph` returns a graph of the engine.")
     require(graph.num_nodes() > 0, "The interpretation graph has no path.")
     best = gtn.viterbi_path(graph)
@@ -146,18 +221,34 @@ def interpretations(student, case):
     }
 
 
+@probe
+def several_interpretations(student, cases):
+    """The forward scores of the interpretation graphs of several cases, from energies without a gradient."""
+    seen = {}
+    for name, case in cases.items():
+        energies, grammar = case["energies"], lexicon(case["words"], case["costs"])
+        with unchanged(energies, grammar):
+            graph = student.graphical_models.interpretation_graph(energies, grammar)
+        seen[name] = torch.tensor(gtn.forward_score(graph).item(), dtype=torch.float64)
+    return seen
+
+
 def judge_interpretations(got, want, case):
-    def scores(sign, costs):
+    def scores(weights, costs):
         recognition = gtn.linear_graph(*case["energies"].shape)
-        recognition.set_weights(sign * -case["energies"])
+        recognition.set_weights(weights)
         graph = gtn.compose(recognition, lexicon(case["words"], costs))
         return torch.tensor([gtn.viterbi_score(graph).item()], dtype=torch.float64)
 
-    recognition = gtn.linear_graph(*case["energies"].shape)
-    recognition.set_weights(-case["energies"])
+    energies, costs = case["energies"], case.get("costs")
+    recognition = gtn.linear_graph(*energies.shape)
+    recognition.set_weights(-energies)
     mistakes = {
-        "The weights are plus energies: set minus the energies.": scores(-1.0, case.get("costs")),
-        "The energies of the grammar are lost: composition adds the weights of both graphs.": scores(1.0, None),
+        "The weights are plus energies: set minus the energies.": scores(energies, costs),
+        "The energies of the grammar are lost: composition adds the weights of both graphs.": scores(-energies, None),
+        "The energies are normalised in each step: the weights are minus the energies.": scores(
+            (-energies).log_softmax(1), costs
+        ),
         "This is the recognition graph: compose it with the grammar.": torch.tensor(
             [gtn.viterbi_score(recognition).item()], dtype=torch.float64
         ),
@@ -165,10 +256,14 @@ def judge_interpretations(got, want, case):
     assert_close(got["least"], want["least"], mistakes=mistakes)
     if got["string"] != want["string"]:
         fail("The best path has the right weight, but other letters.")
-    assert_close(got["score"], want["score"])
+    assert_close(
+        got["score"],
+        want["score"],
+        mistakes={"The graph has the best path only: return the whole composition.": want["least"]},
+    )
     if got["arcs"] != want["arcs"]:
         fail("The paths are right, but the number of arcs is not that of the composition.")
-    assert_close(got["slope"], want["slope"])
+    judge_slope(got["slope"], want["slope"])
 
 
 @exercise("3b", points=1, public=True, hint="The weights of the recognition graph are minus the energies.")
@@ -179,11 +274,42 @@ def test_example_of_the_lecture(run, lecture):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("3b", points=0.5, hint="Composition adds the weights of both graphs.")
+@inputs
+def interpreted(rng):
+    """A single letter, energies of float32, forbidden letters among energies in the hundreds, and repeated calls."""
+    words, costs = [[0, 1, 2], [0, 1, 3], [4, 5, 5]], rng.uniform(0, 1, 9)
+    first = {"energies": scored(rng, 6, 3), "words": words, "costs": costs}
+    high = scored(rng, 6, 3) + 400
+    high[1, 1] = float("inf")
+    return {
+        "smallest": {"energies": scored(rng, 2, 1), "words": [[0], [1]], "costs": costs[:2]},
+        "single": first | {"energies": first["energies"].float()},
+        "first": first,
+        "second": first | {"energies": scored(rng, 6, 3)},
+        "again": first,
+        "high": first | {"energies": high},
+    }
+
+
+@exercise("3b", points=0.25, hint="Composition adds the weights of both graphs.")
 def test_weights_of_the_grammar(run, weighted):
     """The energies of recognition and grammar are added."""
     got, want = run(interpretations, weighted)
     judge_interpretations(got, want, weighted)
+
+
+@exercise(
+    "3b",
+    points=0.25,
+    needs=(test_example_of_the_lecture, test_weights_of_the_grammar),
+    hint="Energies may be high, or infinite for a forbidden letter. Leave the arguments as they are.",
+)
+def test_several_interpretations(run, interpreted):
+    """The graph is right for a single letter, for forbidden letters, for float32, and call after call."""
+    got, want = run(several_interpretations, interpreted)
+    high = "High energies are limited: those of forbidden letters are infinite, and others in the hundreds."
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE})
+    judge_cases(got, want, {"high": high, "smallest": SMALLEST})
 
 
 ### END HIDDEN TESTS
@@ -200,24 +326,42 @@ def steps(rng):
     return [scored(rng, 5, count) for count in (1, 2, 3)]
 
 
+@inputs
+def grammars(rng):
+    """Grammars of a single letter, of float32, and two of three letters, the first of them twice."""
+
+    def drawn(count):
+        return {
+            "first": torch.from_numpy(rng.uniform(0, 2, count)),
+            "following": torch.from_numpy(rng.uniform(0, 2, (count, count))),
+        }
+
+    first, second = drawn(3), drawn(3)
+    single = {name: energies.float() for name, energies in second.items()}
+    return {"smallest": drawn(1), "single": single, "first": first, "second": second, "again": first}
+
+
 @probe
 def bigram_scores(student, bigram, steps):
-    """The forward scores of all strings with 1, 2, … letters."""
+    """The forward scores of all strings with 0, 1, 2, … letters."""
     graph = student.graphical_models.bigram_grammar(bigram["first"], bigram["following"])
     require(isinstance(graph, gtn.Graph), "`bigram_grammar` returns a graph of the engine.")
-    scores = []
-    for energies in steps:
-        recognition = gtn.linear_graph(energies.shape[0], energies.shape[1])
-        recognition.set_weights(-energies)
-        found = gtn.compose(recognition, graph)
-        require(found.num_nodes() > 0, "The graph has no path for strings of some length.")
-        scores.append(gtn.forward_score(found).item())
-    return torch.tensor(scores, dtype=torch.float64)
+    return scores_by_length(graph, steps)
+
+
+@probe
+def scores_of_several(student, grammars, steps):
+    seen = {}
+    for name, case in grammars.items():
+        with unchanged(case["first"], case["following"]):
+            graph = student.graphical_models.bigram_grammar(case["first"], case["following"])
+        seen[name] = scores_by_length(graph, [energies[:, : len(case["first"])] for energies in steps])
+    return seen
 
 
 def bigram_sums(first, following, steps):
     """The forward scores of all strings by the recursion over the letters."""
-    found = []
+    found = [torch.tensor(-torch.inf, dtype=torch.float64)]
     for energies in steps:
         alpha = -first - energies[0]
         for row in energies[1:]:
@@ -233,14 +377,40 @@ def judge_bigrams(got, want, bigram, steps):
         "The axes of `following` are exchanged: the first is the letter before.": bigram_sums(
             first, following.T, steps
         ),
+        "The weights of the first letters are plus energies: they must be minus energies.": bigram_sums(
+            -first, following, steps
+        ),
+        "The weights after the first letter are plus energies: they must be minus energies.": bigram_sums(
+            first, -following, steps
+        ),
+        "A letter cannot follow itself: there is an arc from each node to itself, too.": bigram_sums(
+            first, following.masked_fill(torch.eye(len(first)).bool(), torch.inf), steps
+        ),
+        "The empty string is accepted: the start node must not accept.": torch.cat([torch.zeros(1), want[1:]]),
         "The energies of the first letter are missing.": bigram_sums(0 * first, following, steps),
         "The energies after the first letter are missing.": bigram_sums(first, 0 * following, steps),
     }
     assert_close(got, want, mistakes=mistakes)
 
 
-@exercise("3c", points=1, public=True, hint="following[i, j] is on the arc from the node of i to the node of j.")
+@exercise("3c", points=0.75, public=True, hint="following[i, j] is on the arc from the node of i to the node of j.")
 def test_energies_of_bigrams(run, bigram, steps):
     """`bigram_grammar` gives every string the energies of its letters, each after the one before."""
     got, want = run(bigram_scores, bigram, steps)
     judge_bigrams(got, want, bigram, steps)
+
+
+### BEGIN HIDDEN TESTS
+@exercise(
+    "3c",
+    points=0.25,
+    needs=(test_energies_of_bigrams,),
+    hint="Take the number of letters from `first`, and leave both tensors as they are.",
+)
+def test_several_grammars(run, grammars, steps):
+    """`bigram_grammar` is right for a single letter, for float32, and call after call."""
+    got, want = run(scores_of_several, grammars, steps)
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
+
+
+### END HIDDEN TESTS

@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from stand_ins import acceptor, number
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
+from stand_ins import acceptor, number, score
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
@@ -23,6 +24,27 @@ def pairs_of(student, cuts, narrowest, widest):
     return sorted([int(i), int(j)] for i, j in found)
 
 
+@probe
+def pairs_of_several(student, cases):
+    """The pairs of several lists of cuts, each with its two widths."""
+    seen = {}
+    for name, (cuts, low, high) in cases.items():
+        with unchanged(cuts):
+            found = student.graphical_models.segments(cuts, low, high)
+        require(isinstance(found, list), "`segments` returns a list of pairs.")
+        seen[name] = sorted([int(i), int(j)] for i, j in found)
+    return seen
+
+
+def up_to_the_first(cuts, low, high):
+    """The pairs from each cut up to the first one that does not fit."""
+    pairs = []
+    for i, left in enumerate(cuts):
+        fitting = [low <= right - left <= high for right in cuts[i + 1 :]]
+        pairs += [[i, i + 1 + step] for step in range([*fitting, False].index(False))]
+    return pairs
+
+
 def within(cuts, low, high):
     numbers = range(len(cuts))
     return [[i, j] for i in numbers for j in numbers[i + 1 :] if low <= cuts[j] - cuts[i] <= high]
@@ -36,6 +58,9 @@ def judge_pairs(got, want, cuts, low, high):
         "Only neighbouring cuts are used: a digit may have cuts within.": [p for p in want if p[1] - p[0] == 1],
         "The widest segment is missing: `widest` itself is allowed.": within(cuts, low, high - 1),
         "The narrowest segment is missing: `narrowest` itself is allowed.": within(cuts, low + 1, high),
+        "The search from a cut ends at a segment that is too narrow, although wider ones follow.": up_to_the_first(
+            cuts, low, high
+        ),
         "Segments may be too narrow: `narrowest` is ignored.": within(cuts, 1, high),
         "Segments may be too wide: `widest` is ignored.": within(cuts, low, 10**6),
         "The width is counted in cuts: it is the difference of the columns.": [
@@ -48,11 +73,46 @@ def judge_pairs(got, want, cuts, low, high):
     fail("These are not the pairs of cuts whose columns differ by the given numbers.")
 
 
-@exercise("4a", points=1, public=True, hint="All pairs i < j with narrowest ≤ cuts[j] - cuts[i] ≤ widest.")
+@exercise("4a", points=0.75, public=True, hint="All pairs i < j with narrowest ≤ cuts[j] - cuts[i] ≤ widest.")
 def test_pairs_of_cuts(run, cuts):
     """`segments` returns all pairs of cuts between which a digit may be."""
     got, want = run(pairs_of, cuts, 2, 5)
     judge_pairs(got, want, cuts, 2, 5)
+
+
+### BEGIN HIDDEN TESTS
+@inputs
+def cut_lists(rng):
+    """Lists of cuts with the least and the largest width: the smallest one, one without a pair, and others."""
+    first = np.cumsum([int(rng.integers(0, 4)), *rng.permutation([1, 1, 2, 3, 3, 5])]).tolist()
+    second = np.cumsum([0, *rng.permutation([1, 2, 2, 4, 4, 6])]).tolist()
+    third = np.cumsum([1, *rng.permutation([1, 2, 2, 2, 2, 3])]).tolist()
+    return {
+        "smallest": (first[:2], 1, 9),
+        "none": (second, 50, 60),
+        "first": (first, 1, 3),
+        "second": (second, 3, 8),
+        "equal": (first, 3, 3),
+        "third": (third, 1, 3),
+        "again": (first, 1, 3),
+    }
+
+
+@exercise(
+    "4a",
+    points=0.25,
+    needs=(test_pairs_of_cuts,),
+    hint="Take both widths from the arguments: they may be equal, or fit no pair.",
+)
+def test_pairs_of_several_lists(run, cut_lists):
+    """`segments` is right for other widths, for a single pair, for none, and call after call."""
+    got, want = run(pairs_of_several, cut_lists)
+    widths = "The pairs are wrong for other widths: take both from the arguments, each may be reached exactly."
+    judge_cases(got, want, {"first": widths, "second": widths, "equal": widths, "none": widths})
+    judge_cases(got, want, {"third": AGAIN, "again": AGAIN, "smallest": SMALLEST})
+
+
+### END HIDDEN TESTS
 
 
 @inputs
@@ -81,13 +141,35 @@ def graph_scores(student, case):
     }
 
 
+@probe
+def scores_by_digits(graph):
+    """The forward scores of the strings of 1, 2, 3 and 4 digits; -inf where there is none."""
+    scores = []
+    for count in range(1, 5):
+        strings = acceptor(count + 1, [[k, k + 1, digit] for k in range(count) for digit in range(10)], None, [count])
+        scores.append(score(gtn.compose(graph, strings)))
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+@probe
+def several_graphs(student, cases):
+    """The scores of the recognition graphs of several cases, from energies without a gradient."""
+    seen = {}
+    for name, case in cases.items():
+        pairs, energies = [tuple(pair) for pair in case["pairs"]], case["energies"]
+        with unchanged(pairs, energies):
+            graph = student.graphical_models.recognition_graph(case["count"], pairs, energies)
+        seen[name] = scores_by_digits(graph)
+    return seen
+
+
 def recognition_of(case, sign=-1.0):
     arcs = [[i, j, digit] for i, j in case["pairs"] for digit in range(10)]
     return acceptor(case["count"], arcs, sign * case["energies"], [case["count"] - 1])
 
 
 @exercise(
-    "4b", points=1, public=True, hint="Ten arcs for each segment, in the order of `energies`; weights are -energies."
+    "4b", points=0.75, public=True, hint="Ten arcs for each segment, in the order of `energies`; weights are -energies."
 )
 def test_scores_of_the_recognition_graph(run, recognised):
     """`recognition_graph` has an arc for each segment and digit, with minus its energy."""
@@ -95,7 +177,10 @@ def test_scores_of_the_recognition_graph(run, recognised):
 
     def mistakes():
         energies = recognised["energies"]
+        pairs = recognised["pairs"]
         swapped = recognised | {"energies": energies.reshape(10, -1).T}
+        unsorted = recognised | {"pairs": sorted(pairs)}
+        normalised = recognised | {"energies": -(-energies).log_softmax(1)}
         best = recognised | {"energies": energies.masked_fill(energies > energies.amin(1, keepdim=True), 1e6)}
         return {
             "The weights are plus energies: set minus the energies.": score_of(recognition_of(recognised, 1.0)),
@@ -103,13 +188,55 @@ def test_scores_of_the_recognition_graph(run, recognised):
                 recognition_of(swapped)
             ),
             "Only the best digit of each segment has an arc: add all ten.": score_of(recognition_of(best)),
+            "The segments are sorted, but not the rows of their energies.": score_of(recognition_of(unsorted)),
+            "The energies of each segment are normalised: weights are minus the energies.": score_of(
+                recognition_of(normalised)
+            ),
         }
 
     assert_close(got["score"], want["score"], mistakes=mistakes)
     assert_close(got["least"], want["least"])
     if got["digits"] != want["digits"]:
         fail("The best path has other digits: the labels are the digits 0 … 9.")
-    assert_close(got["slope"], want["slope"])
+    judge_slope(got["slope"], want["slope"])
+
+
+### BEGIN HIDDEN TESTS
+@inputs
+def segmented(rng):
+    """Two cuts, a last cut that no segment reaches, energies of float32, and two cases of the same shape."""
+
+    def drawn(count, pairs):
+        energies = torch.from_numpy(rng.uniform(0, 3, (len(pairs), 10)))
+        return {"count": count, "pairs": pairs, "energies": energies}
+
+    pairs = [[2, 3], [0, 2], [0, 1], [1, 2], [1, 3]]
+    first, second = drawn(4, pairs), drawn(4, pairs)
+    return {
+        "smallest": drawn(2, [[0, 1]]),
+        "unreached": drawn(4, [[0, 1], [1, 2], [0, 2]]),
+        "single": second | {"energies": second["energies"].float()},
+        "first": first,
+        "second": second,
+        "again": first,
+    }
+
+
+@exercise(
+    "4b",
+    points=0.25,
+    needs=(test_scores_of_the_recognition_graph,),
+    hint="Paths lead from the first to the last cut, also where no segment reaches it.",
+)
+def test_several_recognition_graphs(run, segmented):
+    """The graph is right for two cuts, for a last cut that no segment reaches, for float32, and call after call."""
+    got, want = run(several_graphs, segmented)
+    last = "A path ends before the last cut: only the last one of all `count` cuts accepts."
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE})
+    judge_cases(got, want, {"unreached": last, "smallest": SMALLEST})
+
+
+### END HIDDEN TESTS
 
 
 def score_of(graph):
@@ -120,7 +247,8 @@ def score_of(graph):
 def reading(rng):
     """Arcs of a recognition graph of digits 0 … 3 with energies, a grammar, and an answer with two ways to be cut.
 
-    The grammar wants two or three digits, the last of which is 1 or 2.
+    The grammar wants two or three digits, the last of which is 1 or 2. So the first two digits of the answer are an
+    amount as well.
     """
     pairs = [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3], [2, 4], [3, 4], [1, 4]]
     arcs = [[i, j, digit] for i, j in pairs for digit in range(4)]
@@ -133,7 +261,7 @@ def reading(rng):
         "energies": torch.from_numpy(energies),
         "grammar": grammar,
         "costs": torch.from_numpy(rng.uniform(0, 2, len(grammar))),
-        "answer": [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))],
+        "answer": [int(rng.integers(4)), last := int(rng.choice([1, 2])), last],
     }
 
 
@@ -170,6 +298,31 @@ def loss_of(student, case, weighted):
 
 
 @probe
+def several_losses(student, cases):
+    """The losses of several cases."""
+    seen = {}
+    for name, case in cases.items():
+        energies, recognition, grammar = graphs_of(case, True)
+        with unchanged(recognition, case["answer"], grammar):
+            value = scalar(student.graphical_models.amount_loss(recognition, case["answer"], grammar))
+        seen[name] = like(value, energies).detach()
+    return seen
+
+
+@probe
+def several_amounts(student, cases):
+    """The amounts that are read in several cases, from energies without a gradient."""
+    seen = {}
+    for name, case in cases.items():
+        with torch.no_grad():
+            _, recognition, grammar = graphs_of(case, True)
+            with unchanged(recognition, grammar):
+                seen[name] = student.graphical_models.read_amount(recognition, grammar)
+        require(isinstance(seen[name], list), "`read_amount` returns a list of digits.")
+    return seen
+
+
+@probe
 def amount_of(student, case, weighted):
     _, recognition, grammar = graphs_of(case, weighted)
     found = student.graphical_models.read_amount(recognition, grammar)
@@ -188,6 +341,12 @@ def wrong_losses(case, weighted):
     every = gtn.compose(recognition, grammar)
     right = gtn.compose(every, chain)
     bare = gtn.forward_score(gtn.compose(recognition, chain)).item()
+    beginnings = acceptor(
+        len(case["answer"]) + 1,
+        [[k, k + 1, digit] for k, digit in enumerate(case["answer"])],
+        None,
+        range(1, len(case["answer"]) + 1),
+    )
     total, answer = gtn.forward_score(every).item(), gtn.forward_score(right).item()
 
     def tensor(value):
@@ -202,6 +361,15 @@ def wrong_losses(case, weighted):
         "The grammar is missing: compare with its amounts, not with all strings.": tensor(
             gtn.forward_score(recognition).item() - bare
         ),
+        "The right answer has its best path only: sum over all ways to cut the image into its digits.": tensor(
+            total - gtn.viterbi_score(right).item()
+        ),
+        "Amounts that are a beginning of the answer count as right: only the last node of its chain accepts.": tensor(
+            total - gtn.forward_score(gtn.compose(every, beginnings)).item()
+        ),
+        "The grammar is missing in the second score: only its amounts count.": tensor(
+            gtn.forward_score(recognition).item() - answer
+        ),
         "The right answer lacks the energies of the grammar: compose it with the grammar as well.": tensor(
             total - bare
         ),
@@ -210,7 +378,7 @@ def wrong_losses(case, weighted):
 
 def judge_amount_loss(got, want, case, weighted):
     assert_close(got["loss"], want["loss"], mistakes=lambda: wrong_losses(case, weighted))
-    assert_close(got["slope"], want["slope"])
+    judge_slope(got["slope"], want["slope"])
 
 
 @exercise("4c", points=1, public=True, hint="forward_score of all amounts minus forward_score of the right one.")
@@ -237,11 +405,36 @@ def judge_amount(got, want, case, weighted):
         fail("The grammar is missing: its amounts are the only ones that may be read.")
     if got == want[::-1]:
         fail("The digits are reversed.")
+    if got == gtn.collapse(want):
+        fail("Digits are not frames: nothing may be merged or dropped.")
+    negated = graphs_of(case | {"energies": -case["energies"]}, weighted)[1]
+    if got == gtn.viterbi_path(gtn.compose(negated, graphs_of(case, weighted)[2])).labels_to_list():
+        fail("This is the amount of largest energy: the weights of the graph are minus energies already.")
     fail("This is not the amount of least energy.")
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("4c", points=0.5, hint="The energies of the grammar count for the right answer, too.")
+@inputs
+def readings(rng):
+    """Amounts of one digit, of four with repeated digits and a zero, and two of the same shape."""
+
+    def drawn(steps, digits):
+        """Energies of steps with four digits each, lowest for `digits`, and a grammar whose last digit is 1 or 2."""
+        arcs = [[step, step + 1, digit] for step in range(steps) for digit in range(4)]
+        energies = rng.uniform(1, 2, len(arcs))
+        energies[[4 * step + digit for step, digit in enumerate(digits)]] -= 3.0
+        grammar = [[0, 1, digit] for digit in range(4)] if steps > 1 else []
+        grammar += [[1, 1, digit] for digit in range(4)] + [[0, 3, 1], [0, 3, 2], [1, 3, 1], [1, 3, 2]]
+        costs = torch.from_numpy(rng.uniform(0, 1, len(grammar)))
+        return {"arcs": arcs, "energies": torch.from_numpy(energies), "grammar": grammar, "costs": costs}
+
+    a, b = rng.permutation([1, 2, 3])[:2].tolist()
+    first = drawn(4, [a, a, 0, 1]) | {"answer": [a, a, 0, 1]}
+    second = drawn(4, [b, 0, 0, 2]) | {"answer": [a, b, b, 2]}
+    return {"smallest": drawn(1, [2]) | {"answer": [1]}, "first": first, "second": second, "again": first}
+
+
+@exercise("4c", points=0.25, hint="The energies of the grammar count for the right answer, too.")
 def test_loss_with_a_weighted_grammar(run, reading):
     """The energies of the grammar count for the right amount and for all."""
     got, want = run(loss_of, reading, True)
@@ -255,7 +448,7 @@ def test_loss_of_large_energies(run, high_reading):
     judge_amount_loss(got, want, high_reading, True)
 
 
-@exercise("4d", points=0.75, hint="Compose with the grammar as it is: its weights count.")
+@exercise("4d", points=0.5, hint="Compose with the grammar as it is: its weights count.")
 def test_amount_with_a_weighted_grammar(run, preferring):
     """The energies of the grammar decide which amount is read."""
     got, want = run(amount_of, preferring, True)
@@ -275,6 +468,34 @@ def preferring(rng):
     costs[4 + best[1]] += 3
     answer = [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))]
     return {"arcs": arcs, "energies": energies, "grammar": grammar, "costs": torch.from_numpy(costs), "answer": answer}
+
+
+@exercise(
+    "4c",
+    points=0.25,
+    needs=(test_loss_of_the_right_amount, test_loss_with_a_weighted_grammar),
+    hint="The loss has the shape (), and both graphs and the answer stay as they are.",
+)
+def test_losses_of_several_amounts(run, readings):
+    """`amount_loss` is right for a single digit, for repeated digits, and call after call."""
+    got, want = run(several_losses, readings)
+    first = "The loss is wrong for an amount of four digits, some of them equal."
+    judge_cases(got, want, {"first": first, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
+
+
+@exercise(
+    "4d",
+    points=0.25,
+    needs=(test_amount_of_least_energy, test_amount_with_a_weighted_grammar),
+    hint="The labels of the path as they are: digits may be equal or 0.",
+)
+def test_several_amounts(run, readings):
+    """`read_amount` is right for a single digit, for repeated digits and zeros, and call after call."""
+    got, want = run(several_amounts, readings)
+    if got["first"] == gtn.collapse(want["first"]):
+        fail("Digits are not frames: nothing may be merged or dropped.")
+    first = "The amount is wrong for four digits, some of them equal or 0."
+    judge_cases(got, want, {"first": first, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
 
 
 ### END HIDDEN TESTS

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import torch
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, like, unchanged, without_autograd
 
 from ebmcourse.checking import assert_close, exercise, inputs, probe, require
 
@@ -55,16 +56,42 @@ def ragged_lambdas(rng):
 
 @probe
 def multipliers_of(student, network, slopes):
-    found = student.graphical_models.multipliers(network["weights"], network["states"], [s.clone() for s in slopes])
+    with without_autograd():
+        found = student.graphical_models.multipliers(network["weights"], network["states"], slopes)
     require(isinstance(found, list | tuple), "`multipliers` returns a list of vectors.")
     return list(found)
 
 
 @probe
-def gradients_of(student, network, lambdas):
-    found = student.graphical_models.weight_gradients(network["states"], [item.clone() for item in lambdas])
+def products_of(student, network, lambdas):
+    with without_autograd(), unchanged(network["states"], lambdas):
+        found = student.graphical_models.weight_gradients(network["states"], lambdas)
     require(isinstance(found, tuple) and len(found) == 2, "`weight_gradients` returns two lists.")
     return {"weights": list(found[0]), "biases": list(found[1])}
+
+
+@probe
+def several_multipliers(student, networks, vectors):
+    """The multipliers of several networks, with gradients switched off, as where they are used."""
+    seen = {}
+    for name, network in networks.items():
+        weights, states, slopes = network["weights"], network["states"], vectors[name]
+        with torch.no_grad(), unchanged(weights, states, slopes):
+            found = student.graphical_models.multipliers(weights, states, slopes)
+        seen[name] = [like(item, states[0]) for item in found]
+    return seen
+
+
+@probe
+def several_products(student, networks, vectors):
+    """The gradients of the weights and biases of several networks."""
+    seen = {}
+    for name, network in networks.items():
+        states, lambdas = network["states"], vectors[name]
+        with torch.no_grad(), unchanged(states, lambdas):
+            weights, biases = student.graphical_models.weight_gradients(states, lambdas)
+        seen[name] = [like(item, states[0]) for item in (*weights, *biases)]
+    return seen
 
 
 def only_last(slopes):
@@ -93,6 +120,7 @@ def judge_multipliers(got, want, network, slopes):
             "The slopes of the states before the last are ignored: add each at its own step.": backwards(
                 network, first
             ),
+            "λ_0 lacks the slope of the cost of the input.": [want[0] - slopes[0], *want[1:]],
         }
         if len({len(state) for state in network["states"]}) == 1:
             known |= {
@@ -129,7 +157,7 @@ def test_cost_of_every_state(run, square, slopes):
 )
 def test_gradients_of_the_weights(run, square, lambdas):
     """`weight_gradients` returns the gradients of all weights and biases."""
-    got, want = run(gradients_of, square, lambdas)
+    got, want = run(products_of, square, lambdas)
     states = square["states"]
 
     def mistakes():
@@ -163,17 +191,57 @@ def test_gradients_of_the_weights(run, square, lambdas):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("5a", points=0.5, hint="The states may have different widths.")
+@inputs
+def networks(rng):
+    """A network of one step, one of float32, and two of the same widths, the first of them twice."""
+    first, second = drawn_network(rng, [2, 3, 2]), drawn_network(rng, [2, 3, 2])
+    single = {name: [item.float() for item in items] for name, items in second.items()}
+    return {"smallest": drawn_network(rng, [2, 1]), "single": single, "first": first, "second": second, "again": first}
+
+
+@inputs
+def vectors(rng):
+    """A vector for each state of `networks`: slopes, or multipliers."""
+    found = {"smallest": [2, 1], "single": [2, 3, 2], "first": [2, 3, 2], "second": [2, 3, 2]}
+    found = {name: [torch.from_numpy(rng.standard_normal(width)) for width in widths] for name, widths in found.items()}
+    return found | {"single": [item.float() for item in found["single"]], "again": found["first"]}
+
+
+@exercise(
+    "5a",
+    points=0.25,
+    needs=(test_cost_of_every_state,),
+    hint="Leave states and slopes as they are. A network may have a single step.",
+)
+def test_multipliers_of_several_networks(run, networks, vectors):
+    """`multipliers` are right for a single step, for float32, and call after call."""
+    got, want = run(several_multipliers, networks, vectors)
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
+
+
+@exercise(
+    "5b",
+    points=0.25,
+    needs=(test_gradients_of_the_weights,),
+    hint="Leave states and multipliers as they are. A network may have a single step.",
+)
+def test_gradients_of_several_networks(run, networks, vectors):
+    """`weight_gradients` are right for a single step, for float32, and call after call."""
+    got, want = run(several_products, networks, vectors)
+    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
+
+
+@exercise("5a", points=0.25, hint="The states may have different widths.")
 def test_states_of_different_widths(run, ragged, ragged_slopes):
     """`multipliers` are right for states of different widths."""
     got, want = run(multipliers_of, ragged, ragged_slopes)
     judge_multipliers(got, want, ragged, ragged_slopes)
 
 
-@exercise("5b", points=0.5, hint="W_k has one row for each item of z_(k+1).")
+@exercise("5b", points=0.25, hint="W_k has one row for each item of z_(k+1).")
 def test_weights_of_different_shapes(run, ragged, ragged_lambdas):
     """`weight_gradients` are right for states of different widths."""
-    got, want = run(gradients_of, ragged, ragged_lambdas)
+    got, want = run(products_of, ragged, ragged_lambdas)
     assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, like, scalar, unchanged
 from stand_ins import number
 
 from ebmcourse.checking import assert_close, exercise, inputs, probe, require
@@ -34,8 +35,9 @@ def beta(rng):
 
 @inputs
 def high(rng):
-    """Energies in the thousands, of either sign."""
-    return torch.from_numpy(rng.choice([-3000.0, 3000.0], (4, 1)) + rng.standard_normal((4, 5)))
+    """Energies in the thousands, of one sign in some rows and of the other in others."""
+    signs = rng.permutation([-1, 1, 1, -1])[:, None]
+    return torch.from_numpy(3000.0 * signs + rng.standard_normal((4, 5)))
 
 
 @probe
@@ -48,7 +50,7 @@ def gibbs_of(student, energies, beta):
     return student.graphical_models.gibbs(energies.clone(), beta)
 
 
-@exercise("7a", points=1, public=True, hint="⟨E⟩ - H/β with H = -Σ q log q: the factor q occurs twice.")
+@exercise("7a", points=0.75, public=True, hint="⟨E⟩ - H/β with H = -Σ q log q: the factor q occurs twice.")
 def test_bound_of_every_row(run, energies, q, beta):
     """`variational_free_energy` is the average energy minus the entropy divided by β."""
     got, want = run(bounds_of, energies, q, beta)
@@ -64,7 +66,7 @@ def test_bound_of_every_row(run, energies, q, beta):
     assert_close(got, want, mistakes=mistakes)
 
 
-@exercise("7a", points=0.5, public=True, hint="exp(-β E), divided by the sum over the row.")
+@exercise("7a", points=0.25, public=True, hint="exp(-β E), divided by the sum over the row.")
 def test_gibbs_distribution(run, energies, beta):
     """`gibbs` returns exp(-β E) / Z of each row."""
     got, want = run(gibbs_of, energies, beta)
@@ -83,14 +85,81 @@ def test_gibbs_distribution(run, energies, beta):
 def test_impossible_states(run, energies, sparse, beta):
     """States with q = 0 add nothing to the bound."""
     got, want = run(bounds_of, energies, sparse, beta)
-    assert_close(got, want)
+    kept = (sparse > 0).all(0)
+    dropped = (sparse * energies + torch.xlogy(sparse, sparse) / beta)[:, kept].sum(1)
+    assert_close(
+        got,
+        want,
+        mistakes={"A state with q = 0 in one row is missing in all rows: mind each row by itself.": dropped},
+    )
 
 
 @exercise("7a", points=0.25, hint="Use torch.softmax: exponentials of energies in the hundreds overflow.")
 def test_gibbs_of_large_energies(run, high, beta):
     """`gibbs` is right for energies in the hundreds."""
     got, want = run(gibbs_of, high, beta)
-    assert_close(got, want)
+    assert_close(got, want, mistakes={"β has no effect.": (-high).softmax(1)})
+
+
+@inputs
+def tables(rng):
+    """Energies and distributions: of a single state, of float32, and two of the same shape, the first of them twice."""
+
+    def drawn(rows, count):
+        q = rng.dirichlet(np.ones(count), rows)
+        q[:, 1:2] = 0
+        energies = rng.standard_normal((rows, count))
+        return {"energies": torch.from_numpy(energies), "q": torch.from_numpy(q / q.sum(1, keepdims=True))}
+
+    first, second = drawn(3, 7), drawn(3, 7)
+    single = {name: item.float() for name, item in second.items()}
+    return {"smallest": drawn(1, 1), "single": single, "first": first, "second": second, "again": first}
+
+
+@probe
+def bounds_of_several(student, tables, beta):
+    seen = {}
+    for name, case in tables.items():
+        with unchanged(case["energies"], case["q"]):
+            found = student.graphical_models.variational_free_energy(case["energies"], case["q"], beta)
+        seen[name] = like(found, case["q"])
+    return seen
+
+
+@probe
+def gibbs_of_several(student, tables, beta):
+    seen = {}
+    for name, case in tables.items():
+        with unchanged(case["energies"]):
+            seen[name] = like(student.graphical_models.gibbs(case["energies"], beta), case["energies"])
+    return seen
+
+
+SEVERAL = {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST}
+
+
+@exercise(
+    "7a",
+    points=0.25,
+    needs=(test_bound_of_every_row, test_impossible_states),
+    hint="Any number of rows and states, also one; the result is like the energies.",
+)
+def test_bounds_of_several_tables(run, tables):
+    """The bound is right for other sizes, for float32, for an integer β, and call after call."""
+    got, want = run(bounds_of_several, tables, 2)
+    judge_cases(got, want, SEVERAL)
+
+
+@exercise(
+    "7a",
+    points=0.25,
+    needs=(test_gibbs_distribution,),
+    hint="Any number of rows and states, also one; the result is like the energies.",
+)
+def test_gibbs_of_several_tables(run, tables):
+    """`gibbs` is right for other sizes, for float32, for an integer β, and call after call."""
+    got, want = run(gibbs_of_several, tables, 3)
+    judge_cases(got, want, SEVERAL)
 
 
 ### END HIDDEN TESTS
@@ -124,14 +193,19 @@ def sampled(student, case, beta):
     """The bound, and its gradients with respect to mean and log_std."""
     mean, log_std = case["mean"].clone().requires_grad_(), case["log_std"].clone().requires_grad_()
     energy = quadratic(case["matrix"])
-    value = number(student.graphical_models.sampled_bound(energy, mean, log_std, case["noise"].clone(), beta))
+    bound = student.graphical_models.sampled_bound
+    value, again = (number(bound(energy, mean, log_std, case["noise"].clone(), beta)) for _ in range(2))
     require(isinstance(value, torch.Tensor) and value.requires_grad, "The bound must be a tensor with a gradient.")
+    require(
+        torch.equal(value, again),
+        "Two calls with the same arguments give different bounds: use the given noise, and change nothing in place.",
+    )
     slopes = torch.autograd.grad(value.sum(), [mean, log_std], allow_unused=True)
     require(all(slope is not None for slope in slopes), "The bound has no gradient for the mean or for log_std.")
     return {"bound": value.detach(), "mean": slopes[0], "log_std": slopes[1]}
 
 
-@exercise("7b", points=1, public=True, hint="z = mean + exp(log_std) · noise; H = Σ (log_std + ½ log(2πe)).")
+@exercise("7b", points=0.75, public=True, hint="z = mean + exp(log_std) · noise; H = Σ (log_std + ½ log(2πe)).")
 def test_bound_by_sampling(run, normal, beta):
     """`sampled_bound` is the mean energy of the samples minus the entropy divided by β."""
     got, want = run(sampled, normal, beta)
@@ -146,6 +220,12 @@ def test_bound_by_sampling(run, normal, beta):
             mean + (2 * log_std).exp() * noise
         ).mean()
         - entropy / beta,
+        "log_std is taken as the log of the variance: it is that of the standard deviation.": energy(
+            mean + (0.5 * log_std).exp() * noise
+        ).mean()
+        - entropy / beta,
+        "The entropy is estimated from the samples: it is exact without them.": average
+        - (log_std + 0.5 * math.log(2 * math.pi) + 0.5 * noise.square()).sum(1).mean() / beta,
         "This is the sum over the samples: take the mean.": energy(mean + log_std.exp() * noise).sum() - entropy / beta,
         "The sign of the entropy is wrong: it is subtracted.": average + entropy / beta,
         "The entropy is multiplied by β: divide it.": average - beta * entropy,
@@ -168,3 +248,52 @@ def test_bound_by_sampling(run, normal, beta):
             }
         },
     )
+
+
+### BEGIN HIDDEN TESTS
+@inputs
+def normals(rng):
+    """One sample of one component, float32, and two cases of the same shape, the first of them twice."""
+
+    def drawn(samples, count):
+        return {
+            "mean": torch.from_numpy(rng.standard_normal(count)),
+            "log_std": torch.from_numpy(rng.uniform(-1, 0.7, count)),
+            "noise": torch.from_numpy(rng.standard_normal((samples, count))),
+        }
+
+    first, second = drawn(4, 2), drawn(4, 2)
+    single = {name: item.float() for name, item in second.items()}
+    return {"smallest": drawn(1, 1), "single": single, "first": first, "second": second, "again": first}
+
+
+@probe
+def quartic(z):
+    """The energy Σ z⁴ - z of each row."""
+    return (z**4 - z).sum(1)
+
+
+@probe
+def several_bounds(student, normals, beta):
+    seen = {}
+    for name, case in normals.items():
+        mean, log_std, noise = case["mean"], case["log_std"], case["noise"]
+        with unchanged(mean, log_std, noise):
+            seen[name] = like(scalar(student.graphical_models.sampled_bound(quartic, mean, log_std, noise, beta)), mean)
+    return seen
+
+
+@exercise(
+    "7b",
+    points=0.25,
+    needs=(test_bound_by_sampling,),
+    hint="Any number of samples and components, also one; the result has the shape ().",
+)
+def test_bounds_of_several_normals(run, normals):
+    """`sampled_bound` is right for another energy, for other sizes, for float32, and call after call."""
+    got, want = run(several_bounds, normals, 2)
+    first = "The bound is wrong for another energy, other sizes or an integer β."
+    judge_cases(got, want, {"first": first, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
+
+
+### END HIDDEN TESTS
