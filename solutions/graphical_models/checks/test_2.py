@@ -267,39 +267,6 @@ def test_free_energy_of_every_node(run, graph, beta):
     judge_alphas(got, want, graph, beta)
 
 
-<<<<<<< HEAD
-=======
-@exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
-def test_shares_of_the_arcs(run, graph, beta):
-    """`shares` returns the probability that a path uses each arc."""
-    got, want = run(shares_of, graph, beta)
-    assert_either_way(got, want, lambda got, want: judge_shares(got, want, graph, beta))
-
-
-def judge_shares(got, want, graph, beta):
-    def mistakes():
-        alphas = alphas_by(graph, lambda e: -(-beta * e).logsumexp(0) / beta)
-        sources, ends = torch.tensor(graph["arcs"]).T
-        return {
-            "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
-            "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
-            "β has no effect: give it to `forward`.": shares_by(graph, 1.0),
-            "These are the shares among the arcs into each node: the node may be reached by few of all paths.": (
-                -beta * (alphas[sources] + graph["energies"] - alphas[ends])
-            ).exp(),
-        }
-
-    assert_close(got, want, mistakes=mistakes)
-
-
-def shares_by(graph, beta):
-    """The shares of all arcs at another β."""
-    leaves = graph["energies"].clone().requires_grad_()
-    last = alphas_by(graph | {"energies": leaves}, lambda e: -(-beta * e).logsumexp(0) / beta)[-1]
-    return torch.autograd.grad(last, leaves)[0]
-
-
->>>>>>> gmblind
 ### BEGIN HIDDEN TESTS
 # These come before 2c, with which a stand-in for `forward` is sent.
 @exercise("2a", points=0.5, hint="Add up energies from node to node: listing all paths takes forever.")
@@ -346,31 +313,6 @@ def test_sum_over_very_many_paths(run, large_graph, beta):
     judge_alphas(got, want, large_graph, beta)
 
 
-<<<<<<< HEAD
-### END HIDDEN TESTS
-
-
-@exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
-def test_shares_of_the_arcs(run, graph, beta):
-    """`shares` returns the probability that a path uses each arc."""
-    got, want = run(shares_of, graph, beta)
-    assert_either_way(got, want, judge_shares)
-
-
-def judge_shares(got, want):
-    assert_close(
-        got,
-        want,
-        mistakes={
-            "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
-            "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
-        },
-    )
-
-
-### BEGIN HIDDEN TESTS
-@exercise("2c", points=0.5, hint="Shares need no gradient, and do not depend on whether the energies need one.")
-=======
 @exercise(
     "2b",
     points=0.25,
@@ -384,8 +326,41 @@ def test_free_energies_of_several_graphs(run, graphs):
     judge_cases(got, want, {"smallest": SMALLEST})
 
 
+### END HIDDEN TESTS
+
+
+@exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
+def test_shares_of_the_arcs(run, graph, beta):
+    """`shares` returns the probability that a path uses each arc."""
+    got, want = run(shares_of, graph, beta)
+    assert_either_way(got, want, lambda got, want: judge_shares(got, want, graph, beta))
+
+
+def judge_shares(got, want, graph, beta):
+    def mistakes():
+        alphas = alphas_by(graph, lambda e: -(-beta * e).logsumexp(0) / beta)
+        sources, ends = torch.tensor(graph["arcs"]).T
+        return {
+            "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
+            "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
+            "β has no effect: give it to `forward`.": shares_by(graph, 1.0),
+            "These are the shares among the arcs into each node: the node may be reached by few of all paths.": (
+                -beta * (alphas[sources] + graph["energies"] - alphas[ends])
+            ).exp(),
+        }
+
+    assert_close(got, want, mistakes=mistakes)
+
+
+def shares_by(graph, beta):
+    """The shares of all arcs at another β."""
+    leaves = graph["energies"].clone().requires_grad_()
+    last = alphas_by(graph | {"energies": leaves}, lambda e: -(-beta * e).logsumexp(0) / beta)[-1]
+    return torch.autograd.grad(last, leaves)[0]
+
+
+### BEGIN HIDDEN TESTS
 @exercise("2c", points=0.25, hint="Give β to `forward`.")
->>>>>>> gmblind
 def test_shares_at_high_beta(run, graph, beta):
     """For large β, the shares are those of the best path."""
     got, want = run(shares_of, graph, 40 * beta)
