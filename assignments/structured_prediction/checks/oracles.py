@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from stand_ins import UNUSED
 
 from ebmcourse.checking import assert_close, fail
 from ebmcourse.checking.compare import difference
@@ -53,11 +54,12 @@ def blanked(target, blank):
     return [blank, *(label for letter in target for label in (letter, blank))]
 
 
-def ctc_moves(target, *, skips="different", stays=True):
+def ctc_moves(target, *, skips="different", stays=True, drops=False):
     """The moves between the states of the blanked target.
 
-    skips: which blanks may be skipped, those between "different" letters, "all" or "none"
+    skips: which blanks may be skipped, those between "different" letters, "all", "none", or those before a "new" letter
     stays: whether a state may be repeated
+    drops: whether letters may be skipped, from blank to blank
     """
     moves = []
     for state in range(2 * len(target) + 1):
@@ -65,8 +67,10 @@ def ctc_moves(target, *, skips="different", stays=True):
         to += [state + 1] if state < 2 * len(target) else []
         letter = state // 2
         if state % 2 and letter + 1 < len(target):
-            may = {"all": True, "none": False}.get(skips, target[letter] != target[letter + 1])
+            new = target[letter + 1] not in target[: letter + 1]
+            may = {"all": True, "none": False, "new": new}.get(skips, target[letter] != target[letter + 1])
             to += [state + 2] if may else []
+        to += [state + 2] if drops and state % 2 == 0 and letter < len(target) else []
         moves.append(tuple(to))
     return tuple(moves)
 
@@ -83,6 +87,19 @@ def ctc_score(log_probs, target, blank, **rules):
     paths = ctc_paths(len(log_probs), target, **rules)
     matrix = log_probs[:, blanked(target, blank)]
     return sums(matrix, paths).logsumexp(0) if len(paths) else torch.tensor(-INFINITY).double()
+
+
+def source_score(log_probs, target, blank, steps=(1,)):
+    """The score of a graph whose arcs that advance by one of `steps` have the label of the state that they leave."""
+    labels = torch.tensor(blanked(target, blank))
+    states = len(labels)
+    ends = tuple(sorted({end % states for end in (-2, -1)}))
+    paths = ways(len(log_probs) + 1, (0,), ends, ctc_moves(tuple(target)))
+    before, after = paths[:, :-1], paths[:, 1:]
+    from_source = torch.isin(after - before, torch.tensor(steps))
+    emitted = labels[torch.where(from_source, before, after)]
+    found = log_probs.double()[torch.arange(len(log_probs)), emitted].sum(1)
+    return found.logsumexp(0) if len(paths) else torch.tensor(-INFINITY).double()
 
 
 def random_log_probs(rng, *shape):
@@ -105,16 +122,18 @@ def ctc_losses(log_probs, targets, lengths=None, blank=BETWEEN):
     return F.ctc_loss(frames, labels, full if lengths is None else lengths, sizes, blank, reduction="none")
 
 
-def descend(weights, epochs, rate, loss_of, *, keep_gradients=False, clip=INFINITY):
+def descend(weights, epochs, rate, loss_of, *, keep_gradients="", clip=INFINITY):
     """The weights after plain gradient descent with one step per batch.
 
     epochs: the batches of each epoch
     loss_of: the loss as loss_of(weights, batch), before the step
-    keep_gradients: accumulate gradients over the steps, as without `zero_grad`
+    keep_gradients: accumulate gradients over the steps of an "epoch" or of the whole "training"
     clip: the largest norm of a gradient
     """
     sum_of_slopes = torch.zeros_like(weights)
     for batches in epochs:
+        if keep_gradients == "epoch":
+            sum_of_slopes = torch.zeros_like(weights)
         for batch in batches:
             at = weights.detach().requires_grad_()
             slope = torch.autograd.grad(loss_of(at, batch), at)[0]
@@ -123,18 +142,38 @@ def descend(weights, epochs, rate, loss_of, *, keep_gradients=False, clip=INFINI
     return weights
 
 
-def judge_descent(got, weights, passes, epochs, rate, loss_of, mistakes):
+NEVER_CALLED = "The criterion is never called: compute the loss with the argument `criterion`."
+SAME_BATCHES = "Every epoch has the same batches: read the loader anew in each epoch, because it draws new samples."
+MORE_READS = "The loader is read more than once in each epoch: it draws other images each time."
+
+
+def judge_reads(reads, epochs):
+    """Fail unless the loader was read once in each epoch, and perhaps once more before or after the training."""
+    if reads == 1 < epochs:
+        fail(SAME_BATCHES)
+    if reads > epochs + 1:
+        fail(MORE_READS)
+    if reads not in (epochs, epochs + 1):
+        fail("The loader must be read once in each epoch.")
+
+
+def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes):
     """Fail unless the weights are those after plain gradient descent on the batches of the passes.
 
+    observed: the weights, how often the loader was read, and the calls of the criterion
     passes: the batches of each pass through the loader, which are drawn anew each time
     mistakes: pairs of a diagnosis and a function that returns wrong weights
     """
-    used = passes[:epochs]
+    got, used = observed["weights"], passes[:epochs]
     usual = [
         ("The model has not changed: call `loss.backward()` and `optimizer.step()` for every batch.", lambda: weights),
         (
             "Gradients accumulate over the batches: call `optimizer.zero_grad()` before each `backward()`.",
-            lambda: descend(weights, used, rate, loss_of, keep_gradients=True),
+            lambda: descend(weights, used, rate, loss_of, keep_gradients="training"),
+        ),
+        (
+            "Gradients accumulate over the batches of an epoch: call `optimizer.zero_grad()` before each `backward()`.",
+            lambda: descend(weights, used, rate, loss_of, keep_gradients="epoch"),
         ),
         (
             "The gradients are clipped: take each step with the gradient as it is.",
@@ -145,10 +184,7 @@ def judge_descent(got, weights, passes, epochs, rate, loss_of, mistakes):
             "Only one epoch is trained: go through the loader once for each epoch.",
             lambda: descend(weights, used[:1], rate, loss_of),
         ),
-        (
-            "Every epoch has the same batches: read the loader anew in each epoch, because it draws new samples.",
-            lambda: descend(weights, used[:1] * epochs, rate, loss_of),
-        ),
+        (SAME_BATCHES, lambda: descend(weights, used[:1] * epochs, rate, loss_of)),
     ]
 
     def matching():
@@ -157,7 +193,9 @@ def judge_descent(got, weights, passes, epochs, rate, loss_of, mistakes):
             value = wrong()
             if difference(got, value, 1e-4, 1e-4) is None:
                 return {sentence: value}
-        return {}
+        if not observed["counts"].numel():
+            return {NEVER_CALLED: got}
+        return {} if observed["reads"] <= epochs + 1 else {MORE_READS: got}
 
     right = descend(weights, used, rate, loss_of)
     # In float64 the reference's weights differ by less than 1e-6; mistakes change them by more than 0.01.
@@ -166,6 +204,23 @@ def judge_descent(got, weights, passes, epochs, rate, loss_of, mistakes):
         later = descend(weights, (passes[1:] + passes[:1])[:epochs], rate, loss_of)
         if difference(got, later, 1e-4, 1e-4):
             assert_close(got, right, atol=1e-4, mistakes=matching)
+    judge_reads(observed["reads"], epochs)
+
+
+def fail_calls(observed, epochs, what):
+    """Say why the criterion was not called once for each of `what` in each epoch."""
+    if not observed["counts"].numel():
+        fail(NEVER_CALLED)
+    judge_reads(observed["reads"], epochs)
+    fail(f"The criterion must be called exactly once for each {what} in each epoch.")
+
+
+def judge_modes(in_training):
+    """Fail unless the model was in training mode in the first call with gradients, and in all of them."""
+    if in_training["first"] is not True:
+        fail("The model is not in training mode: call `model.train()` first.")
+    if in_training["all"] is not True:
+        fail("The model does not stay in training mode: something in the loop puts it into evaluation mode.")
 
 
 def per_batch(sums, counts, sizes, epochs):
@@ -185,10 +240,11 @@ def per_batch(sums, counts, sizes, epochs):
     return torch.tensor(found).view(epochs, -1) if next(calls, None) is None else None
 
 
-def judge_mean_losses(returned, losses, sizes, what, mistakes=None):
+def judge_mean_losses(returned, losses, sizes, what, mistakes=None, items=None):
     """Fail unless what is returned is the mean of each epoch over its losses (epochs, batches).
 
     sizes: the numbers of `what` in the batches
+    items: the number of samples in the batches, if they are not the `what`
     mistakes: further diagnoses, each with the factors (batches,) of the batches in the wrong mean
     """
     got, kind = returned["numbers"], returned["kind"]
@@ -198,10 +254,13 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None):
         fail("Nothing or an empty list is returned: is a `return` missing?")
     if got.dim() == 0:
         fail("A list with one number per epoch is expected, not a single number.")
-    if kind != "numbers":
+    if kind == "graphs":
         fail("The losses are tensors that hold the graphs of their batches: use `loss.item()`.")
+    if kind != "numbers":
+        fail("The losses are tensors: return a list of numbers, with `loss.item()`.")
     losses, sizes = losses.double(), torch.tensor(sizes).double()
     mean = (losses * sizes).sum(1) / sizes.sum()
+    items = sizes.sum() if items is None else items
     numbers = torch.arange(1, len(mean) + 1)
     assert_close(
         got,
@@ -226,6 +285,9 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None):
             "This is the loss of the last epoch only: return a list with one number per epoch.": mean[-1],
             "These are the losses of all batches: return one number per epoch.": losses.flatten(),
             "An epoch is missing: return one number per epoch.": mean[:-1],
+            f"The sums are divided by the length of the data set: count the {what} that the loader yields.": (
+                (losses * sizes).sum(1) / (items + UNUSED)
+            ),
             **{sentence: (losses * torch.tensor(factors)).sum(1) for sentence, factors in (mistakes or {}).items()},
         },
     )

@@ -36,8 +36,12 @@ def replaced(module, **stand_ins):
 def find_path(pm):
     """Free energy, points and table of the best path, by the course's library; only the last entry of dp is right."""
     require(
+        pm.shape[1] > 0,
+        "`find_path` gets no targets: those of a word are BETWEEN, followed by `transform_word(text)`.",
+    )
+    require(
         pm.shape[0] >= pm.shape[1],
-        "`find_path` is asked for more targets than there are windows: `best_labels` leaves blanks at the borders out.",
+        "`find_path` gets more targets than there are windows: call `best_labels` with the letters of the word alone.",
     )
     found = lattice.viterbi(pm.detach()[None], torch.arange(pm.shape[1])[None])
     dp = torch.full_like(pm, float("inf"))
@@ -76,6 +80,10 @@ class CrossEntropy:
         self.sums, self.counts = [], []
 
     def __call__(self, energies, target, **kwargs):
+        require(
+            energies.dim() > 1,
+            "The criterion gets energies with a single axis: the shape is (N, 27), even if N = 1.",
+        )
         each = F.cross_entropy(-energies.detach(), target, **(kwargs | {"reduction": "none"}))
         self.sums.append(each.sum())
         self.counts.append(int((target != kwargs.get("ignore_index", -100)).sum()))
@@ -86,24 +94,30 @@ class CrossEntropy:
 class CTCCriterion:
     """The CTC loss of torch with the arguments of the given `ctc_loss`; records its arguments and results.
 
+    lengths: the numbers of windows of all words
     sums, counts: for each call, the sum and number of the words' losses, each divided by its number of letters
     """
 
     def __init__(self):
-        self.targets, self.excess, self.sums, self.counts = [], [], [], []
+        self.targets, self.lengths, self.excess, self.sums, self.counts = [], [], [], [], []
 
-    def __call__(self, log_probs, targets, input_lengths=None, blank_idx=BETWEEN, reduction="mean"):
+    def __call__(self, log_probs, targets, input_lengths=None, *others, **options):
+        require(
+            not others and not options,
+            "The criterion takes three arguments: log-probabilities, targets and numbers of windows.",
+        )
         full = [log_probs.shape[1]] * len(log_probs)
         lengths = [int(length) for length in (full if input_lengths is None else input_lengths)]
+        self.lengths += lengths
         rows = [torch.as_tensor(target).long().flatten() for target in targets]
         self.targets += [row.tolist() for row in rows]
         self.excess.append(log_probs.detach().logsumexp(2).abs().max())
         sizes = torch.tensor([len(row) for row in rows])
         frames, labels = log_probs.transpose(0, 1), torch.cat(rows)
-        each = F.ctc_loss(frames, labels, torch.tensor(lengths), sizes, int(blank_idx), reduction="none")
+        each = F.ctc_loss(frames, labels, torch.tensor(lengths), sizes, BETWEEN, reduction="none")
         self.sums.append((each.detach() / sizes).sum())
         self.counts.append(len(rows))
-        return each if reduction == "none" else (each / sizes).mean()
+        return (each / sizes).mean()
 
 
 @probe
@@ -125,6 +139,10 @@ class Reader(nn.Module):
             self.modes.append(self.training)
         return self.features(x) @ self.weights.T
 
+    def in_training(self):
+        """Whether the model was in training mode in the first call with gradients, and in all of them."""
+        return {"first": all(self.modes[:1]), "all": all(self.modes)}
+
     def features(self, x):
         require(x.dim() == 4 and x.shape[1] == 1, "The model gets images without the channel axis: pass (B, 1, 32, W).")
         rows, columns = self.blocks
@@ -134,18 +152,26 @@ class Reader(nn.Module):
         return torch.cat([blocks, torch.ones_like(blocks[:, :, :1])], dim=2)
 
 
+UNUSED = 3  # samples of the data set of a `Loader` that are in no batch
+
+
 @probe
 class Loader(DataLoader):
-    """Batches of these sizes of samples (image (32, W), text); each pass has the samples of the next of `passes`."""
+    """Batches of these sizes of samples (image (32, W), text); each pass has the samples of the next of `passes`.
+
+    reads: how often the loader was read
+    """
 
     def __init__(self, passes, sizes, collate):
         numbers = iter(range(len(passes[0])))
         batches = [[next(numbers) for _ in range(size)] for size in sizes]
-        super().__init__(list(passes[0]), batch_sampler=batches, collate_fn=collate)
-        self.passes = cycle(passes)
+        super().__init__(list(passes[0]) + list(passes[0])[:1] * UNUSED, batch_sampler=batches, collate_fn=collate)
+        self.passes, self.reads = cycle(passes), 0
 
     def __iter__(self):
-        self.dataset[:] = next(self.passes)
+        self.reads += 1
+        samples = next(self.passes)
+        self.dataset[: len(samples)] = samples
         return super().__iter__()
 
 
@@ -164,7 +190,7 @@ def as_tensor(value):
 def as_losses(value):
     """The losses that a training returned: numbers, and what they are. No other return value costs all of a training.
 
-    kind: "numbers", "graphs" (tensors with their graphs), "nothing" or "something else"
+    kind: "numbers", "tensors", "graphs" (tensors with their graphs), "nothing" or "something else"
     """
     if value is None:
         return {"numbers": torch.zeros(0), "kind": "nothing"}
@@ -172,8 +198,9 @@ def as_losses(value):
     numbers = as_tensor(value)
     if not isinstance(numbers, torch.Tensor):
         return {"numbers": torch.zeros(0), "kind": "something else"}
-    graphs = any(isinstance(item, torch.Tensor) and item.requires_grad for item in items)
-    return {"numbers": numbers, "kind": "graphs" if graphs else "numbers"}
+    tensors = [item for item in items if isinstance(item, torch.Tensor)]
+    kind = "graphs" if any(item.requires_grad for item in tensors) else "tensors" if tensors else "numbers"
+    return {"numbers": numbers, "kind": kind}
 
 
 @probe

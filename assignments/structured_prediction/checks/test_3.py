@@ -1,5 +1,7 @@
 """3: matrices over windows and targets. L, T and the batch size all differ, so transposed answers fail."""
 
+import math
+
 import numpy as np
 import torch
 from oracles import judge_refusal
@@ -104,6 +106,16 @@ def test_energies_of_the_targets(run, energies, targets):
             "These are log-probabilities: the matrix contains the energies unchanged.": picked(
                 (-energies).log_softmax(2), targets
             ),
+            "The classes are shifted by one: class k is column k of the energies, and the blank is 26.": picked(
+                energies, (targets + 1) % 27
+            ),
+            "The blank has the energies of another class: class 26 is the last of 27 columns.": picked(
+                energies, targets.clamp(max=25)
+            ),
+            "These are the columns of all classes in the batch: there is one column for each target of a word.": (
+                energies[:, :, list(dict.fromkeys(targets.flatten().tolist()))]
+            ),
+            "There are T rows: a row for each of the L windows is expected.": picked(energies, targets)[:, :TARGETS],
             "This is the matrix of the first word only: (B, L, T) is expected.": picked(energies, targets)[0],
             "Every word is combined with the targets of all words, which gives one axis too many.": (
                 energies[:, :, targets]
@@ -157,6 +169,12 @@ def test_cross_entropies_of_the_targets(run, energies, targets):
             -energies.log_softmax(2), targets
         ),
         "The axes are swapped: windows (L) come before targets (T).": right.mT,
+        "The gap is missing in log Z: the sum runs over all 27 classes.": (
+            picked(energies + (-energies[:, :, :26]).logsumexp(2, keepdim=True), targets)
+        ),
+        "log Z is that of +energies: take the `logsumexp` of -energies.": (
+            picked(energies + energies.logsumexp(2, keepdim=True), targets)
+        ),
         "These are log-probabilities: the cross-entropy is the negative.": -right,
         "These are the energies: add log Z of each window.": picked(energies, targets),
         "log Z has the wrong sign: the cross-entropy is E + log Z.": 2 * picked(energies, targets) - right,
@@ -169,12 +187,38 @@ def test_cross_entropies_of_the_targets(run, energies, targets):
         "This is the mean, a single number: pass `reduction='none'`.": right.mean(),
         "This is the matrix of the first word only: (B, L, T) is expected.": right[0],
     }
-    assert_either_way(got, want, lambda got, want: assert_close(got["matrix"], right, mistakes=mistakes))
+
+    def judge(got, want):
+        assert_close(got["matrix"], right, mistakes=mistakes | saturated(got["matrix"], energies, targets, right))
+
+    assert_either_way(got, want, judge)
+
+
+def saturated(matrix, energies, targets, right):
+    """The cross-entropies if probabilities have a lower bound or energies are limited, as far as `matrix` tells it."""
+    if matrix.shape != right.shape or not matrix.isfinite().all():
+        return {}
+    largest = int(right.argmax())
+    value, p = matrix.double().flatten()[largest].item(), (-energies.double()).softmax(2)
+    with_epsilon, without = torch.tensor([value, right.flatten()[largest].item()]).double().neg().exp()
+    epsilon = with_epsilon - without
+    limit, window = value / 2, energies.flatten(0, 1)[largest // right.shape[2]]
+    for _ in range(3):  # log Z of energies of which n are -limit is limit + log n
+        limit = (value - math.log(max(1, int((window < -limit).sum())))) / 2
+    limited = energies.clamp(-limit, limit) if limit > 0 else energies
+    return {
+        "A small number is added to the probabilities: use `logsumexp` or `log_softmax`, which need none.": (
+            -(picked(p, targets) + epsilon).log()
+        ).float(),
+        "The energies are limited: `logsumexp` takes energies of any magnitude.": picked(
+            -(-limited).log_softmax(2), targets
+        ),
+    }
 
 
 def draw_words(rng):
-    """Five words of 1 to 6 letters, one with a double letter."""
-    letters = [[chr(97 + number) for number in rng.permutation(26)[:size]] for size in (3, 4, 6, 1)]
+    """Five words of 1 to 6 letters, one with a double letter, and a word of all letters."""
+    letters = [[chr(97 + number) for number in rng.permutation(26)[:size]] for size in (3, 4, 6, 1, 26)]
     return ["".join(row) for row in letters] + ["".join((letters[1][0], letters[1][1], letters[1][1], letters[1][2]))]
 
 

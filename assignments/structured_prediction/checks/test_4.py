@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 from oracles import INFINITY, alignments, judge_refusal, least, sums
+from oracles import ways as ways_of
 from stand_ins import as_tensor, path_energy, refusal, replaced
 
 from ebmcourse import lattice
@@ -57,20 +58,32 @@ def broken_paths(rng):
 def energies_of_paths(student, pm, paths, broken, kind):
     """The energies of valid and of broken paths, which are given as a "list" or as a "tuple".
 
-    scalars: whether those of broken paths are tensors without axes
+    broken: 0 instead of the energy where an exception is raised
+    raised: the types of these exceptions, or "nothing"
+    scalars: whether the energies of broken paths are tensors without axes
     """
     energy = student.structured_prediction.path_energy
     sequence = {"list": list, "tuple": tuple}[kind]
     valid = [energy(pm.clone(), sequence(path)) for path in paths]
-    infinite = {name: energy(pm.clone(), sequence(path)) for name, path in broken.items()}
+    infinite, raised = {}, {}
+    for name, path in broken.items():
+        found = [torch.tensor(0.0)]
+        call = partial(energy, pm.clone(), sequence(path))
+        raised[name] = refusal(lambda call=call, found=found: found.append(call()))["type"] or "nothing"
+        infinite[name] = found[-1]
     return {
         "valid": [as_tensor(value) for value in valid],
         "broken": {name: as_tensor(value) for name, value in infinite.items()},
+        "raised": raised,
         "scalars": all(isinstance(value, torch.Tensor) and value.dim() == 0 for value in infinite.values()),
     }
 
 
-def judge_valid_paths(got, pm, paths):
+def judge_valid_paths(got, pm, paths, kind="list"):
+    infinite = {
+        "list": "A valid path has infinite energy: valid paths start at 0, stay or advance by one, and end at T - 1.",
+        "tuple": "A valid path that is given as a tuple has infinite energy: accept lists and tuples.",
+    }
     for value, path in zip(got, paths, strict=True):
         path = torch.tensor(path)
         right = sums(pm, path[None])[0].float()
@@ -80,9 +93,7 @@ def judge_valid_paths(got, pm, paths):
             value,
             right,
             mistakes={
-                "A valid path has infinite energy: valid paths start at 0, stay or advance by one, and end at T - 1.": (
-                    torch.tensor(INFINITY)
-                ),
+                infinite[kind]: torch.tensor(INFINITY),
                 "This is the mean along the path: the energy is the sum.": right / len(path),
                 "The energy of the first window is missing.": right - pm[0, path[0]],
                 "The energy of the last window is missing.": right - pm[-1, path[-1]],
@@ -95,6 +106,17 @@ def judge_valid_paths(got, pm, paths):
 
 
 def judge_broken_paths(got, names):
+    kinds = {
+        "late": "a path that does not start at target 0",
+        "early": "a path that does not end at the last target",
+        "back": "a path that goes back",
+        "skip": "a path that skips a target",
+        "short": "a path with fewer entries than windows",
+        "long": "a path with more entries than windows",
+        "outside": "a path with a position beyond the last target",
+        "negative": "a path with a negative position",
+        "empty": "an empty path",
+    }
     sentences = {
         "late": "A path that does not start at target 0 counts as valid.",
         "early": "A path that does not end at the last target counts as valid.",
@@ -107,7 +129,9 @@ def judge_broken_paths(got, names):
         "empty": "An empty path counts as valid.",
     }
     for name in names:
-        value = got[name]
+        if got["raised"][name] != "nothing":
+            fail(f"There is an exception for {kinds[name]}: its energy is infinite. Check a path before you use it.")
+        value = got["broken"][name]
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise Mismatch("The energy of a path that is not valid must be a single number, infinity.")
         if value.item() in (2.0**30, 2.0**31, 1e9, 1e10) or 1e6 < value.item() < INFINITY:
@@ -134,16 +158,24 @@ def test_a_path_runs_from_the_first_to_the_last_target(run, pm, valid_paths, bro
     names = ("late", "early", "back")
     got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names}, "list")
     judge_valid_paths(got["valid"], pm, valid_paths)
-    judge_broken_paths(got["broken"], names)
+    judge_broken_paths(got, names)
     if got["scalars"] is not True:
         fail("Infinity must be a tensor without axes, like the other energies: `pm.new_tensor(float('inf'))`.")
 
 
 @inputs
 def matrices(rng):
-    """Matrices (L, T) without ties, L ≥ T; two have the same shape."""
-    shapes = ((9, 4), (8, 5), (6, 6), (5, 1), (7, 2), (9, 4), (1, 1))
-    return [torch.from_numpy(3 * rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    """Matrices (L, T) without ties, L ≥ T; three have the same shape.
+
+    In the last, the best path is at target 0 up to window 5, although the ways to the last target at windows 3 and 4
+    have less energy: the last column must not be taken for the one before the first.
+    """
+    shapes = ((9, 4), (8, 5), (6, 6), (5, 1), (7, 2), (9, 4), (1, 1), (9, 4))
+    found = [torch.from_numpy(3 * rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    found[-1][:6, 1:3] += 30
+    found[-1][3:5, 3] -= 100
+    found[-1][5:8, 3] += 300
+    return found
 
 
 @inputs
@@ -174,7 +206,14 @@ def plain_points(points):
 @probe
 def found_by(module, pm):
     """The energy, the points and the table of `find_path`."""
-    found = module.find_path(pm)
+    try:
+        found = module.find_path(pm)
+    except ValueError:
+        require(
+            pm.shape[0] != pm.shape[1],
+            "`find_path` raises a ValueError for as many windows as targets: then there is one valid path.",
+        )
+        raise
     require(
         isinstance(found, tuple | list) and len(found) == 3,
         "`find_path` must return three values: the free energy, the points, and the table.",
@@ -219,6 +258,7 @@ def wrong_minima(pm):
     """The results of known mistakes for the least energy of all paths through pm (L, T)."""
     frames, states = pm.shape
     everywhere = range(states)
+    around = tuple((state, (state + 1) % states) for state in everywhere)
     paths = alignments(frames, states)
     wrong = {
         FIRST_COLUMN: least(pm, paths[paths[:, min(1, frames - 1)] == 1]),
@@ -239,6 +279,9 @@ def wrong_minima(pm):
         ),
         "The path may skip a single target: it must stay or advance by one from window to window.": least(
             pm, alignments(frames, states, steps=(0, 1, 2))
+        ),
+        "The last column is taken for the one before the first: target 0 has none before it.": least(
+            pm, ways_of(frames, (0,), (states - 1,), around)
         ),
         "This is the energy of the worst path: take the minimum, not the maximum.": -least(
             -pm, alignments(frames, states)

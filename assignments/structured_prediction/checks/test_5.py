@@ -9,7 +9,18 @@ from itertools import product
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import alignments, blanked, descend, is_read, judge_descent, judge_mean_losses, per_batch, sums
+from oracles import (
+    alignments,
+    blanked,
+    descend,
+    fail_calls,
+    is_read,
+    judge_descent,
+    judge_mean_losses,
+    judge_modes,
+    per_batch,
+    sums,
+)
 from stand_ins import (
     CrossEntropy,
     Loader,
@@ -101,14 +112,22 @@ def training(student, words, sizes, train, only=""):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """The weights after plain gradient descent, the losses, and the calls of the criterion."""
+    """The weights after plain gradient descent, the losses, the modes of the model, how often the loader was read, and
+    the calls of the criterion.
+    """
 
     def train(module, loader):
         model, criterion = Reader(weights).eval(), CrossEntropy()
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         losses = module.train_ebm_model(model, epochs, loader, criterion, optimizer)
         calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
-        return {"weights": model.weights, "losses": as_losses(losses), "in_training": all(model.modes), **calls}
+        return {
+            "weights": model.weights,
+            "losses": as_losses(losses),
+            "in_training": model.in_training(),
+            "reads": loader.reads,
+            **calls,
+        }
 
     return training(student, words, sizes, train)
 
@@ -140,15 +159,29 @@ def best_states(energies, letters, first=(0, 1), last=(-2, -1), sign=1):
     return labels, paths[sums(pm, paths).argmin()]
 
 
-def loss_of(*, padding=False, mean="windows", target="labels", **borders):
-    """The loss of a batch as a function of the weights; the arguments are known mistakes."""
+def loss_of(*, padding="", mean="windows", target="labels", **borders):
+    """The loss of a batch as a function of the weights; the arguments are known mistakes.
+
+    padding: windows in the padding are "aligned", or are "blank"
+    """
+    known = {}
 
     def loss(weights, batch):
         each = []
         for own, padded, letters in batch:
-            energies = (padded if padding else own) @ weights.T
+            energies = (padded if padding == "aligned" else own) @ weights.T
             labels, states = best_states(energies, letters, **borders)
-            classes = {"states": states, "argmin": energies.argmin(1)}.get(target, labels[states])
+            others = {
+                "states": states,
+                "argmin": energies.argmin(1),
+                "targets": labels[energies[:, labels].argmin(1)],
+                "first": known.setdefault((tuple(letters), len(own)), labels[states]),
+            }
+            classes = others.get(target, labels[states])
+            if padding == "blank":
+                rest = padded[len(own) :] @ weights.T
+                energies = torch.cat([energies, rest])
+                classes = torch.cat([classes, torch.full((len(rest),), BETWEEN)])
             if target == "energies":
                 each.append(energies.gather(1, classes[:, None]).flatten())
             else:
@@ -187,10 +220,18 @@ MEANS = {
 }
 PADDING = {
     "": {},
-    "Windows in the padding are included: a word only has `window_counts(width)` windows.": {"padding": True},
+    "Windows in the padding are included: a word only has `window_counts(width)` windows.": {"padding": "aligned"},
 }
-LABELS = {
+OTHERS = {
+    "The first letter is taken for the optional blank: the targets of a word begin with BETWEEN.": {"first": (1, 2)},
+    "Windows in the padding enter the loss as blanks: they must not enter it.": {"padding": "blank"},
     "The labels are the classes of least energy: use the labels along the best path of the word.": {"target": "argmin"},
+    "The labels are the targets of least energy in each window: use the labels along the best path.": {
+        "target": "targets"
+    },
+    "The labels of the first epoch are used in all epochs: align the words with the current energies in each step.": {
+        "target": "first"
+    },
     "The positions on the path are used as classes: look up the target at each position.": {"target": "states"},
     "This is the path of highest energy: use the path of least energy.": {"sign": -1},
     "The loss is the energy along the path: call the criterion with energies and labels.": {"target": "energies"},
@@ -208,14 +249,23 @@ def judge_weights(got, weights, passes, epochs):
     def fits(rule):
         """Whether every word has enough windows for a path that must include the first or last blank."""
         words = [word for batches in used for batch in batches for word in batch]
-        enough = (len(padded if "padding" in rule else own) > 2 * len(letters) for own, padded, letters in words)
+        aligned = rule.get("padding") == "aligned"
+        enough = (len(padded if aligned else own) > 2 * len(letters) for own, padded, letters in words)
         return not rule.keys() & {"first", "last"} or all(enough)
 
     def after(rule):
         return lambda: descend(weights, used, RATE, loss_of(**rule))
 
-    mistakes = [(name, after(rule)) for name, rule in [*rules[1:], *LABELS.items()] if fits(rule)]
-    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes)
+    mistakes = [(name, after(rule)) for name, rule in [*rules[1:], *OTHERS.items()] if fits(rule)]
+    try:
+        judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes)
+    except Mismatch as mismatch:
+        windows = sum(len(own) for batch in passes[0] for own, _, _ in batch)
+        if mismatch.diagnosis is None and got["counts"].sum() < epochs * windows:
+            fail("Too few windows enter the loss: each word has `window_counts(width)` windows.")
+        if mismatch.diagnosis is None and got["counts"].sum() > epochs * windows:
+            fail("Too many windows enter the loss: each word has `window_counts(width)` windows.")
+        raise
 
 
 @exercise(
@@ -229,7 +279,7 @@ def test_one_step_along_the_best_paths(run, weights, alike):
     """`train_ebm_model` takes one optimizer step per batch on the mean cross-entropy along the best paths."""
     got, want = run(trained, weights, alike, SIZES, 2)
     passes = passes_of(weights, alike, SIZES)
-    assert_either_way(got, want, lambda got, want: judge_weights(got["weights"], weights, passes, 2))
+    assert_either_way(got, want, lambda got, want: judge_weights(got, weights, passes, 2))
 
 
 @exercise(
@@ -247,17 +297,16 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
     padded = [sum(len(features) for _, features, _ in batch) for batch in passes[0]]
     # The labels are judged above: here, the first loss may also be that of a known mistake. The loader may have been
     # read once before the training.
-    rules = [*BORDERS.values(), *(rule for rule in LABELS.values() if rule.get("target") != "energies")]
+    rules = [*BORDERS.values(), *(rule for rule in OTHERS.values() if rule.get("target") != "energies")]
     first = torch.stack([loss_of(**rule)(weights, batches[0]) for rule in rules for batches in passes[:2]])
 
     def judge(got, want):
-        for sizes in (windows, padded):
-            losses = per_batch(got["sums"], got["counts"], sizes, 3)
-            # The first batch has no padding.
-            if losses is not None and (losses[0, 0] - first).abs().min() < 1e-4:
-                break
-        else:
-            fail("The criterion must be called exactly once for each window of each word.")
+        counted = [(sizes, per_batch(got["sums"], got["counts"], sizes, 3)) for sizes in (windows, padded)]
+        sizes, losses = next((pair for pair in counted if pair[1] is not None), (windows, None))
+        if losses is None:
+            fail_calls(got, 3, "window of each word")
+        if (losses[0, 0] - first).abs().min() > 1e-4:  # the first batch has no padding
+            fail("The criterion gets wrong arguments, so the losses are wrong.")
         mistakes = {
             "The means of the batches are divided by the number of words: weight each by its windows first.": [
                 1 / sum(SIZES) for _ in SIZES
@@ -269,6 +318,6 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
                 size / sum(padded) for size in padded
             ],
         }
-        judge_mean_losses(got["losses"], losses, sizes, "windows", mistakes)
+        judge_mean_losses(got["losses"], losses, sizes, "windows", mistakes, items=sum(SIZES))
 
     assert_either_way(got, want, judge)

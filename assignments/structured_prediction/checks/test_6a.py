@@ -6,11 +6,11 @@ that accept different strings, whatever their nodes.
 
 import numpy as np
 import torch
-from oracles import ctc_score, judge_refusal, random_log_probs
+from oracles import ctc_score, judge_refusal, random_log_probs, source_score
 from stand_ins import refusal
 
 from ebmcourse import gtn
-from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
@@ -53,7 +53,17 @@ def score_of(graph, emissions, outputs=False):
 def accepted(student, targets, emissions, blank):
     """The scores (targets, emissions) of the graph of each target with each of the emissions."""
     given = [] if blank is None else [blank]
-    graphs = [student.structured_prediction.create_ctc_graph(list(target), *given) for target in targets]
+    graphs = []
+    for target in targets:
+        try:
+            graphs.append(student.structured_prediction.create_ctc_graph(list(target), *given))
+        except ValueError:
+            require(len(target) > 0, "A target without letters is refused: its graph accepts strings of blanks.")
+            require(
+                blank is None or BETWEEN not in target,
+                "BETWEEN is refused in a target with another blank: it is a letter then.",
+            )
+            raise
     return {"scores": torch.tensor([[score_of(graph, line) for line in emissions] for graph in graphs])}
 
 
@@ -68,6 +78,15 @@ def emitted(student, targets, emissions):
 
 def scores(targets, emissions, blank, **rules):
     return torch.stack([torch.stack([ctc_score(line, row, blank, **rules) for line in emissions]) for row in targets])
+
+
+def from_sources(targets, emissions, blank, steps):
+    return torch.stack([torch.stack([source_score(line, row, blank, steps) for line in emissions]) for row in targets])
+
+
+def second_start(row):
+    """The first states if the first letter is a start node, too: some of them can be reached from both."""
+    return (0, 1, 1, 2, 3) if len(row) > 1 and row[0] != row[1] else (0, 1, 1, 2)
 
 
 def wrong_scores(targets, emissions, blank, given):
@@ -100,6 +119,24 @@ def wrong_scores(targets, emissions, blank, given):
         ),
         "Labels cannot be repeated, and a string cannot begin with a blank: each node needs an arc to itself.": (
             scores(targets, emissions, blank, stays=False, first=(1,))
+        ),
+        "The blank before a letter can only be skipped if the letter is new: compare with the letter before it.": (
+            scores(targets, emissions, blank, skips="new")
+        ),
+        "Letters can be skipped, too: there is no arc from blank to blank.": (
+            scores(targets, emissions, blank, drops=True, first=(0, 1, 2))
+        ),
+        "A string may begin after the first letter: only the first node is a start node.": torch.stack(
+            [
+                torch.stack([ctc_score(line, row, blank, first=second_start(row)) for line in emissions])
+                for row in targets
+            ]
+        ),
+        "The label of an arc to the next node must be that of this node, not of the node that the arc leaves.": (
+            from_sources(targets, emissions, blank, (1,))
+        ),
+        "The label of an arc must be that of the node to which it leads, not of the node that it leaves.": (
+            from_sources(targets, emissions, blank, (1, 2))
         ),
         "There are blanks next to blanks: the target is plain letters, and the graph inserts the blanks.": (
             scores([twice(row) for row in targets], emissions, blank)

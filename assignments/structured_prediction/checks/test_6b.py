@@ -3,7 +3,17 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import blanked, ctc_losses, ctc_paths, ctc_score, judge_refusal, least, random_log_probs, random_targets
+from oracles import (
+    INFINITY,
+    blanked,
+    ctc_losses,
+    ctc_paths,
+    ctc_score,
+    judge_refusal,
+    least,
+    random_log_probs,
+    random_targets,
+)
 from stand_ins import as_tensor, create_ctc_graph, refusal, replaced
 
 from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
@@ -32,9 +42,9 @@ def lengths(rng):
 
 @inputs
 def other(rng):
-    """Three words of eight frames with twelve classes and another blank."""
-    letters = np.setdiff1d(np.arange(12), [OTHER_BLANK])
-    return {"log_probs": random_log_probs(rng, 3, 8, 12).float(), "targets": random_targets(rng, letters)}
+    """Three words of eight frames with 30 classes and another blank."""
+    letters = np.setdiff1d(np.arange(30), [OTHER_BLANK, BETWEEN])
+    return {"log_probs": random_log_probs(rng, 3, 8, 30).float(), "targets": random_targets(rng, letters)}
 
 
 @inputs
@@ -53,6 +63,21 @@ def loss_of(student, log_probs, targets, lengths, blank, reduction):
         # With lengths, the log-probabilities are not contiguous in memory.
         given = log_probs.clone() if lengths is None else log_probs.mT.contiguous().mT
         return {"loss": module.CTCLossFunction.apply(given, rows, lengths, blank, reduction)}
+
+    def isolated():
+        with replaced(module, create_ctc_graph=create_ctc_graph):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
+
+
+@probe
+def default_loss_of(student, log_probs, targets):
+    """The loss with the default arguments; otherwise like `loss_of`."""
+    module = student.structured_prediction
+
+    def attempt():
+        return {"loss": module.CTCLossFunction.apply(log_probs.clone(), [list(row) for row in targets])}
 
     def isolated():
         with replaced(module, create_ctc_graph=create_ctc_graph):
@@ -82,6 +107,12 @@ def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
         ),
         "Windows beyond `input_lengths` are included: they must not count.": ctc_losses(
             log_probs, targets, None, blank
+        ),
+        "All words get the largest of the `input_lengths`: each has its own.": ctc_losses(
+            log_probs, targets, torch.tensor([max(frames)] * len(frames)), blank
+        ),
+        "`blank_idx` is ignored: the blank is not always BETWEEN.": ctc_losses(
+            log_probs, targets, lengths, min(BETWEEN, log_probs.shape[2] - 1)
         ),
         "Blanks are inserted twice: targets are plain letters, and the graph inserts the blanks.": -torch.stack(
             [
@@ -133,11 +164,13 @@ def certain(rng):
 def test_no_loss_is_negative(run, certain):
     """The loss is never negative, and it is close to 0 if the network is nearly certain of the word."""
     log_probs, targets = certain["log_probs"], certain["targets"]
-    got, want = run(loss_of, log_probs, targets, None, BETWEEN, "none")
+    got, want = run(default_loss_of, log_probs, targets)
     right = ctc_losses(log_probs, targets).float()
 
     def judge(got, want):
         loss = got["loss"]
+        if loss.dim() == 0:
+            fail('With the default arguments, there must be one loss per word: the default reduction is "none".')
         # Small losses with known mistakes cost points above.
         for wrong in wrong_losses(log_probs, targets).values():
             if wrong.abs().max() < 0.5 and difference(loss, wrong.float(), 1e-4, 1e-4) is None:

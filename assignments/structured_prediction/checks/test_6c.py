@@ -1,5 +1,7 @@
 """6c: the gradient of the CTC loss. The oracle is the gradient of torch's own loss."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from oracles import ctc_losses, random_targets
@@ -41,27 +43,33 @@ def directions(rng):
 
 @probe
 def gradients(student, logits, targets, lengths, reduction, upstream, directions):
-    """The gradient with respect to the logits, twice, and finite differences of the loss along some directions."""
+    """The gradient with respect to the logits, twice, and to the log-probabilities, and finite differences of the loss
+    along some directions.
+    """
     module = student.structured_prediction
 
     def total(logits):
+        return total_of(logits.log_softmax(2))
+
+    def total_of(log_probs):
         rows = [list(row) for row in targets]
-        loss = module.CTCLossFunction.apply(logits.log_softmax(2), rows, lengths, BETWEEN, reduction)
+        loss = module.CTCLossFunction.apply(log_probs, rows, lengths, BETWEEN, reduction)
         return (loss * upstream[: loss.numel()].view(loss.shape)).sum()
 
     def attempt():
         x = logits.clone().requires_grad_()
-        value = total(x)
+        log_probs = x.log_softmax(2)
+        value = total_of(log_probs)
         if lengths is not None:  # another loss, before the gradient of the first
             total(logits.flip(0).clone().requires_grad_())
-        [gradient] = torch.autograd.grad(value, x, retain_graph=True)
+        gradient, direct = torch.autograd.grad(value, (x, log_probs), retain_graph=True)
         try:
             [again] = torch.autograd.grad(value, x)
         except Exception:  # a program may keep the graphs for a single call
             again = gradient
         with torch.no_grad():
             changes = [(total(logits + 0.02 * d) - total(logits - 0.02 * d)) / 0.04 for d in directions]
-        return {"gradient": gradient, "again": again, "changes": torch.stack(changes)}
+        return {"gradient": gradient, "direct": direct, "again": again, "changes": torch.stack(changes)}
 
     def isolated():
         with replaced(module, create_ctc_graph=create_ctc_graph):
@@ -84,6 +92,7 @@ def judge_gradient(got, logits, targets, lengths, factors, directions, mistakes)
     finite differences tell whether the gradient is that of this loss.
     """
     own, own_changes = got["gradient"], got["changes"]
+    judge_direct(got["direct"], own, logits)
     right = factors[:, None, None] * slopes(logits, targets, lengths)
     if own.shape == right.shape and own.isfinite().all() and follows_paths(own, logits, targets):
         changes = (own * directions).sum((1, 2, 3))
@@ -91,6 +100,21 @@ def judge_gradient(got, logits, targets, lengths, factors, directions, mistakes)
         if (changes - own_changes).abs().max() < 0.01 + 0.01 * changes.abs().max():
             return
     assert_close(own, right, atol=1e-4, mistakes=mistakes)
+
+
+def judge_direct(direct, own, logits):
+    """Fail if the gradient with respect to the log-probabilities already contains that of the softmax.
+
+    The gradient with respect to the logits is the same then.
+    """
+    if direct.shape != logits.shape or own.shape != logits.shape:
+        raise Mismatch("The gradient must have the shape of the log-probabilities.")
+    if not direct.isfinite().all():
+        return
+    sums_of_windows = direct.sum(2, keepdim=True)
+    assert_close(own, direct - sums_of_windows * logits.softmax(2), atol=1e-4)
+    if direct.abs().max() > 1e-3 and sums_of_windows.abs().max() < 1e-3 * direct.abs().max():
+        fail("This is the gradient with respect to the logits: return -γ, because `log_softmax` has its own gradient.")
 
 
 def follows_paths(gradient, logits, targets):
@@ -113,8 +137,8 @@ def follows_paths(gradient, logits, targets):
     return True
 
 
-def wrong_gradients(logits, targets, factors):
-    each = slopes(logits, targets)
+def wrong_gradients(logits, targets, factors, lengths=None):
+    each = slopes(logits, targets, lengths)
     weights = factors[:, None, None]
     return {
         "`grad_output` is ignored: multiply the gradient of each word by its entry.": each,
@@ -126,6 +150,8 @@ def wrong_gradients(logits, targets, factors):
         "The gradient is zero.": 0 * each,
         "All words use the first entry of `grad_output`: each word has its own.": factors[0] * each,
         "All words use the sum of `grad_output`: each word has its own entry.": factors.sum() * each,
+        "All words use the mean of `grad_output`: each word has its own entry.": factors.mean() * each,
+        "All words use the last entry of `grad_output`: each word has its own.": factors[-1] * each,
     }
 
 
@@ -141,3 +167,25 @@ def test_gradient_of_every_word(run, logits, targets, upstream, directions):
         judge_gradient(got, logits, targets, None, upstream, directions, mistakes)
 
     assert_either_way(got, want, judge)
+
+
+def misplaced(logits, targets, lengths, factors):
+    """The results of known mistakes for words of different lengths."""
+    weights = factors[:, None, None]
+
+    def from_shares(shares):
+        """The gradient with respect to the logits for minus these shares as that to the log-probabilities."""
+        return weights * (shares.sum(2, keepdim=True) * logits.softmax(2) - shares)
+
+    def shares_of(logits):
+        counts = (torch.arange(FRAMES) < lengths[:, None])[:, :, None]
+        return (logits.softmax(2) - slopes(logits, targets, lengths)) * counts
+
+    own = shares_of(logits)
+    ends = torch.stack([row.roll(FRAMES - int(length), 0) for row, length in zip(own, lengths, strict=True)])
+    return wrong_gradients(logits, targets, factors, lengths) | {
+        "The gradient is that of the last windows: the first `input_lengths[b]` windows count.": from_shares(ends),
+        "The gradient is that of another loss, which was computed in between: save what you need in `ctx`.": (
+            from_shares(shares_of(logits.flip(0)))
+        ),
+    }

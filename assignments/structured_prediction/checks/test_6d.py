@@ -44,11 +44,15 @@ def others(rng):
 
 @probe
 def decoded(student, energies, targets, lengths, blank):
-    """Energies and paths of all words, for the program as it is, and with a stand-in for the graph."""
+    """Energies and paths of all words, for the program as it is, and with a stand-in for the graph.
+
+    blank: None for the default arguments
+    """
     module = student.structured_prediction
 
     def attempt():
-        scores, paths = module.viterbi(energies.clone(), [list(row) for row in targets], lengths, blank)
+        given = [energies.clone(), [list(row) for row in targets]]
+        scores, paths = module.viterbi(*given, *([] if blank is None else [lengths, blank]))
         is_tensor = isinstance(scores, torch.Tensor)
         return {"scores": as_tensor(scores), "is_tensor": is_tensor, "paths": [as_tensor(path) for path in paths]}
 
@@ -68,11 +72,10 @@ def judge_scores(got, energies, targets, lengths):
     def best(matrix, row, **rules):
         return least(matrix, ctc_paths(len(matrix), row, **rules))
 
+    words = list(zip(matrices(energies, targets, lengths), targets, strict=True))
+
     def each(function):
-        found = [
-            function(matrix, row) for matrix, row in zip(matrices(energies, targets, lengths), targets, strict=True)
-        ]
-        return torch.stack(found).float()
+        return torch.stack([function(matrix, row) for matrix, row in words]).float()
 
     right = each(best)
     assert_close(
@@ -94,6 +97,9 @@ def judge_scores(got, energies, targets, lengths):
             "Windows beyond `input_lengths` are included: they must not count.": torch.stack(
                 [best(item[:, blanked(row, BETWEEN)], row) for item, row in zip(energies, targets, strict=True)]
             ).float(),
+            "All words are aligned with the energies of the first image: each word has its own.": torch.stack(
+                [best(energies[0, : len(m)][:, blanked(row, BETWEEN)], row) for m, row in words]
+            ).float(),
             "Every path begins and ends with a blank: both blanks are optional.": each(
                 lambda matrix, row: best(matrix, row, first=(0,), last=(-1,))
             ),
@@ -108,11 +114,14 @@ def judge_scores(got, energies, targets, lengths):
 def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
     if len(got["paths"]) != len(targets):
         fail("There must be one path for each word.")
-    for path, row, matrix in zip(got["paths"], targets, matrices(energies, targets, lengths, blank), strict=True):
+    words = zip(got["paths"], targets, energies, matrices(energies, targets, lengths, blank), strict=True)
+    for path, row, item, matrix in words:
         frames, states = matrix.shape
         if not isinstance(path, torch.Tensor) or path.dim() != 1:
             raise Mismatch("A path must be a list of positions.")
         path = path.double().round().long()
+        if len(path) == len(item) > frames:
+            fail("There are positions for windows beyond `input_lengths`: a path has one for each window of its word.")
         if len(path) != frames:
             fail("A path must have one position for each window of its word.")
         shifted = is_best(path + 1, row, matrix) or is_best(path - 1, row, matrix)
@@ -122,6 +131,14 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
             fail("These are the classes along the path: return the positions in the blanked target.")
         if is_best(path, row, matrix):
             continue
+        states_of_best = best[sums(matrix, best).argmin()]
+        for sentence, wrong in wrong_positions(states_of_best, labels, row, blank).items():
+            if torch.equal(path, wrong):
+                fail(sentence)
+        if is_best(path, row, item[:frames, blanked(row, BETWEEN)]):
+            fail("`blank_idx` is ignored in the graph: the blank is not always BETWEEN.")
+        if is_best(path, row, energies[0, :frames, blanked(row, blank)]):
+            fail("All words are aligned with the energies of the first image: each word has its own.")
         if shifted:
             fail("The positions are off by one: 0 is the blank before the first letter, and letter k is at 2k + 1.")
         if path.min() < 0 or path.max() >= states:
@@ -134,6 +151,36 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
         if not is_path(path, row):
             fail("This is not a path: positions stay, advance by one, or skip the blank between different letters.")
         fail("This is a path but not the one of least energy.")
+
+
+def wrong_positions(states, labels, row, blank):
+    """The results of known mistakes for the best path with these states and labels."""
+
+    def counted(step, blank):
+        """The positions if each new label advances by `step`, or by one from and to the blank."""
+        position, before, found = 0, blank, []
+        for label in labels.tolist():
+            if label != before:
+                position += 1 if blank in (label, before) else step
+            found.append(position)
+            before = label
+        return torch.tensor(found)
+
+    return {
+        "These are the numbers of the letters: letter k is at position 2k + 1, and the blanks have positions, too.": (
+            states // 2
+        ),
+        "From letter to letter, a path advances by two positions: it skips the blank between them.": counted(1, blank),
+        "The positions are counted with BETWEEN: the blank is `blank_idx`.": counted(2, BETWEEN),
+        "Letters are at wrong positions: letter k of the word is at 2k + 1, also if the same letter occurs before.": (
+            torch.tensor(
+                [
+                    2 * row.index(label) + 1 if label != blank else s
+                    for s, label in zip(states.tolist(), labels.tolist(), strict=True)
+                ]
+            )
+        ),
+    }
 
 
 def is_path(path, row):

@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import descend, is_read, judge_descent, judge_mean_losses, per_batch
+from oracles import descend, fail_calls, is_read, judge_descent, judge_mean_losses, judge_modes, per_batch
 from stand_ins import CTCCriterion, Loader, Reader, as_losses, as_tensor
 
-from ebmcourse.checking import Mismatch, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
 RATE = 0.3
@@ -46,7 +47,9 @@ def uneven(rng):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """The weights after plain gradient descent, the losses, and the calls of the criterion."""
+    """The weights after plain gradient descent, the losses, the modes of the model, how often the loader was read, and
+    the calls of the criterion.
+    """
     model, criterion = Reader(weights).eval(), CTCCriterion()
     passes = [list(zip(images, words["texts"], strict=True)) for images in words["passes"]]
     loader = Loader(passes, sizes, collate_fn)
@@ -55,12 +58,20 @@ def trained(student, weights, words, sizes, epochs):
     return {
         "weights": model.weights,
         "losses": as_losses(losses),
-        "in_training": all(model.modes),
+        "in_training": model.in_training(),
+        "reads": loader.reads,
         "targets": criterion.targets,
+        "lengths": as_tensor(criterion.lengths),
         "excess": as_tensor(criterion.excess),
         "sums": as_tensor(criterion.sums),
         "counts": as_tensor(criterion.counts),
     }
+
+
+@probe
+def weights_after(student, weights, words):
+    """The weights after one epoch, and nothing else."""
+    return {"weights": trained(student, weights, words, SIZES, 1)["weights"]}
 
 
 def passes_of(weights, words, sizes):
@@ -120,6 +131,10 @@ def judge_training(got, weights, words, sizes, epochs):
 
     right = after()()
     is_right = got["weights"].shape == right.shape and (got["weights"] - right).abs().max() < 1e-4
+    given = got["lengths"].tolist() if got["lengths"].dim() == 1 else []
+    windows = [length for batch in passes[0] for length in batch[1]] * epochs
+    if not is_right and len(given) == len(windows) and any(a < b for a, b in zip(given, windows, strict=True)):
+        fail("The numbers of windows are too small: pass the `window_counts` of the widths to the criterion.")
     # log Σ exp of the log-probabilities of a window is 0.
     if not is_right and got["excess"].numel() and not got["excess"].max() < 1e-3:
         fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")
@@ -131,7 +146,7 @@ def judge_training(got, weights, words, sizes, epochs):
             after(padding=True),
         ),
     ]
-    judge_descent(got["weights"], weights, passes, epochs, RATE, loss_of(), mistakes)
+    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes)
 
 
 @exercise(

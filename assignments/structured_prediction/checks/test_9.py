@@ -1,16 +1,19 @@
 """9: from labels to text."""
 
+from functools import partial
+
 import numpy as np
 import torch
+from stand_ins import refusal
 
 from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, ways
 from ebmcourse.data.words import BETWEEN
 
 
-def letters_of(rng, size):
-    """Different letters in random order. One is a, whose class is 0."""
+def letters_of(rng, size, place=None):
+    """Different letters in random order. One is a, whose class is 0, at this or a random place."""
     letters = [chr(98 + number) for number in rng.permutation(25)[: size - 1]]
-    letters.insert(int(rng.integers(size)), "a")
+    letters.insert(int(rng.integers(size)) if place is None else place, "a")
     return letters
 
 
@@ -24,18 +27,22 @@ def frames_of(rng, pieces):
 def plain(rng):
     """Frames of words without double letters, with blanks at different places and some letters next to each other."""
     words = []
-    for pattern in ("c_c_c_", "_c_cc_", "cc_c", "_c", "c_c_c_c"):
-        letters = iter(letters_of(rng, pattern.count("c")))
-        words.append("".join(next(letters) if sign == "c" else "_" for sign in pattern))
+    for pattern in ("_c_cc_", "c_c_c_", "ac_c", "_c", "c_c_c_c"):
+        letters = iter(letters_of(rng, len(pattern) - pattern.count("_"), 0 if "a" in pattern else None))
+        words.append("".join("_" if sign == "_" else next(letters) for sign in pattern))
     return {"frames": [frames_of(rng, word) for word in words], "texts": [word.replace("_", "") for word in words]}
 
 
 @inputs
 def doubled(rng):
-    """Frames of words with double letters that are separated by a blank, as in h e l _ l o."""
+    """Frames of words with double letters that are separated by a blank, as in h e l _ l o.
+
+    None begins with a: that a may be lost is judged with other words.
+    """
     words = []
-    for pattern in ("abc_cd", "a_a", "_a_b_b_", "ab_a_a"):
-        letters = dict(zip("abcd", letters_of(rng, len({*pattern} - {"_"})), strict=False))
+    for pattern in ("ab_a_a", "abc_cd", "_a_a", "_a_b_b_"):
+        count = len({*pattern} - {"_"})
+        letters = dict(zip("abcd", letters_of(rng, count, count - 1), strict=False))
         words.append("".join(letters.get(sign, "_") for sign in pattern))
     return {"frames": [frames_of(rng, word) for word in words], "texts": [word.replace("_", "") for word in words]}
 
@@ -48,6 +55,18 @@ def texts_of(student, frames):
         lists=lambda: [decode(list(labels)) for labels in frames],
         tensors=lambda: [decode(torch.tensor(labels)) for labels in frames],
     )
+
+
+@probe
+def texts_of_nothing(student, frames):
+    """For labels without letters, as lists and as tensors: the texts, and the types of exceptions or "nothing"."""
+    decode, found = student.structured_prediction.indices_to_str, []
+    for labels in frames:
+        texts = []
+        calls = [partial(decode, list(labels)), partial(decode, torch.tensor(labels, dtype=torch.long))]
+        raised = [refusal(lambda call=call, texts=texts: texts.append(call()))["type"] or "nothing" for call in calls]
+        found.append({"texts": texts, "raised": raised})
+    return found
 
 
 def merged(labels):
@@ -89,6 +108,7 @@ def wrong_texts(labels, text):
         ),
         "There are spaces between the letters: join them without a separator.": (" ".join(text),),
         "The last letters are lost where no blank follows them.": (shown.rpartition("_")[0].replace("_", ""),),
+        "An a at the beginning is lost: the label before the first window must be no class.": (text.removeprefix("a"),),
         "The text is in capitals: use lower-case letters.": (text.upper(),),
         "The letters are off by one: 0 is a.": ("".join(chr(ord(letter) + 1) for letter in text),),
     }

@@ -280,8 +280,8 @@ def test_cross_entropies_of_large_energies(run, large_energies, targets):
 
 
 def draw_words(rng):
-    """Five words of 1 to 6 letters, one with a double letter."""
-    letters = [[chr(97 + number) for number in rng.permutation(26)[:size]] for size in (3, 4, 6, 1)]
+    """Five words of 1 to 6 letters, one with a double letter, and a word of all letters."""
+    letters = [[chr(97 + number) for number in rng.permutation(26)[:size]] for size in (3, 4, 6, 1, 26)]
     return ["".join(row) for row in letters] + ["".join((letters[1][0], letters[1][1], letters[1][1], letters[1][2]))]
 
 

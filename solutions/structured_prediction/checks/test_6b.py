@@ -262,8 +262,8 @@ def too_short(rng):
         "doubles": labels[-1:] * int(rng.integers(frames // 2 + 2, frames)),
         "exact": exact,
         "good": labels[-2:],
-        "padded": labels[:12],
-        "lengths": torch.tensor([10]),
+        "padded": labels[: int(rng.choice([10, 12]))],
+        "lengths": torch.from_numpy(rng.integers(5, 10, 1)),
     }
 
 
@@ -335,7 +335,7 @@ def test_what_has_no_loss(run, too_short):
         unequal = (
             "With `input_lengths`, the message of the ValueError does not name both numbers: compare these lengths."
         )
-        judge_refusal(got["padded"], [{10}, {12}], padded, unequal)
+        judge_refusal(got["padded"], [{int(too_short["lengths"])}, {len(too_short["padded"])}], padded, unequal)
         judge_good(got["good"], too_short["good"])
         judge_good(got["exact"]["loss"], too_short["exact"])
 
