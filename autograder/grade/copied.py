@@ -37,7 +37,9 @@ def copied(name: str, own_lines: frozenset[str], assignment: Assignment) -> list
     checks = (path.read_text("utf-8") for path in sorted(assignment.checks.glob("*.py")))
     reference = reference_program(assignment).values()
     found = sorted(own_lines & _only_in(tuple(checks), tuple(reference)), key=lambda line: (-len(line), line))
-    return [f"{name} contains {len(found)} lines of the checks, such as `{found[0][:60]}`"] * (len(found) >= FEWEST)
+    if len(found) < FEWEST:
+        return []
+    return [f"{name} contains {len(found)} lines of the checks, such as `{found[0][:60]}`"]
 
 
 @lru_cache(maxsize=8)
