@@ -96,13 +96,16 @@ def new(ctx: click.Context, name: str, notebook: bool) -> None:
 
     click.echo(f"wrote {create(name, ctx.obj, notebook=notebook)}")
     click.echo("Edit it, then run:")
-    commands = (
-        f"  autograder release {name}           builds the students' version, and runs its notebook once",
-        f"  autograder quality {name}           tests the checks with the cases in quality/",
-        f"  python -m autograder.demo {name}    grades the sample class in quality/class and writes its pages",
-    )
-    for command in commands:
-        click.echo(_with_course(ctx, command))
+    commands = {
+        f"autograder release {name}": "builds the students' version, and runs its notebook once",
+        f"autograder quality {name}": "tests the checks with the cases in quality/",
+    }
+    if ctx.find_root().get_parameter_source("course") is not ParameterSource.COMMANDLINE:  # the demo knows no other
+        commands[f"python -m autograder.demo {name}"] = "grades the sample class in quality/class and writes its pages"
+    shown = {_with_course(ctx, command): effect for command, effect in commands.items()}
+    width = max(map(len, shown))
+    for command, effect in shown.items():
+        click.echo(f"  {command:{width}}    {effect}")
 
 
 @main.command()

@@ -40,17 +40,26 @@ def first_error(folder: Path) -> SyntaxError | None:
     if not (folder / "checks").is_dir():
         return None
     for path in sorted(folder.glob("*.py")):
-        source = ""
+        content, source = path.read_bytes(), ""
         try:
-            source = python_text(path.read_bytes())
+            source = python_text(content)
             ast.parse(source, path.name)
         except SyntaxError as error:
             if error.filename is None:  # Python gives no position for null bytes
                 error.filename, error.lineno = path.name, source[: source.find("\0")].count("\n") + 1
             return error
         except ValueError as error:
-            return SyntaxError(f"the file is {error}", (path.name, 1, None, None))
+            return SyntaxError(f"the file is {error}", (path.name, _undecodable_line(content), None, None))
     return None
+
+
+def _undecodable_line(content: bytes) -> int:
+    """The number of the first line that is not UTF-8; 1 if all are, because then the encoding named is wrong."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
+    return 1
 
 
 def show(out: Console, error: SyntaxError) -> None:

@@ -33,6 +33,12 @@ def test_what_python_cannot_decode_is_one(folder, content):
     assert error.filename == "program.py" and "not UTF-8 text" in error.msg
 
 
+@pytest.mark.parametrize(("content", "line"), [(b"x = 1\n\n# M\xfcller\n", 3), (b"# coding: no-such\nx = 1\n", 1)])
+def test_the_line_that_cannot_be_decoded_is_named(folder, content, line):
+    (folder / "program.py").write_bytes(content)
+    assert first_error(folder).lineno == line
+
+
 @pytest.mark.parametrize(
     "text", ["", "x = 1", "x = 'β'\r\n", "\x0c# a\n", "# coding=utf-8\n", "x = 1\n\n# coding: latin-1\n"]
 )

@@ -29,11 +29,22 @@ def describe(folder: Path) -> Description:
     try:
         return read_description(folder / "checks" / "assignment.toml")
     except OSError:
-        raise Unusable(
-            f"There is no folder `checks` in {folder}: go to the folder of the assignment, or fetch it again."
-        ) from None
+        raise Unusable(_no_assignment(folder)) from None
     except ValueError:
         raise _damaged(folder) from None
+
+
+def _no_assignment(folder: Path) -> str:
+    """Why `folder` is no assignment, and what to do."""
+    if not folder.exists():
+        return f"There is no folder {folder}: check the name."
+    if not folder.is_dir():
+        return f"{folder} is a file: give the folder of the assignment, or use --part to check one exercise."
+    missing = f"There is no folder `checks` in {folder}"
+    inside = sorted(path.parent.parent.name for path in folder.glob("*/checks/assignment.toml"))
+    if inside:
+        return f"{missing}, but there are assignments: add the name of one of them ({', '.join(inside)})."
+    return f"{missing}: go to the folder of the assignment, or fetch it again."
 
 
 class PublicChecks:
