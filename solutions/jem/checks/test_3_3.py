@@ -324,7 +324,7 @@ def test_buffer_is_kept_per_class(run, alternating, drift, noise):
         now, before = calls.classes[continued], calls.classes[calls.origin[continued]]
         other = now != before
         if len(now[other & (before == -1)].unique()) > 1:
-            fail("Chains of all classes are in one place. Keep a buffer for each class, and one for those without.")
+            fail("Chains of several classes and those without a class are mixed. Keep a buffer for each of them.")
         if (other & (now >= 0) & (before >= 0)).any():
             fail("Some chains continue chains of another class. Keep a buffer for each class.")
         if other.any():
