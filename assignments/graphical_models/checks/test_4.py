@@ -244,8 +244,9 @@ def several_amounts(student, cases):
         with torch.no_grad():
             _, recognition, grammar = graphs_of(case, True)
             with unchanged(recognition, grammar):
-                seen[name] = student.graphical_models.read_amount(recognition, grammar)
-        require(isinstance(seen[name], list), "`read_amount` returns a list of digits.")
+                found = student.graphical_models.read_amount(recognition, grammar)
+        require(isinstance(found, list | tuple), "`read_amount` returns a list of digits.")
+        seen[name] = [int(digit) for digit in found]
     return seen
 
 
