@@ -1,0 +1,257 @@
+"""3: the replay buffer. Each image is different, so what comes back tells where it is from."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from stand_ins import replaced
+from torch import nn
+
+from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, ways
+
+SHAPE = (1, 5, 4)
+CALLS = 20
+
+
+def grey(rng, count):
+    """Different images."""
+    return torch.from_numpy(rng.uniform(-0.6, 0.6, (count, *SHAPE)).astype(np.float32))
+
+
+@inputs
+def many(rng):
+    return grey(rng, 60)
+
+
+@inputs
+def few(rng):
+    return grey(rng, 3)
+
+
+@inputs
+def batches(rng):
+    """Samples of six calls, 4 each."""
+    return grey(rng, 24).reshape(6, 4, *SHAPE)
+
+
+@probe
+class Still(nn.Module):
+    """f = 0: chains of this model stay where they are, up to the noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return self.w * x.flatten(1).sum(1)
+
+
+@probe
+@contextmanager
+def with_samples(module, sampler, samples):
+    """Let the sampler's chains end at `samples(start)` instead of running Langevin dynamics."""
+
+    def generate_samples(model, images, *args, **kwargs):
+        return samples(images)
+
+    own = vars(type(sampler)).get("generate_samples")
+    type(sampler).generate_samples = staticmethod(generate_samples)
+    try:
+        with replaced(module, generate_samples=generate_samples):
+            yield
+    finally:
+        if own is None:
+            del type(sampler).generate_samples
+        else:
+            type(sampler).generate_samples = own
+
+
+@probe
+def fill(sampler, images):
+    """Put these images into the buffer, as a list if the sampler keeps a list."""
+    own = sampler.examples
+    sampler.examples = images.clone() if isinstance(own, torch.Tensor) else type(own)(images.clone().split(1))
+
+
+@probe
+def held(sampler):
+    """The images in the buffer, (N, C, H, W)."""
+    own = sampler.examples
+    if isinstance(own, torch.Tensor):
+        return own
+    return torch.cat([image.reshape(1, *SHAPE) for image in own])
+
+
+@probe
+def starts(student, buffer, count, calls):
+    """What the chains of several calls start from, and the buffer after the results were changed in place."""
+    module = student.deep_energy
+
+    def attempt(direct):
+        sampler = module.Sampler(Still(), SHAPE, count, max_len=100)
+        seen = []
+        for _ in range(calls):
+            fill(sampler, buffer)
+            if direct:
+                images = sampler.start_images()
+                seen.append(images.detach().clone())
+                images.detach().fill_(0.9)
+            else:
+                with with_samples(module, sampler, lambda start: seen.append(start.detach().clone()) or start):
+                    sampler.sample_new_exmps(steps=1)
+        return {"starts": torch.stack(seen), "held": held(sampler).detach() if direct else buffer}
+
+    return ways(direct=lambda: attempt(True), whole=lambda: attempt(False))
+
+
+def distances(one, other):
+    """The distances between all rows of (N, D) and (M, D), exact for equal rows; leading axes are kept."""
+    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class Starts:
+    """Start images (calls, B, C, H, W) compared with the images of the buffer."""
+
+    def __init__(self, way, right, buffer):
+        if way["starts"].shape != right["starts"].shape:
+            raise Mismatch("There must be `sample_size` start images of the shape (C, H, W).")
+        self.all = way["starts"].float().flatten(2)
+        if not self.all.isfinite().all():
+            fail("The start images contain infinite values or NaN.")
+        near, self.origin = distances(self.all, buffer.flatten(1)).min(2)
+        self.is_fresh = near > 1e-4
+        self.fresh = self.all[self.is_fresh]
+        self.share = self.is_fresh.float().mean().item()
+
+
+def judge_share(starts):
+    if starts.share > 0.99:
+        fail("All chains start from noise. Most of them continue random images of self.examples.")
+    if starts.share > 0.9:
+        fail("Most chains start from noise, but only about 5 % should. Check the comparison with FRESH_SHARE.")
+    if starts.share < 0.01:
+        fail("Almost no chain starts from noise, but about 5 % should.")
+    # For 20 × 36 chains: 5 % ± 0.8 % (standard deviation). A fixed number of 1 to 4 of 36 chains also passes.
+    if starts.share > 0.12:
+        fail("The share of chains that start from noise is wrong. It should be about 5 %.")
+
+
+@exercise("3a", points=1, public=True, hint="With probability FRESH_SHARE noise, otherwise an image of self.examples.")
+def test_chains_continue_images_of_the_buffer(run, many):
+    """Most chains start from random images of the buffer, and about 5 % from noise."""
+    got, want = run(starts, many, 36, CALLS)
+
+    def judge(way, right):
+        found = Starts(way, right, many)
+        judge_share(found)
+        origin = [call[~fresh] for call, fresh in zip(found.origin, found.is_fresh, strict=True)]
+        if min(len(each.unique()) for each in origin) < 8:
+            fail("Many chains of a call continue the same image. Choose an image for each chain.")
+        if all(torch.equal(each, origin[0]) for each in origin):
+            fail("In each call, the same images are continued. Choose them at random.")
+        if len(torch.cat(origin).unique()) < 40:
+            fail("Only some images of the buffer are continued. Choose among all of self.examples.")
+
+    assert_either_way(got, want, judge)
+
+
+@exercise("3a", points=0.5, public=True, hint="The noise of new chains is uniform in [-1, 1]: uniform_images.")
+def test_new_chains_are_uniform_noise(run, many):
+    """New chains start from noise that is uniform in [-1, 1], different in each pixel and each chain."""
+    got, want = run(starts, many, 36, CALLS)
+
+    def judge(way, right):
+        found = Starts(way, right, many)
+        fresh = found.fresh
+        if found.share > 0.9:
+            fail("Most chains start from noise, but only about 5 % should.")
+        if len(fresh) < 8:
+            fail("Too few chains start from noise to look at it. About 5 % should.")
+        if fresh.std(1).max() < 1e-4:
+            fail("All pixels of a new chain have the same value. Draw noise for each pixel.")
+        if len(fresh.unique(dim=0)) < len(fresh):
+            fail("Several new chains start from the same noise. Draw noise for each chain.")
+        if fresh.abs().max() > 1:
+            fail("The noise leaves the range [-1, 1]. It is uniform: use rand, not randn.")
+        if fresh.min() > -1e-6:
+            fail("The noise is uniform in [0, 1]. It should be uniform in [-1, 1]: 2 · rand - 1.")
+        # About 700 numbers: mean 0 ± 0.022, standard deviation 0.577 ± 0.01.
+        if fresh.std() < 0.45:
+            fail("The noise is too weak. It should be uniform in [-1, 1].")
+        if abs(fresh.mean()) > 0.2 or fresh.std() > 0.7:
+            fail("The noise of new chains should be uniform in [-1, 1].")
+
+    assert_either_way(got, want, judge)
+
+
+@probe
+def stored(student, batches, max_len, changes):
+    """The buffer after each call; `changes`: the samples are changed in place later, and are part of a graph."""
+    module = student.deep_energy
+
+    def prepare(batch):
+        return (1 * batch.clone().requires_grad_()) if changes else batch.clone()
+
+    def attempt(direct):
+        sampler = module.Sampler(Still(), SHAPE, batches.shape[1], max_len=max_len)
+        seen, attached = [], []
+        for batch in batches:
+            samples = prepare(batch)
+            if direct:
+                sampler.store(samples)
+            else:
+                with with_samples(module, sampler, lambda start, samples=samples: samples):
+                    sampler.sample_new_exmps(steps=1)
+            attached.append(held(sampler).requires_grad)
+            if changes:
+                samples.detach().fill_(0.9)
+            seen.append(held(sampler).detach().clone())
+        return {"held": seen, "attached": attached}
+
+    return ways(direct=lambda: attempt(True), whole=lambda: attempt(False))
+
+
+def found_in(held, batches):
+    """For each image of the buffer, (call, place) of the sample that it is, or None."""
+    samples = batches.flatten(0, 1).flatten(1)
+    near, index = distances(held.float().flatten(1), samples).min(1)
+    return [
+        divmod(place, batches.shape[1]) if distance < 1e-4 else None
+        for place, distance in zip(index.tolist(), near.tolist(), strict=True)
+    ]
+
+
+def judge_buffer(way, batches, max_len):
+    if len(way["held"]) != len(batches):
+        raise Mismatch("The buffer could not be observed.")
+    if any(held.dim() != 4 or held.shape[1:] != SHAPE for held in way["held"]):
+        raise Mismatch("The images in the buffer must have the shape (C, H, W).")
+    size = batches.shape[1]
+    for call, held in enumerate(way["held"]):
+        kept = [place for place in found_in(held, batches) if place is not None]
+        expected = min(max_len, size * (call + 1))
+        newest = sum(place[0] == call for place in kept)
+        if not kept:
+            fail("The samples are not in the buffer. Write them to self.examples.")
+        if len(held) > max_len:
+            fail("The buffer has more than `max_len` images. Drop the oldest ones.")
+        if newest < min(size, max_len):
+            fail("The buffer does not have all new samples. If it is full, they replace the oldest ones.")
+        if any(place[0] > call for place in kept):
+            fail("The buffer has samples of later calls.")
+        if len(set(kept)) < len(kept):
+            fail("Some samples are in the buffer twice.")
+        if len(kept) < expected:
+            fail(
+                "Samples of earlier calls are missing in the buffer. Drop only the oldest ones, and only if it is full."
+            )
+        if max_len >= size and any(call - each[0] >= -(-max_len // size) for each in kept):
+            fail("The buffer has old samples, although newer ones were dropped. Drop the oldest ones.")
+
+
+@exercise("3b", points=1, public=True, hint="self.examples: the new images, then the old ones, cut off after max_len.")
+def test_buffer_keeps_the_newest_samples(run, batches):
+    """The buffer has the newest samples of all calls, at most `max_len` of them."""
+    for max_len in (12, 100):
+        got, want = run(stored, batches, max_len, False)
+        assert_either_way(got, want, lambda way, right, max_len=max_len: judge_buffer(way, batches, max_len))

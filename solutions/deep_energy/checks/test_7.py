@@ -1,0 +1,247 @@
+"""7: outlier scores."""
+
+import numpy as np
+import torch
+from stand_ins import Levels
+
+from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe, require
+
+
+@inputs
+def c(rng):
+    """The coefficients of f = c₀ + c₁ · mean(x) + c₂ · mean(x²)."""
+    return torch.from_numpy(rng.uniform(0.5, 1.5, 3).astype(np.float32))
+
+
+@inputs
+def images(rng):
+    return torch.from_numpy(rng.uniform(-1, 1, (23, 1, 8, 6)).astype(np.float32))
+
+
+@probe
+def scores(student, images, c, batch_size, training):
+    """The scores; how many images the network was given at a time, and its states."""
+    network = Levels(c).train(training)
+    given = images.clone()
+    found = student.deep_energy.outlier_score(network, given, **({"batch_size": batch_size} if batch_size else {}))
+    require(isinstance(found, torch.Tensor), "The scores must be a tensor.")
+    seen = torch.tensor([any(network.gradients_on), network.training, found.requires_grad]).float()
+    return {
+        "scores": found.detach(),
+        "largest": max(len(part) for part in network.images) if network.images else 0,
+        "states": c * (1 + seen),
+        "images": given.detach(),
+    }
+
+
+def judge_scores(got, images, c):
+    flat = images.flatten(1)
+    energies = -(c[0] + c[1] * flat.mean(1) + c[2] * flat.square().mean(1))
+    assert_close(
+        got["scores"],
+        energies,
+        mistakes={
+            "These are the values f. The outlier score is E = -f, which is larger for outliers.": -energies,
+            "These are the scores in train mode. Use eval().": energies - 1,
+            "These are exponentials of the scores.": energies.exp(),
+            "These are exp(f), which is smaller for outliers. The outlier score is E = -f.": (-energies).exp(),
+            "These are absolute values. The outlier score is E = -f.": energies.abs(),
+            "The mean of the scores is subtracted.": energies - energies.mean(),
+            "The scores are normalised over the batch.": (-energies).softmax(0),
+            "Only the scores of the first batch are returned.": energies[:10],
+            "The scores of the last, smaller batch are missing.": energies[:20],
+            "Only the scores of the last batch are returned.": energies[20:],
+            "The scores are in the reverse order.": energies.flip(0),
+        },
+    )
+
+
+@exercise("7a", points=1, public=True, hint="-model(images) of all batches, concatenated with torch.cat.")
+def test_scores_are_energies(run, images, c):
+    """`outlier_score` returns E = -f of all images, in their order."""
+    for batch_size in (0, 10):
+        got, _ = run(scores, images, c, batch_size, False)
+        judge_scores(got, images, c)
+        if got["largest"] > (batch_size or 256):
+            fail("The network is given more than `batch_size` images at a time.")
+
+
+### BEGIN HIDDEN TESTS
+@exercise("7a", points=0.5, hint="Use eval mode and torch.no_grad(), and restore the mode from before.")
+def test_scores_in_eval_mode(run, images, c):
+    """The scores are computed in eval mode and without gradients, and the mode is restored."""
+    for training in (True, False):
+        got, want = run(scores, images, c, 10, training)
+        judge_scores(got, images, c)
+        wrong = (got["states"] / want["states"] - 1).abs() > 0.1
+        if wrong[0]:
+            fail("The scores are computed with gradients. Use torch.no_grad().")
+        if wrong[1]:
+            fail("The mode of the model is not restored.")
+        if wrong[2]:
+            fail("The scores are not detached.")
+        assert_close(got["states"], want["states"])
+        if difference(got["images"], images, 1e-6, 1e-6):
+            fail("The given images are changed.")
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def pictures(rng):
+    """Images whose height and width differ."""
+    return torch.from_numpy(rng.uniform(-1, 1, (3, 1, 8, 12)).astype(np.float32))
+
+
+@inputs
+def noise(rng):
+    return torch.from_numpy(rng.standard_normal((3, 1, 8, 12)).astype(np.float32))
+
+
+@probe
+def changes(student, pictures, noise):
+    given = pictures.clone()
+    found = student.deep_energy.changed(given, noise.clone())
+    require(isinstance(found, dict), "`changed` returns a dict.")
+    for name in ("noise", "flipped", "shrunk"):
+        require(isinstance(found.get(name), torch.Tensor), "The dict must have tensors for noise, flipped and shrunk.")
+    return {name: found[name] for name in ("noise", "flipped", "shrunk")} | {"given": given}
+
+
+@exercise("7b", points=1, public=True, hint="clamp, flip(2, 3), and images[:, :, ::2, ::2] on a tensor full of -1.")
+def test_changed_images(run, pictures, noise):
+    """`changed` adds noise, turns the images by 180°, and shrinks them, and does not change the given ones."""
+    got, want = run(changes, pictures, noise)
+    x, small = pictures, pictures[:, :, ::2, ::2]
+
+    def placed(top, left, background, part=small):
+        canvas = torch.full_like(x, background)
+        canvas[:, :, top : top + 4, left : left + 6] = part
+        return canvas
+
+    if difference(got["given"], pictures, 1e-6, 1e-6):
+        fail("The given images are changed. Work on copies.")
+    assert_close(
+        {"noise": got["noise"]},
+        {"noise": want["noise"]},
+        mistakes={
+            "The images with noise are not clipped.": {"noise": x + 0.3 * noise},
+            "The noise is not multiplied by 0.3.": {"noise": (x + noise).clamp(-1, 1)},
+            "The images with noise are clipped to [0, 1].": {"noise": (x + 0.3 * noise).clamp(0, 1)},
+            "This is the noise alone. Add it to the images.": {"noise": (0.3 * noise).clamp(-1, 1)},
+            "The images themselves are multiplied by the noise.": {"noise": (x * (1 + 0.3 * noise)).clamp(-1, 1)},
+        },
+    )
+    assert_close(
+        {"flipped": got["flipped"]},
+        {"flipped": want["flipped"]},
+        mistakes={
+            "The images are turned upside down only. Flip the axes 2 and 3: images of the tutorial have no axis N.": {
+                "flipped": x.flip(2)
+            },
+            "The images are mirrored left to right only. Flip both axes.": {"flipped": x.flip(3)},
+            "The order of the images is reversed. Flip the axes of rows and columns.": {"flipped": x.flip(0, 1)},
+            "The order of the images is reversed, too. Flip only rows and columns.": {"flipped": x.flip(0, 2, 3)},
+            "The images are negated. Flip rows and columns.": {"flipped": -x},
+        },
+    )
+    mean = torch.nn.functional.avg_pool2d(x, 2)
+    assert_close(
+        {"shrunk": got["shrunk"]},
+        {"shrunk": want["shrunk"]},
+        mistakes={
+            "The background is 0, which is grey. Black is -1.": {"shrunk": placed(4, 6, 0)},
+            "The background is 1, which is white. Black is -1.": {"shrunk": placed(4, 6, 1)},
+            "The small image is in the upper left quarter.": {"shrunk": placed(0, 0, -1)},
+            "The small image is in the upper right quarter.": {"shrunk": placed(0, 6, -1)},
+            "The small image is in the lower left quarter.": {"shrunk": placed(4, 0, -1)},
+            "The small image is in the middle.": {"shrunk": placed(2, 3, -1)},
+            "The small image begins with the second row and column.": {"shrunk": placed(4, 6, -1, x[:, :, 1::2, 1::2])},
+            "The small image has the means of 2 × 2 pixels. Take every second row and column.": {
+                "shrunk": placed(4, 6, -1, mean)
+            },
+            "This is a part of the image. Take every second row and column.": {
+                "shrunk": placed(4, 6, -1, x[:, :, :4, :6])
+            },
+            "The background is the image itself. It should be black.": {
+                "shrunk": torch.where(placed(4, 6, -9) == -9, x, placed(4, 6, -1))
+            },
+        },
+    )
+
+
+@inputs
+def digits(rng):
+    """Outlier scores of digits, with ties."""
+    return torch.from_numpy(np.round(rng.normal(0, 1, 21), 1).astype(np.float32))
+
+
+@inputs
+def others(rng):
+    """Outlier scores of other images, mostly larger, some equal to those of digits."""
+    return torch.from_numpy(np.round(rng.normal(0.8, 1, 34), 1).astype(np.float32))
+
+
+@probe
+def areas(student, digits, others):
+    """The AUROC of the scores, of the scores the other way round, and of many equal scores."""
+    auroc = student.deep_energy.auroc
+    coarse = [scores.round() for scores in (digits, others)]
+    return {
+        "plain": float(auroc(digits.clone(), others.clone())),
+        "reversed": float(auroc(others.clone(), digits.clone())),
+        "coarse": float(auroc(*coarse)),
+    }
+
+
+def area(scores_in, scores_out):
+    difference = scores_out - scores_in[:, None]
+    return ((difference > 0).double() + 0.5 * (difference == 0)).mean().item()
+
+
+@exercise("7c", points=0.5, public=True, hint="Outliers are the positive class, with label 1.")
+def test_area_under_the_curve(run, digits, others):
+    """`auroc` is the probability that an outlier has the larger score."""
+    got, _ = run(areas, digits, others)
+    right = area(digits, others)
+    threshold = digits.median()
+    found = (others > threshold).float().mean().item() / 2 + (digits <= threshold).float().mean().item() / 2
+    for name, value in (("plain", right), ("reversed", 1 - right)):
+        assert_close(
+            got[name],
+            value,
+            rtol=0,
+            atol=0.002,
+            mistakes={
+                "The larger of the two areas is returned, whatever the orientation. Do not swap the sign.": max(
+                    value, 1 - value
+                ),
+                "The classes are swapped: digits count as outliers. Outliers are the positive class.": 1 - value,
+                "This is the AUROC of hard decisions. Pass the scores themselves.": found,
+                "The AUROC is given in percent. It is a number from 0 to 1.": 100 * value,
+            },
+        )
+
+
+### BEGIN HIDDEN TESTS
+@exercise("7c", points=0.5, hint="Count pairs with equal scores as one half, or use roc_auc_score.")
+def test_area_with_equal_scores(run, digits, others):
+    """Pairs with equal scores count one half."""
+    got, _ = run(areas, digits, others)
+    coarse = [scores.round() for scores in (digits, others)]
+    value, other = area(*coarse), coarse[1] - coarse[0][:, None]
+    assert_close(
+        got["coarse"],
+        value,
+        rtol=0,
+        atol=0.002,
+        mistakes={
+            "Pairs with equal scores count 0. They count one half.": (other > 0).double().mean().item(),
+            "Pairs with equal scores count 1. They count one half.": (other >= 0).double().mean().item(),
+            "The classes are swapped: digits count as outliers.": 1 - value,
+        },
+    )
+
+
+### END HIDDEN TESTS
