@@ -145,7 +145,10 @@ def first_chains(student, classes, size, drift, noise):
     except Exception:
         device = model.w.device
     require(device == model.w.device, "The initial chains are not on the device of the model. Create them there.")
-    return chains_over_calls(student, classes, size, drift, noise, 1, -1)
+    seen = chains_over_calls(student, classes, size, drift, noise, 1, -1)
+    for way in filter(None, seen.values()):
+        del way["held"]
+    return seen
 
 
 class Calls:
@@ -178,6 +181,9 @@ class Calls:
             now, earlier = self.call == call, patterns[self.call < call]
             best, index = (starts[now] @ earlier.T).max(1)
             self.origin[now] = torch.where(best > limit, index, -1)
+        if self.isolated:  # with other noise than the given one, 0.02, chains do not continue each other
+            is_near = (self.starts - self.chains[self.origin]).std(dim=1) < 0.015
+            self.origin = torch.where(is_near, self.origin, -1)
 
     def fresh(self, first, last=CALLS):
         """The fraction of the chains in these calls that start from noise."""
