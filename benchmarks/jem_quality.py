@@ -295,7 +295,7 @@ def tables(results: list[dict]) -> str:
             continue
         sets = list(next(iter(groups.values()))[0]["detection"]["energy"])
         lines += [
-            f"### {TITLES[name]}",
+            f"#### {TITLES[name]}",
             "",
             "| model | seeds | epochs | CPU time [s] | accuracy [%] | ECE | divergences |",
         ]
@@ -329,14 +329,14 @@ def tables(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
-START, END = "<!-- written by benchmarks/jem_quality.py -->", "<!-- end of what benchmarks/jem_quality.py writes -->"
+START, END = "### Tables of the models of `jem`\n", "## Grading\n"
 
 
 def with_tables(page: str, results: list[dict]) -> str:
-    """Return the page with new tables between the two marks."""
+    """Return the page with new tables between the two headings."""
     before, rest = page.split(START)
     after = rest.split(END)[1]
-    return f"{before}{START}\n\n{tables(results)}\n{END}{after}"
+    return f"{before}{START}\n{tables(results)}\n{END}{after}"
 
 
 def main() -> None:
