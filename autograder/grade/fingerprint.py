@@ -18,7 +18,7 @@ _LIBRARY = Path(ebmcourse.__file__).parent
 _AUTOGRADER = Path(__file__).parents[1]
 _GRADER = (
     *("assignment.py", "files.py", "drawings.py", "results.py"),
-    *(f"grade/{name}.py" for name in ("draw", "fingerprint", "grader", "repair", "seed", "submissions")),
+    *(f"grade/{name}.py" for name in ("copied", "draw", "fingerprint", "grader", "repair", "seed", "submissions")),
     *(f"release/{name}.py" for name in ("notebooks", "programs", "stubs")),
     *(f"sandbox/{name}.py" for name in ("cgroup", "huge_pages", "inside", "outside", "syscalls", "visible")),
 )
