@@ -1084,8 +1084,8 @@ with once_written():
 # they are digits, and have a high density.
 #
 # ### BEGIN MARK SCHEME
-# ½ point: noise is what the chains start from. ½ point: flipped digits have the same strokes; 0, 1, 8, 6, 9 stay
-# digits.
+# ½ point: noise is what the chains start from. ½ point: flipped digits have the same strokes, and 0, 1, 6, 8, 9 remain
+# digits when flipped.
 # ### END MARK SCHEME
 
 # %% [markdown]
