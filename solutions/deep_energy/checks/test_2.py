@@ -386,8 +386,8 @@ def test_steps_are_noisy(run, slopes, middle):
 @exercise("2c", points=0.5, hint="Clip after the noise and after the step, and work on copies.")
 def test_steps_stay_in_the_range(run, slopes, border):
     """The images stay in [-1, 1], and the given ones are not changed."""
-    got, want = run(steps, 1.2 * slopes, border, 10.0)
-    right = (border + 12 * slopes).clamp(-1, 1)
+    got, want = run(steps, slopes, border, 10.0)
+    right = (border + 10 * slopes).clamp(-1, 1)
 
     def judge(way):
         result = way["result"]
@@ -403,7 +403,7 @@ def test_steps_stay_in_the_range(run, slopes, border):
             right,
             rtol=0,
             atol=0.008,
-            mistakes={"The images are clipped on one side only.": (border + 12 * slopes).clamp(max=1)},
+            mistakes={"The images are clipped on one side only.": (border + 10 * slopes).clamp(max=1)},
         )
 
     judged(got, want, judge)
