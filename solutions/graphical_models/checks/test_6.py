@@ -264,6 +264,58 @@ def test_backwards_in_time(run, field, time):
     judge_state(got, want, field, -time, 4)
 
 
+### BEGIN HIDDEN TESTS
+# These come before 6b, with which a stand-in for `integrate` is sent.
+@inputs
+def fields(rng):
+    """A state of one component and a single step, float32, an array of states, and two cases of the same shape."""
+
+    def drawn(width, hidden, shape, time, steps):
+        inner = torch.from_numpy(rng.standard_normal((hidden, width)))
+        return {
+            "outer": torch.from_numpy(rng.standard_normal((width, hidden))),
+            "inner": inner / torch.linalg.matrix_norm(inner, 2),
+            "offset": torch.from_numpy(rng.standard_normal(hidden)),
+            "start": torch.from_numpy(rng.standard_normal(shape)),
+            "slope": torch.from_numpy(rng.standard_normal(shape)),
+            "time": time,
+            "steps": steps,
+        }
+
+    first, second = (drawn(3, 2, (2, 3), 0.7, 5) for _ in range(2))
+    single = {name: item.float() if isinstance(item, torch.Tensor) else item for name, item in first.items()}
+    return {
+        "smallest": drawn(1, 1, (1,), 0.5, 1),
+        "array": drawn(2, 3, (2, 1, 2), -1, 2),
+        "single": single,
+        "first": first,
+        "second": second,
+        "interrupted": second,
+        "again": first,
+    }
+
+
+ARRAY = "The result is wrong for a state with three axes: the state may have any shape."
+
+
+@exercise(
+    "6a",
+    points=0.25,
+    needs=(test_steps_of_runge_kutta, test_backwards_in_time),
+    hint="The state may have any shape, and must stay as it is: do not add to it in place.",
+)
+def test_states_of_several_fields(run, fields):
+    """`integrate` is right for a single step, for other shapes, for float32, and call after call."""
+    got, want = run(several_states, fields)
+    judge_cases(
+        got, want, {"first": SIZES, "second": AGAIN, "interrupted": AGAIN, "again": AGAIN, "single": SINGLE}, 1e-6, 1e-6
+    )
+    judge_cases(got, want, {"array": ARRAY, "smallest": SMALLEST}, 1e-6, 1e-6)
+
+
+### END HIDDEN TESTS
+
+
 def judge_adjoint(got, want, case, time):
     def mistakes():
         f = field_of(case)
@@ -373,53 +425,6 @@ def test_steps_of_the_descent(run, resting):
 
 
 ### BEGIN HIDDEN TESTS
-@inputs
-def fields(rng):
-    """A state of one component and a single step, float32, an array of states, and two cases of the same shape."""
-
-    def drawn(width, hidden, shape, time, steps):
-        inner = torch.from_numpy(rng.standard_normal((hidden, width)))
-        return {
-            "outer": torch.from_numpy(rng.standard_normal((width, hidden))),
-            "inner": inner / torch.linalg.matrix_norm(inner, 2),
-            "offset": torch.from_numpy(rng.standard_normal(hidden)),
-            "start": torch.from_numpy(rng.standard_normal(shape)),
-            "slope": torch.from_numpy(rng.standard_normal(shape)),
-            "time": time,
-            "steps": steps,
-        }
-
-    first, second = (drawn(3, 2, (2, 3), 0.7, 5) for _ in range(2))
-    single = {name: item.float() if isinstance(item, torch.Tensor) else item for name, item in first.items()}
-    return {
-        "smallest": drawn(1, 1, (1,), 0.5, 1),
-        "array": drawn(2, 3, (2, 1, 2), -1, 2),
-        "single": single,
-        "first": first,
-        "second": second,
-        "interrupted": second,
-        "again": first,
-    }
-
-
-ARRAY = "The result is wrong for a state with three axes: the state may have any shape."
-
-
-@exercise(
-    "6a",
-    points=0.25,
-    needs=(test_steps_of_runge_kutta, test_backwards_in_time),
-    hint="The state may have any shape, and must stay as it is: do not add to it in place.",
-)
-def test_states_of_several_fields(run, fields):
-    """`integrate` is right for a single step, for other shapes, for float32, and call after call."""
-    got, want = run(several_states, fields)
-    judge_cases(
-        got, want, {"first": SIZES, "second": AGAIN, "interrupted": AGAIN, "again": AGAIN, "single": SINGLE}, 1e-6, 1e-6
-    )
-    judge_cases(got, want, {"array": ARRAY, "smallest": SMALLEST}, 1e-6, 1e-6)
-
-
 @exercise(
     "6b",
     points=0.25,
