@@ -78,14 +78,14 @@ class Field(nn.Module):
 
 @probe
 def integrate(f, z, time, steps):
-    """The state after `time`, by as many steps of RK4 as are given."""
+    """The state after `time`, by `steps` steps of Kutta's 3/8 rule, as accurate as RK4 but no solution of 6a."""
     h = time / steps
     for _ in range(steps):
         k1 = f(z)
-        k2 = f(z + h / 2 * k1)
-        k3 = f(z + h / 2 * k2)
-        k4 = f(z + h * k3)
-        z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        k2 = f(z + k1 * h / 3)
+        k3 = f(z - k1 * h / 3 + k2 * h)
+        k4 = f(z + (k1 - k2 + k3) * h)
+        z = z + (k1 + 3 * k2 + 3 * k3 + k4) * h / 8
     return z
 
 
