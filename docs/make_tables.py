@@ -53,7 +53,7 @@ def contracts() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return every page that contains such a table, as it must be."""
+    """Return the text of every page with such a table, with up-to-date tables."""
     readme = with_figures(README.read_text("utf-8"), RESULTS.read_text("utf-8"))
     return {README: readme, CONTRACTS: contracts()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -36,6 +37,19 @@ def executed_solution(folder: Path, name: str) -> nbformat.NotebookNode:
 def printed(notebook: nbformat.NotebookNode, stream: str) -> list[str]:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return [output.text for output in outputs if output.output_type == "stream" and output.name == stream]
+
+
+def pictures_by_part(notebook: nbformat.NotebookNode) -> dict[int, int]:
+    """The number of pictures in each part; parts begin with a heading such as `## 1 The loss`."""
+    drawn: dict[int, int] = {}
+    part = 0
+    for cell in notebook.cells:
+        if found := re.match(r"## (\d) ", cell.source):
+            part = int(found[1])
+            drawn[part] = 0
+        if cell.cell_type == "code" and part:
+            drawn[part] += sum("image/png" in output.get("data", {}) for output in cell.outputs)
+    return drawn
 
 
 def public_points(folder: Path) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbgrader.utils import determine_grade
-from notebook_runs import executed_solution, printed, public_points
+from notebook_runs import executed_solution, pictures_by_part, printed, public_points
 
 FIGURES = {1: 0, 2: 1, 3: 3, 4: 0, 5: 0, 6: 5, 7: 5, 8: 3}  # the number of pictures in each part
 
@@ -32,13 +32,7 @@ def test_tested_cells_return_all_points_of_their_public_checks(notebook):
 
 @pytest.mark.slow
 def test_all_figures_are_drawn(notebook):
-    drawn, part = dict.fromkeys(FIGURES, 0), 0
-    for cell in notebook.cells:
-        if found := re.match(r"## (\d) ", cell.source):
-            part = int(found[1])
-        if cell.cell_type == "code" and part:
-            drawn[part] += sum("image/png" in output.get("data", {}) for output in cell.outputs)
-    assert drawn == FIGURES
+    assert pictures_by_part(notebook) == FIGURES
 
 
 @pytest.mark.slow
