@@ -20,14 +20,20 @@ from autograder.results import Result, read_results
 pytestmark = pytest.mark.slow
 
 STUDENTS = ("s001", "s002", "s003")
-WITH_NOTEBOOK = [name for name in assignments.names() if assignments.load(name).notebook]
+FORMS = ["jem", "structured_prediction"]  # one assignment of each form: files of Python, a notebook
+NAMES = FORMS + [name for name in assignments.names() if name not in FORMS]
+
+# Commands that run the notebook or do not depend on the assignment: once for each form.
+of_each_form = pytest.mark.parametrize("course", FORMS, indirect=True)
 
 
 def test_every_assignment_has_the_notebook_that_nbgrader_needs() -> None:
-    assert assignments.names() == WITH_NOTEBOOK
+    loaded = [assignments.load(name) for name in NAMES]
+    assert all(assignment.notebook for assignment in loaded)
+    assert [assignment.hands_in_notebook for assignment in loaded[: len(FORMS)]] == [False, True]
 
 
-@pytest.fixture(scope="module", params=WITH_NOTEBOOK)
+@pytest.fixture(scope="module", params=NAMES)
 def course(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, needs_sandbox: None) -> Course:
     """A released assignment. s001 hands in a solution, s002 a stub and a solution one day late, s003 a stub."""
     course = Course(tmp_path_factory.mktemp(request.param), request.param)
@@ -61,11 +67,13 @@ def test_students_get_the_release_byte_by_byte(course: Course) -> None:
     assert differences(course.exchange / "ebmcourse" / "outbound" / course.name, course.released) == []
 
 
+@of_each_form
 def test_a_student_can_validate(course: Course) -> None:
     said = course.nbgrader("validate", str(course.work_of("s001") / course.notebook), student="s001")
     assert "Success! Your notebook passes all the tests." in said
 
 
+@of_each_form
 def test_data_and_trained_models_are_not_handed_in(course: Course) -> None:
     folder = course.work_of("s003")
     for name in ("data", "runs"):
@@ -125,6 +133,7 @@ def test_formgrader_lists_the_submissions(course: Course) -> None:
     assert shown["s001"]["needs_manual_grade"] == bool(course.written())
 
 
+@of_each_form
 def test_manual_marks_are_kept_and_students_get_feedback(course: Course) -> None:
     with course.gradebook() as gradebook:
         for name in course.written()[:1]:
@@ -169,6 +178,7 @@ def test_nbgraders_export_and_ours_have_the_same_marks(course: Course) -> None:
             assert datetime.fromisoformat(ours[student]["submitted"]) == parse_time(stamp)
 
 
+@of_each_form
 def test_nbgraders_own_autograding_gives_an_honest_student_the_same_marks(course: Course) -> None:
     course.nbgrader("autograde", course.name, "--student=s001", "--force")
     result = results_of(course)["s001"]
