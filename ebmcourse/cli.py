@@ -41,6 +41,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
     from ebmcourse import summary, syntax
 
     out = Console(highlight=False)
+    states = _states(directory)
     error = syntax.first_error(directory)
     if error:
         syntax.show(out, error)
@@ -67,7 +68,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
                 out.print("[dim]Waiting for a file to be saved; press Ctrl-C to quit.[/]")
                 sys.stdout.flush()  # also into a pipe
-                _wait_for_change(checks.folder)
+                states = _changed(directory, states)
                 out.rule()
                 checks.reload(process)
                 error = syntax.first_error(directory)
@@ -84,14 +85,15 @@ def _step(number: int, what: str) -> Status:
     return Console(stderr=True).status(_STEP.format(number, what))
 
 
-def _wait_for_change(folder: Path) -> None:
-    """Wait until a Python file or notebook in `folder` is written, added or removed."""
-    before = _states(folder)
-    while _states(folder) == before:
+def _changed(folder: Path, before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Wait until the files are different from those `before` the last check, during which one may have been saved."""
+    while (now := _states(folder)) == before:
         time.sleep(POLL_SECONDS)
+    return now
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int]]:
+    """The time of writing and the size of each Python file and notebook in a folder."""
     paths = [path for pattern in ("*.py", "*.ipynb") for path in folder.glob(pattern)]
     found = {}
     for path in paths:

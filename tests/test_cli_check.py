@@ -137,6 +137,21 @@ def test_ctrl_c_during_a_check_reaches_the_caller(folder):
 
 
 @pytest.mark.slow
+def test_watch_does_not_miss_a_file_that_is_saved_during_a_check(folder, monkeypatch):
+    shown = []
+
+    def show(out, parts, outcomes, **options):
+        shown.append([outcome.passed for outcome in outcomes])
+        if len(shown) == 2:
+            raise KeyboardInterrupt
+        (folder / "tiny.py").write_text("def double(x):\n    return 2 * x\n")
+
+    monkeypatch.setattr(summary, "show", show)
+    check(folder, "--part", "1a", "--watch", expect=130)
+    assert shown == [[False], [True]]
+
+
+@pytest.mark.slow
 def test_watch_checks_again_whenever_a_file_is_saved_until_ctrl_c(folder):
     program = folder / "tiny.py"
     program.write_text(STUB)
