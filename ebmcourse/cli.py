@@ -81,8 +81,12 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
 
 
 def _step(number: int, what: str) -> Status:
-    """Show on standard error what is done now, if that is a terminal."""
-    return Console(stderr=True).status(_STEP.format(number, what))
+    """Show on standard error what is done now."""
+    console = Console(stderr=True, highlight=False)
+    text = _STEP.format(number, what)
+    if not console.is_interactive:
+        console.print(text)  # a log file does not show a status
+    return console.status(text)
 
 
 def _changed(folder: Path, before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
@@ -113,13 +117,12 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 def data(name: str, out: Path | None, size: str, seed: int) -> None:
     """Generate the data set NAME."""
     from ebmcourse.data import glyphs
-    from ebmcourse.progress import progress_bar
+    from ebmcourse.progress import progress
 
     folder = out or Path("data") / name
     try:
-        with progress_bar() as bar:
-            task = bar.add_task(f"Generating {name}", total=None)
-            glyphs.generate(folder, size, seed, lambda done, total: bar.update(task, completed=done, total=total))
+        with progress(f"Generating {name}") as show:
+            glyphs.generate(folder, size, seed, show)
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"wrote {folder}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,10 +17,11 @@ SETTINGS = {"EBM_PRESET": "small", "OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_
 MAX_SECONDS = 3600  # for one cell
 
 
-def first_error(assignment: Assignment, released: Path) -> str | None:
+def first_error(assignment: Assignment, released: Path, progress: Callable[[int, int], None]) -> str | None:
     """Return a sentence about the first cell that stops with an exception, or None.
 
     `released` is the folder of the release. The cells run in a copy, with the reference in place of the stubs.
+    ``progress(done, total)`` is called at the start and after every cell of code.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -35,7 +37,15 @@ def first_error(assignment: Assignment, released: Path) -> str | None:
             file.write_text(solved(assignment), "utf-8")
         notebook = nbformat.read(file, 4)
         resources = {"metadata": {"path": str(folder)}}
-        client = NotebookClient(notebook, timeout=MAX_SECONDS, kernel_name="python3", resources=resources)
+        cells = len(notebook.cells)
+        client = NotebookClient(
+            notebook,
+            timeout=MAX_SECONDS,
+            kernel_name="python3",
+            resources=resources,
+            on_cell_executed=lambda cell_index, **others: progress(cell_index + 1, cells),
+        )
+        progress(0, cells)
         try:
             client.execute(env=os.environ | SETTINGS, stderr=subprocess.DEVNULL)
         except CellExecutionError as error:
