@@ -22,6 +22,7 @@ from autograder import Failure
 from autograder import assignment as assignments
 from autograder.collect import KINDS
 from autograder.export import FORMATS
+from ebmcourse.options import Choice
 from ebmcourse.progress import progress
 from ebmcourse.terminal import replace_unknown_characters
 
@@ -199,10 +200,10 @@ def grade(
 
 @main.command()
 @click.argument("words", nargs=-1, required=True, metavar="[SOURCE] NAME")
-@click.option("--from", "origin", type=click.Choice(["exchange"]), help="Collect from nbgrader's exchange instead of SOURCE.")
+@click.option("--from", "origin", type=Choice(["exchange"]), help="Collect from nbgrader's exchange instead of SOURCE.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the submissions: submitted.")
 @click.option(
-    "--kind", type=click.Choice(list(KINDS)), help="Platform of SOURCE (default: recognized by the names of all files)."
+    "--kind", type=Choice(list(KINDS)), help="Platform of SOURCE (default: recognized by the names of all files)."
 )
 @click.option(
     "--roster", type=click.Path(path_type=Path), help="CSV file with the ids and other names of the students."
@@ -358,7 +359,7 @@ def report(course: Path, results_dir: Path, submitted: Path | None, exercises: s
 
 @main.command()
 @click.argument("results_dir", type=click.Path(path_type=Path))
-@click.option("--to", "to", type=click.Choice(FORMATS), required=True)
+@click.option("--to", "to", type=Choice(FORMATS), required=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -13,6 +13,8 @@ try:
     from rich.console import Console
     from rich.markup import escape
     from rich.status import Status
+
+    from ebmcourse.options import Choice
 except ModuleNotFoundError as missing:  # `doctor` cannot start either
     print(
         f"The package {missing.name} is missing: run `pip install -r requirements.txt` in the folder of the course.",
@@ -110,12 +112,12 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @main.command()
-@click.argument("name", type=click.Choice(DATA_SETS))
+@click.argument("name", type=Choice(DATA_SETS), metavar="NAME")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: data/NAME).")
 @click.option("--size", default="full", show_default=True, help="full, or small for a first test.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
 def data(name: str, out: Path | None, size: str, seed: int) -> None:
-    """Generate the data set NAME."""
+    """Generate the data set NAME (glyphs)."""
     from ebmcourse.data import glyphs
     from ebmcourse.progress import progress
 

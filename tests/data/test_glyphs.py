@@ -215,6 +215,7 @@ def test_unknown_size_names_the_known_ones(tmp_path):
 
 def test_a_wrong_choice_is_reported_without_a_progress_bar(tmp_path):
     for words, said in (
+        (["glyph"], "Invalid value for 'NAME': 'glyph' is unknown. Choose one of: glyphs."),
         (["glyphs", "--size", "huge"], "unknown size 'huge' of the glyph set: choose one of full, small"),
     ):
         done = CliRunner().invoke(ebmcourse, ["data", *words, "--out", str(tmp_path)])
