@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -50,8 +51,15 @@ def first_error(assignment: Assignment, released: Path, progress: Callable[[int,
             client.execute(env=os.environ | SETTINGS, stderr=subprocess.DEVNULL)
         except CellExecutionError as error:
             cell = next(cell for cell in notebook.cells if any(_is_error(output) for output in cell.get("outputs", ())))
-            return f"with the reference, the cell {cell.id} of the notebook stops with {error.ename}: {error.evalue}"
+            where = f"the cell {cell.id} of the notebook" + _line(error.traceback)
+            return f"with the reference, {where} stops with {error.ename}: {error.evalue}"
     return None
+
+
+def _line(traceback: str) -> str:
+    """The line of the cell that IPython marks by an arrow, because cells without a `grade_id` are hard to find."""
+    found = re.search(r"^-+> *\d+ +(.*\S)", re.sub(r"\x1b\[[\d;]*m", "", traceback), re.MULTILINE)
+    return f" (`{found[1]}`)" if found else ""
 
 
 def _is_error(output: dict[str, str]) -> bool:
