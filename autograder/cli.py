@@ -314,7 +314,7 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
                 with progress(f"Running the notebook of {name}; a training takes minutes") as show:
                     error = first_error(assignment, built, show)
                 if error:
-                    raise Failure(f"{name} was not released: {error}.")
+                    raise Failure(f"{name} was not released: {error.rstrip('.')}.")
             if not check:
                 put(assignment, built, course)
                 fill(assignment, course)
