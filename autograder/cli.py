@@ -22,7 +22,8 @@ from autograder import Failure
 from autograder import assignment as assignments
 from autograder.collect import KINDS
 from autograder.export import FORMATS
-from ebmcourse.progress import progress_bar
+from ebmcourse.options import Choice
+from ebmcourse.progress import progress
 from ebmcourse.terminal import replace_unknown_characters
 
 console = Console(stderr=True, highlight=False)
@@ -172,13 +173,13 @@ def grade(
         remember(out / name, assignment, job.checks_sha256)
         graded: list[Result] = []
         try:
-            with progress_bar() as progress:
-                task = progress.add_task(f"Grading {name}", total=len(everyone), completed=len(everyone) - len(todo))
+            with progress(f"Grading {name}") as show:
 
                 def done(result: Result) -> None:
                     graded.append(result)
-                    progress.advance(task)
+                    show(len(everyone) - len(todo) + len(graded), len(everyone))
 
+                show(len(everyone) - len(todo), len(everyone))
                 if todo:
                     processes.grade_class(job, submitted, out, todo, workers=workers, scheduler=scheduler, done=done)
         finally:
@@ -199,12 +200,10 @@ def grade(
 
 @main.command()
 @click.argument("words", nargs=-1, required=True, metavar="[SOURCE] NAME")
-@click.option(
-    "--from", "origin", type=click.Choice(["exchange"]), help="Collect from nbgrader's exchange instead of SOURCE."
-)
+@click.option("--from", "origin", type=Choice(["exchange"]), help="Collect from nbgrader's exchange instead of SOURCE.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the submissions: submitted.")
 @click.option(
-    "--kind", type=click.Choice(list(KINDS)), help="Platform of SOURCE (default: recognized by the names of all files)."
+    "--kind", type=Choice(list(KINDS)), help="Platform of SOURCE (default: recognized by the names of all files)."
 )
 @click.option(
     "--roster", type=click.Path(path_type=Path), help="CSV file with the ids and other names of the students."
@@ -262,8 +261,7 @@ def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, wo
     if blind and automatic:
         raise click.UsageError("Give --blind or --automatic, not both.")
     assignment = assignments.load(name, course)
-    with progress_bar() as bar:
-        task = bar.add_task(f"Cases of {name}", total=None)
+    with progress(f"Cases of {name}") as show:
         verdicts = list(
             measure(
                 assignment,
@@ -271,18 +269,13 @@ def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, wo
                 kinds=BLIND_KINDS if blind else AUTOMATIC if automatic else KINDS,
                 only=only,
                 workers=workers,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=show,
             )
         )
-        forged = None
-        if not blind and not automatic:
-            calls = bar.add_task("Forged replies", total=None)
-            forged = measure_forged(
-                assignment,
-                known_seed=seed,
-                only=only,
-                progress=lambda done, total: bar.update(calls, completed=done, total=total),
-            )
+    forged = None
+    if not blind and not automatic:
+        with progress("Forged replies") as show:
+            forged = measure_forged(assignment, known_seed=seed, only=only, progress=show)
     Console().print(report(verdicts, forged))
     sys.exit(1 if (forged and forged.complaints) or any(verdict.complaint for verdict in verdicts) else 0)
 
@@ -310,6 +303,7 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
     names = names or tuple(assignments.names(course))
     for name in names:
         assignment = assignments.load(name, course)
+        console.print(f"Building the release of {name}.")
         with TemporaryDirectory() as folder:
             built = Path(folder) / name
             build(assignment, built)
@@ -317,9 +311,10 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
                 raise Failure(f"{name} was not released: {found[0]}.")
             changed = differing(assignment, built, course)
             if changed and assignment.notebook and not check:
-                console.print(f"Running the notebook of {name} with the reference; a training takes minutes.")
-                if error := first_error(assignment, built):
-                    raise Failure(f"{name} was not released: {error}.")
+                with progress(f"Running the cells of {name} (a training takes minutes)") as show:
+                    error = first_error(assignment, built, show)
+                if error:
+                    raise Failure(f"{name} was not released: {error.rstrip('.')}.")
             if not check:
                 put(assignment, built, course)
                 fill(assignment, course)
@@ -364,7 +359,7 @@ def report(course: Path, results_dir: Path, submitted: Path | None, exercises: s
 
 @main.command()
 @click.argument("results_dir", type=click.Path(path_type=Path))
-@click.option("--to", "to", type=click.Choice(FORMATS), required=True)
+@click.option("--to", "to", type=Choice(FORMATS), required=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

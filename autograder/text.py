@@ -20,6 +20,8 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _COMBINING = {"Mn", "Me"}
 _MAX_COMBINING = 3
 _CODE = re.compile(r"`([^`\n]+)`")
+_LONG_WORD = re.compile(r"(\S{30,})")
+_BREAK = re.compile(r"(?<=[/_.,(=])(?=[^/_.,(=])")  # browsers themselves break a word only after a hyphen
 
 
 def visible(text: str, limit: int = MAX_CHARACTERS) -> str:
@@ -54,12 +56,21 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def prose(text: str) -> Markup:
-    """Return plain text as HTML: `backticks` mark code, newlines are kept, and several empty lines become one."""
+    """Return plain text as HTML: `backticks` mark code, newlines are kept, and several empty lines become one.
+
+    On a narrow screen, long words such as the ids of checks can be broken between their parts.
+    """
     shown = re.sub(r"\n\s*\n", "\n\n", visible(text).strip())
     pieces = _CODE.split(shown)
     return Markup("").join(
-        Markup("<code>{}</code>").format(piece) if n % 2 else escape(piece) for n, piece in enumerate(pieces)
+        Markup("<code>{}</code>").format(_breakable(piece)) if n % 2 else _breakable(piece)
+        for n, piece in enumerate(pieces)
     )
+
+
+def _breakable(text: str) -> Markup:
+    pieces = (_BREAK.split(piece) if n % 2 else [piece] for n, piece in enumerate(_LONG_WORD.split(text)))
+    return Markup("").join(Markup("<wbr>").join(map(escape, piece)) for piece in pieces)
 
 
 def number(value: float) -> str:

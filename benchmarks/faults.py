@@ -25,7 +25,7 @@ import psutil
 
 from autograder.grade.results_folder import LOCK
 from autograder.release.new import create
-from ebmcourse.progress import progress_bar
+from ebmcourse.progress import progress
 
 NAME = "fresh"
 KINDS = ("grader", "worker", "sandbox", "warm process", "container")
@@ -203,11 +203,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     begin = time.monotonic()
-    with TemporaryDirectory() as folder, progress_bar() as bar:
-        task = bar.add_task("Kills", total=args.kills)
-        report = kill_at_random(
-            Path(folder), args.kills, args.seed, progress=lambda done: bar.update(task, completed=done)
-        )
+    with TemporaryDirectory() as folder, progress("Kills") as show:
+        report = kill_at_random(Path(folder), args.kills, args.seed, progress=lambda done: show(done, args.kills))
     kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(report.kills.items()))
     print(
         f"{report.kills.total()} kills ({kinds}) in {time.monotonic() - begin:.0f} s: {report.starts} starts of the "

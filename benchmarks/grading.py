@@ -38,7 +38,6 @@ from autograder.grade.job import Job
 from autograder.quality.cases import Case, load
 from autograder.results import read_timings
 from benchmarks.processes import Usage, measured
-from ebmcourse.progress import progress_bar
 
 FOLDER = Path("build") / "grading"
 NAMES = ("jem", "structured_prediction")
@@ -295,12 +294,9 @@ def main() -> None:
     args = parser.parse_args()
     classes = [Class(name, args.submissions, args.folder) for name in args.assignments]
     steps = [(one, what, step) for one in classes for what, step in one.steps(args.peers).items()]
-    with progress_bar() as bar:
-        task = bar.add_task("Steps", total=len(steps))
-        for one, what, step in steps:
-            bar.update(task, description=f"{one.assignment.name}: {what}")
-            one.measure(what, step)
-            bar.advance(task)
+    for number, (one, what, step) in enumerate(steps, start=1):
+        print(f"Step {number} of {len(steps)}: {one.assignment.name}, {what}", file=sys.stderr)
+        one.measure(what, step)
     text = table(classes)
     (args.folder / "table.md").write_text(text, "utf-8")
     print(text)

@@ -13,6 +13,8 @@ try:
     from rich.console import Console
     from rich.markup import escape
     from rich.status import Status
+
+    from ebmcourse.options import Choice
 except ModuleNotFoundError as missing:  # `doctor` cannot start either
     print(
         f"The package {missing.name} is missing: run `pip install -r requirements.txt` in the folder of the course.",
@@ -41,6 +43,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
     from ebmcourse import summary, syntax
 
     out = Console(highlight=False)
+    states = _states(directory)
     error = syntax.first_error(directory)
     if error:
         syntax.show(out, error)
@@ -67,7 +70,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
                 out.print("[dim]Waiting for a file to be saved; press Ctrl-C to quit.[/]")
                 sys.stdout.flush()  # also into a pipe
-                _wait_for_change(checks.folder)
+                states = _changed(directory, states)
                 out.rule()
                 checks.reload(process)
                 error = syntax.first_error(directory)
@@ -80,18 +83,23 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
 
 
 def _step(number: int, what: str) -> Status:
-    """Show on standard error what is done now, if that is a terminal."""
-    return Console(stderr=True).status(_STEP.format(number, what))
+    """Show on standard error what is done now."""
+    console = Console(stderr=True, highlight=False)
+    text = _STEP.format(number, what)
+    if not console.is_interactive:
+        console.print(text)  # a log file does not show a status
+    return console.status(text)
 
 
-def _wait_for_change(folder: Path) -> None:
-    """Wait until a Python file or notebook in `folder` is written, added or removed."""
-    before = _states(folder)
-    while _states(folder) == before:
+def _changed(folder: Path, before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Wait until the files are different from those `before` the last check, during which one may have been saved."""
+    while (now := _states(folder)) == before:
         time.sleep(POLL_SECONDS)
+    return now
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int]]:
+    """The time of writing and the size of each Python file and notebook in a folder."""
     paths = [path for pattern in ("*.py", "*.ipynb") for path in folder.glob(pattern)]
     found = {}
     for path in paths:
@@ -104,20 +112,19 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @main.command()
-@click.argument("name", type=click.Choice(DATA_SETS))
+@click.argument("name", type=Choice(DATA_SETS), metavar="NAME")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: data/NAME).")
 @click.option("--size", default="full", show_default=True, help="full, or small for a first test.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
 def data(name: str, out: Path | None, size: str, seed: int) -> None:
-    """Generate the data set NAME."""
+    """Generate the data set NAME (glyphs)."""
     from ebmcourse.data import glyphs
-    from ebmcourse.progress import progress_bar
+    from ebmcourse.progress import progress
 
     folder = out or Path("data") / name
     try:
-        with progress_bar() as bar:
-            task = bar.add_task(f"Generating {name}", total=None)
-            glyphs.generate(folder, size, seed, lambda done, total: bar.update(task, completed=done, total=total))
+        with progress(f"Generating {name}") as show:
+            glyphs.generate(folder, size, seed, show)
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"wrote {folder}")

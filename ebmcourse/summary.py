@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
@@ -55,23 +57,25 @@ def _is_unwritten(outcomes: list[Outcome]) -> bool:
 def _part(out: Console, part: str, title: str, outcomes: list[Outcome]) -> None:
     """Show one line: ✓ if the exercise is done, ✗ if it is wrong, · if it is not started."""
     points, most = sum(o.points for o in outcomes), sum(o.max_points for o in outcomes)
-    left = sum(not outcome.passed for outcome in outcomes)
-    if not left:
+    words = Counter(outcome.word for outcome in outcomes)
+    if all(outcome.passed for outcome in outcomes):
         mark, style, state = "✓", "green", ""
     elif _is_unwritten(outcomes):
         mark, style, state = "·", "dim", "  not implemented yet"
     else:
         mark, style = "✗", "red"
-        state = "  failed" if len(outcomes) == 1 else f"  {left} of {len(outcomes)} checks failed"
+        counts = [f"{count} {word}" for word, count in words.items()]
+        state = "  " + (outcomes[0].word if len(outcomes) == 1 else ", ".join(counts))
     points_text = (f"{points:g}/{most:g}", "dim")
     out.print(Text.assemble((f"{mark} ", style), (part, "bold"), f"  {title}  ", points_text, (state, style)))
 
 
 def _checks(out: Console, outcomes: list[Outcome], *, everything: bool) -> None:
+    """Show the checks that did not pass, and explain one of them; with `everything`, show and explain all."""
     failed = [outcome for outcome in outcomes if not outcome.passed]
     # What is written tells more than what is not, and what was run more than what was not.
     told = min(failed, key=lambda outcome: (outcome.is_unwritten, outcome.status == "skipped"), default=None)
-    for outcome in outcomes:
+    for outcome in outcomes if everything else failed:
         style = _STYLES.get(outcome.status, "red")
         points = f"{outcome.points:g}/{outcome.max_points:g}"
         _indented(out, 4, Text.assemble((f"{outcome.sign} ", style), outcome.title, (f"  {points}", "dim")))

@@ -9,8 +9,11 @@ import threading
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from autograder.cli import main as autograder
+from ebmcourse import summary
+from ebmcourse.checking.outcome import Outcome
 from ebmcourse.checking.public import run_public_checks
 from ebmcourse.cli import main as ebmcourse
 
@@ -79,6 +82,26 @@ def test_all_shows_every_part_and_part_shows_one(folder):
     assert "2 of 2 points of the public checks; grading adds hidden ones." in check(folder, "--part", "1a", expect=0)
 
 
+def outcome(number, status, **others):
+    points = float(status == "passed")
+    return Outcome(f"1a/{number}", "1a", f"Check {number}", status, points, 1.0, True, **others)
+
+
+def test_of_a_failing_exercise_only_the_checks_that_did_not_pass_are_listed_and_the_others_counted(capsys):
+    endless = outcome(3, "timeout", diagnosis="No answer within 2 seconds: is there an endless loop?")
+    found = [outcome(1, "passed"), outcome(2, "passed"), endless, outcome(4, "skipped")]
+    summary.show(Console(highlight=False), {"1a": "Doubling"}, found, everything=False)
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert said[0] == "✗ 1a  Doubling  2/4  2 passed, 1 ran out of time, 1 not run"
+    assert said[1:4] == ["✗ Check 3  0/1", endless.diagnosis, "– Check 4  0/1"]
+
+    summary.show(Console(highlight=False), {"1a": "Doubling"}, [endless], everything=False)
+    assert capsys.readouterr().out.splitlines()[0] == "✗ 1a  Doubling  0/1  ran out of time"
+
+    summary.show(Console(highlight=False), {"1a": "Doubling"}, found, everything=True)
+    assert "✓ Check 1  1/1" in capsys.readouterr().out
+
+
 def test_a_syntax_error_is_shown_before_anything_is_imported(tmp_path):
     (tmp_path / "checks").mkdir()
     (tmp_path / "good.py").write_text("import nothing_like_that\n")
@@ -111,6 +134,21 @@ def test_ctrl_c_during_a_check_reaches_the_caller(folder):
 
     with pytest.raises(KeyboardInterrupt):
         run_public_checks(folder, process=Process())
+
+
+@pytest.mark.slow
+def test_watch_does_not_miss_a_file_that_is_saved_during_a_check(folder, monkeypatch):
+    shown = []
+
+    def show(out, parts, outcomes, **options):
+        shown.append([outcome.passed for outcome in outcomes])
+        if len(shown) == 2:
+            raise KeyboardInterrupt
+        (folder / "tiny.py").write_text("def double(x):\n    return 2 * x\n")
+
+    monkeypatch.setattr(summary, "show", show)
+    check(folder, "--part", "1a", "--watch", expect=130)
+    assert shown == [[False], [True]]
 
 
 @pytest.mark.slow

@@ -49,9 +49,9 @@ def test_one_line_is_one_line(text: str) -> None:
 
 
 @given(hostile)
-def test_prose_shows_all_text_and_only_code_elements(text: str) -> None:
+def test_prose_shows_all_text_and_only_elements_for_code_and_breaks(text: str) -> None:
     seen = Seen(str(prose(text)))
-    assert set(seen.tags) <= {"code"}
+    assert set(seen.tags) <= {"code", "wbr"}
     without = str.maketrans("", "", "`")
     assert "".join(seen.text.translate(without).split()) == "".join(visible(text).translate(without).split())
 
@@ -59,6 +59,13 @@ def test_prose_shows_all_text_and_only_code_elements(text: str) -> None:
 def test_backticks_become_code() -> None:
     assert str(prose("use `f = -E` & `x < y`")) == "use <code>f = -E</code> &amp; <code>x &lt; y</code>"
     assert str(prose("a lone ` stays")) == "a lone ` stays"
+
+
+def test_long_words_can_be_broken_between_their_parts() -> None:
+    assert str(prose("`get_logits` in ex_model.py")) == "<code>get_logits</code> in ex_model.py"
+    name = "5b/variational_free_energy_of_the_gibbs_distribution"
+    pieces = "5b/", "variational_", "free_", "energy_", "of_", "the_", "gibbs_", "distribution"
+    assert str(prose(f"{name} and `{name}`")) == "{0} and <code>{0}</code>".format("<wbr>".join(pieces))
 
 
 def test_invisible_characters_are_replaced_by_their_codes() -> None:

@@ -80,7 +80,7 @@ def open_source(path: Path, each: int | None = None) -> Iterator[Source]:
             yield _folder(path, folder, each)
         return
     if not path.exists():
-        raise ValueError(f"There is no {path}.")
+        raise ValueError(f"There is no file or folder {path}.")
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:

@@ -61,6 +61,7 @@ def measure(
             done += 1
             progress(done, len(cases))
 
+        progress(0, len(cases))
         grade_class(job, submitted, results_dir, list(ids), workers=workers, done=count)
         results = {result.student: result for result in read_results(results_dir, assignment.name)}
     stub_score = results[_student(STUB)].score

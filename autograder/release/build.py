@@ -28,6 +28,8 @@ SAME_RTOL, SAME_ATOL = 1e-4, 1e-5
 
 def build(assignment: Assignment, target: Path) -> None:
     """Write the student's version of an assignment into the new folder `target`."""
+    if untitled := [part for part in part_points(assignment) if part not in assignment.parts]:
+        raise ValueError(f"There are checks for {untitled[0]}: add its title to [parts] in assignment.toml.")
     checks = target / "checks"
     checks.mkdir(parents=True)
     for path in (*assignment.scripts, *(assignment.folder / name for name in assignment.given)):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,10 +18,11 @@ SETTINGS = {"EBM_PRESET": "small", "OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_
 MAX_SECONDS = 3600  # for one cell
 
 
-def first_error(assignment: Assignment, released: Path) -> str | None:
+def first_error(assignment: Assignment, released: Path, progress: Callable[[int, int], None]) -> str | None:
     """Return a sentence about the first cell that stops with an exception, or None.
 
     `released` is the folder of the release. The cells run in a copy, with the reference in place of the stubs.
+    ``progress(done, total)`` is called at the start and after every cell of code.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -35,13 +38,28 @@ def first_error(assignment: Assignment, released: Path) -> str | None:
             file.write_text(solved(assignment), "utf-8")
         notebook = nbformat.read(file, 4)
         resources = {"metadata": {"path": str(folder)}}
-        client = NotebookClient(notebook, timeout=MAX_SECONDS, kernel_name="python3", resources=resources)
+        cells = len(notebook.cells)
+        client = NotebookClient(
+            notebook,
+            timeout=MAX_SECONDS,
+            kernel_name="python3",
+            resources=resources,
+            on_cell_executed=lambda cell_index, **others: progress(cell_index + 1, cells),
+        )
+        progress(0, cells)
         try:
             client.execute(env=os.environ | SETTINGS, stderr=subprocess.DEVNULL)
         except CellExecutionError as error:
             cell = next(cell for cell in notebook.cells if any(_is_error(output) for output in cell.get("outputs", ())))
-            return f"with the reference, the cell {cell.id} of the notebook stops with {error.ename}: {error.evalue}"
+            where = f"the cell {cell.id} of the notebook" + _line(error.traceback)
+            return f"with the reference, {where} stops with {error.ename}: {error.evalue}"
     return None
+
+
+def _line(traceback: str) -> str:
+    """The line of the cell that IPython marks by an arrow, because cells without a `grade_id` are hard to find."""
+    found = re.search(r"^-+> *\d+ +(.*\S)", re.sub(r"\x1b\[[\d;]*m", "", traceback), re.MULTILINE)
+    return f" (`{found[1]}`)" if found else ""
 
 
 def _is_error(output: dict[str, str]) -> bool:

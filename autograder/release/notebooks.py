@@ -102,7 +102,8 @@ def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
             if cell.cell_type == "code" and about.grade and not about.solution:
                 about.points = untested.pop(_part(cell.id, untested))
     if untested:
-        raise ValueError(f"The notebook does not test {', '.join(untested)}: a cell `test-<part>` is missing.")
+        cells = ", ".join(f"`{_test_id(part)}`" for part in untested)
+        raise ValueError(f"The notebook does not test {', '.join(untested)}: add a cell with the grade_id {cells}.")
     try:
         MetadataValidator().validate_nb(notebook)
     except ValidationError as error:
@@ -114,11 +115,15 @@ def _notebook(source: str, points: dict[str, float]) -> NotebookNode:
 def _part(grade_id: str, parts: dict[str, float]) -> str:
     """Return the part of a tested cell: 3.2a for `test-3-2a`."""
     for part in parts:
-        if grade_id == f"test-{part.replace('.', '-')}":
+        if grade_id == _test_id(part):
             return part
     raise ValueError(
         f"The tested cell {grade_id!r} does not belong to a part with points, or is not the only one for its part."
     )
+
+
+def _test_id(part: str) -> str:
+    return f"test-{part.replace('.', '-')}"
 
 
 def _text(notebook: NotebookNode) -> str:

@@ -42,12 +42,18 @@ def test_who_has_not_handed_in_is_no_mistake(tiny_course, roster, tmp_path):
 
 
 def test_a_users_mistake_is_one_sentence(tiny_course, roster, tmp_path):
-    for path, said in ((tmp_path / "no.zip", "There is no"), (roster, "neither a folder nor a complete zip file")):
+    missing = tmp_path / "no.zip"
+    for path, said in (
+        (missing, f"There is no file or folder {missing}."),
+        (roster, "neither a folder nor a complete"),
+    ):
         wrong = run(tiny_course, path, "tiny", "--out", tmp_path / "c")
         assert wrong.exit_code == 2 and said in wrong.output and "Traceback" not in wrong.output
     source = zipped(tmp_path / "a.zip", CANVAS)
     wrong = run(tiny_course, source, "tiny", "--out", tmp_path / "c", "--kind", "moodle")
     assert wrong.exit_code == 2 and "not of the kind moodle" in wrong.output
+    wrong = run(tiny_course, source, "tiny", "--out", tmp_path / "c", "--kind", "mood")
+    assert wrong.exit_code == 2 and "'mood' is unknown. Choose one of: moodle, canvas, gradescope" in wrong.output
     wrong = run(tiny_course, source, "tiny", "--out", tmp_path / "c", "--from", "exchange")
     assert wrong.exit_code == 2 and "Give SOURCE and NAME" in wrong.output
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
+from ebmcourse.cli import main as ebmcourse
 from ebmcourse.data import fonts, glyphs, press
 
 REAL_PRINT = Path(__file__).parents[3] / "shared" / "data" / "GLYPHS"
@@ -209,6 +211,16 @@ def test_unknown_size_names_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match=r"'huge'.*full.*small"):
         glyphs.generate(tmp_path / "out", "huge")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_choice_is_reported_without_a_progress_bar(tmp_path):
+    for words, said in (
+        (["glyph"], "Invalid value for 'NAME': 'glyph' is unknown. Choose one of: glyphs."),
+        (["glyphs", "--size", "huge"], "unknown size 'huge' of the glyph set: choose one of full, small"),
+    ):
+        done = CliRunner().invoke(ebmcourse, ["data", *words, "--out", str(tmp_path)])
+        assert done.exit_code == 2 and done.output.splitlines()[-1].startswith(f"Error: {said}")
+        assert "Generating" not in done.output
 
 
 def test_negative_seed_is_refused(tmp_path):

@@ -61,7 +61,8 @@ def test_a_function_that_is_renamed_in_some_files_only_is_not_released(tmp_path)
     assert "free_energy" in result.output and "Traceback" not in result.output
     rename([folder / "checks" / "test_1.py"], "free_energy", "soft_minimum")
     result = run(tmp_path, "release", "fresh")
-    assert result.exit_code == 1 and "of the notebook stops with AttributeError" in result.output
+    where = 'of the notebook (`print(f"β = {beta:5}  F = {ex_fresh.free_energy(energies, beta).item():.3f}")`)'
+    assert result.exit_code == 1 and f"{where} stops with AttributeError" in result.output
     assert "has no attribute 'free_energy'" in result.output
     assert not (tmp_path / "assignments").exists()
 

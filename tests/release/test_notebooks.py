@@ -121,7 +121,7 @@ def test_a_notebook_is_reproducible(make):
     ("old", "new", "complaint"),
     [
         ("test-1b", "test-1c", "'test-1c' does not belong to a part"),
-        ('"test-1b", "grade": true', '"other"', "does not test 1b"),
+        ('"test-1b", "grade": true', '"other"', "does not test 1b: add a cell with the grade_id `test-1b`"),
         ('"setup"', '"answer-1d"', "Duplicate grade id"),
         ('"setup"', '"not a name"', "not a name"),
         ('"points": 4', '"locked": false', "does not have points"),

@@ -114,6 +114,13 @@ def test_a_reference_that_fails_its_checks_is_not_released(tiny_course, tmp_path
         build(assignments.load("tiny", tiny_course), tmp_path / "built")
 
 
+def test_an_exercise_without_a_title_is_not_released(tiny_course, tmp_path):
+    path = tiny_course / "solutions" / "tiny" / "assignment.toml"
+    path.write_text(path.read_text().replace('"1b" = "Adding"\n', ""))
+    with pytest.raises(ValueError, match=r"There are checks for 1b: add its title to \[parts\]"):
+        build(assignments.load("tiny", tiny_course), tmp_path / "built")
+
+
 @pytest.mark.slow
 def test_releasing_again_changes_nothing_and_check_finds_every_change(tiny_course):
     command = ["--course", str(tiny_course), "release"]

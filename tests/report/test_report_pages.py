@@ -42,12 +42,13 @@ ELEMENTS = {
         "b",
         "strong",
         "bdi",
+        "wbr",
     ),
     *("nav", "code", "figure", "figcaption", "img", "table", "thead", "tbody", "tfoot", "tr", "th", "td"),
     *("details", "summary", "button", "script"),
     *("svg", "symbol", "use", "circle", "rect", "path", "text"),
 }
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 
 
 class Page(HTMLParser):
