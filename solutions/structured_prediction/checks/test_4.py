@@ -46,6 +46,7 @@ def broken_paths(rng):
         "early": [0, 0, 1, 1, 2, 2, 2],
         "back": [0, 1, 2, 1, 2, 3, 3],
         "skip": [0, 0, 1, 3, 3, 3, 3],
+        "jump": [0, 2, 2, 2, 3, 3, 3],
         "short": [0, 1, 1, 2, 2, 3],
         "long": [0, 1, 1, 2, 2, 3, 3, 3],
         "outside": [0, 1, 2, 3, 3, 3, 4],
@@ -111,6 +112,7 @@ def judge_broken_paths(got, names):
         "early": "a path that does not end at the last target",
         "back": "a path that goes back",
         "skip": "a path that skips a target",
+        "jump": "a path that skips the second target",
         "short": "a path with fewer entries than windows",
         "long": "a path with more entries than windows",
         "outside": "a path with a position beyond the last target",
@@ -122,6 +124,7 @@ def judge_broken_paths(got, names):
         "early": "A path that does not end at the last target counts as valid.",
         "back": "A path that goes back counts as valid.",
         "skip": "A path that skips a target counts as valid: it may advance by at most one from window to window.",
+        "jump": "A path that skips the second target counts as valid: check the first step, too.",
         "short": "A path with fewer entries than windows counts as valid.",
         "long": "A path with more entries than windows counts as valid.",
         "outside": "A path with a position beyond the last target counts as valid.",
@@ -167,7 +170,7 @@ def test_a_path_runs_from_the_first_to_the_last_target(run, pm, valid_paths, bro
 @exercise("4a", points=0.5, hint="Also check the length of the path, skipped targets, and positions that do not exist.")
 def test_a_path_has_a_neighbouring_target_for_every_window(run, pm, valid_paths, broken_paths):
     """A path of the wrong length, with a skipped target or with a position that does not exist has infinite energy."""
-    names = ("skip", "short", "long", "outside", "negative", "empty")
+    names = ("skip", "jump", "short", "long", "outside", "negative", "empty")
     got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names}, "tuple")
     judge_valid_paths(got["valid"], pm, valid_paths, "tuple")
     judge_broken_paths(got, names)
