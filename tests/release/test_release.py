@@ -100,6 +100,16 @@ def test_the_gate_finds_a_line_of_a_solution_or_hidden_test(tiny_course, tmp_pat
     assert any("notes.ipynb" in found for found in leaks(tiny, tmp_path / "built"))
 
 
+def test_the_gate_finds_a_line_of_the_solution_in_a_public_check(tiny_course, tmp_path):
+    path = tiny_course / "solutions" / "tiny" / "checks" / "test_1.py"
+    formula = "def formula(x):\n    secret_factor = torch.tensor(2.0, dtype=x.dtype)\n    return x + x\n\n\n"
+    path.write_text(path.read_text().replace("@exercise", formula + "@exercise", 1))
+    tiny = assignments.load("tiny", tiny_course)
+    build(tiny, tmp_path / "built")
+    [found] = leaks(tiny, tmp_path / "built")
+    assert "test_1.py contains a line of the solution" in found and "secret_factor" in found
+
+
 WRONG = '''
 @inputs
 def wrong(rng, numbers):
