@@ -19,6 +19,12 @@ MAX_CHARACTERS = 2000
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _COMBINING = {"Mn", "Me"}
 _MAX_COMBINING = 3
+# Controls, lone surrogates, and what is not shown or changes the direction of the text around it. Joiners are not among
+# them: they belong to the spelling of some languages.
+_CONTROLS = re.compile(
+    r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LONG_WORD = re.compile(r"(\S{30,})")
 _BREAK = re.compile(r"(?<=[/_.,(=])(?=[^/_.,(=])")  # browsers themselves break a word only after a hyphen
@@ -39,9 +45,21 @@ def visible(text: str, limit: int = MAX_CHARACTERS) -> str:
         category = unicodedata.category(character)
         combining = combining + 1 if category in _COMBINING else 0
         unseen = category in _UNSEEN and character not in "\n\t"
-        shown.append(f"⟨U+{ord(character):04X}⟩" if unseen or combining > _MAX_COMBINING else character)
+        shown.append(_code(character) if unseen or combining > _MAX_COMBINING else character)
     whole = "".join(shown)
     return f"{whole} … ({cut} more characters)" if cut > 0 else whole
+
+
+def without_controls(text: str) -> str:
+    """Return `text` for other programs, which has only its controls and directions replaced by their codes.
+
+    Tabs and line breaks are kept, and so are the letters, joiners and accents of all languages.
+    """
+    return _CONTROLS.sub(lambda found: _code(found[0]), text)
+
+
+def _code(character: str) -> str:
+    return f"⟨U+{ord(character):04X}⟩"
 
 
 def on_one_line(text: str, limit: int = MAX_CHARACTERS) -> str:

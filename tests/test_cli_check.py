@@ -129,6 +129,9 @@ def test_a_wrong_folder_is_reported_in_a_sentence(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_during_a_check_reaches_the_caller(folder):
     class Process:
+        def start(self):
+            pass
+
         def ask(self, frame, seconds):
             raise KeyboardInterrupt
 

@@ -17,8 +17,16 @@ _LINK = re.compile(r"\]\((?!(?:https?://|mailto:|#)[^\s<>\\&]*\))")
 _DEFINITION = re.compile(r"\]:")
 # A picture must be an attachment of the cell: nbgrader stops at a missing one, and a browser loads an external one.
 _PICTURE = re.compile(r"(!\[[^\[\]\n]*\]\(attachment:([A-Za-z0-9._-]+)\))")
-# Commands that create links and styles in formulas.
-_FORMULA = re.compile(r"\\(?=(?:href|url|style|class|cssId|require|unicode|includegraphics)\b)", re.IGNORECASE)
+# Commands of MathJax and its extensions that can do more than show a formula. A name ends before what is no letter.
+_COMMANDS = (
+    "href url style class cssId data mmlToken bbox enclose includegraphics "  # links, attributes, styles and pictures
+    "unicode char U toggle mathtip texttip "  # any character in any font; what reacts to the mouse
+    "require setOptions mathtoolsset "  # other extensions and settings, for the whole page
+    "def gdef let global newcommand renewcommand providecommand newenvironment renewenvironment definecolor "
+    "DeclareMathOperator DeclarePairedDelimiters? DeclarePairedDelimitersX(?:PP)? Newextarrow "  # loops, for the page
+    "rule Rule Space raise lower moveleft moveright"  # what covers the page
+)
+_FORMULA = re.compile(rf"\\(?=(?:{'|'.join(_COMMANDS.split())})(?![A-Za-z]))")
 
 
 def harmless(text: str, pictures: Container[str] = ()) -> str:

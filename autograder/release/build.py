@@ -41,7 +41,9 @@ def build(assignment: Assignment, target: Path) -> None:
     for path in sorted(assignment.checks.glob("*.py")):
         _write(checks / path.name, student_version(path.read_text("utf-8"), path.name))
     with laid_out(reference_program(assignment)) as folder:
-        live = LiveReference(PUBLIC_SEED, folder)
+        whole = LiveReference(PUBLIC_SEED, folder)
+        Judge(assignment.checks, whole)  # draws the inputs, also those that are hidden in the release
+        live = LiveReference(PUBLIC_SEED, folder, whole.inputs)
         judge = Judge(checks, live)
         failed = [outcome for outcome in judge.of_reference if not outcome.passed]
     if failed:

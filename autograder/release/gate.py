@@ -13,8 +13,9 @@ from ebmcourse.checking.judge import collect
 from ebmcourse.checking.observation import decode
 from ebmcourse.checking.public import RECORDING, run_public_checks
 
-# A line with fewer tokens, such as `return loss` or `x, y = batch`, reveals nothing.
+# A line with fewer tokens, such as `return loss` or `x, y = batch`, reveals nothing, nor do these.
 TRIVIAL_TOKENS = 7
+TRIVIAL_LINES = {"withtorch.no_grad():", "withtorch.enable_grad():"}
 _SILENT = {
     tokenize.COMMENT,
     tokenize.NL,
@@ -39,19 +40,15 @@ def complaints(assignment: Assignment, released: Path) -> list[str]:
 def leaks(assignment: Assignment, released: Path, others: Iterable[Assignment] = ()) -> list[str]:
     """Return a sentence for every line of a solution or hidden test that a file of the release contains.
 
-    Lines that are also in the given text of the assignment, or of one of `others`, are not secret.
+    Lines that are also in the given text of the assignment, or of one of `others`, are not secret. Public checks make
+    the lines of hidden tests known, but not those of a solution.
     """
-    secrets: dict[str, tuple[str, str]] = {}  # line without blanks -> the line with blanks, and its file
-    open_lines: set[str] = set()
-    for one in (assignment, *others):
-        for path in _sources(one):
-            for tokens, secret in _lines(path.read_text("utf-8")):
-                if not secret:
-                    open_lines.add(_squeezed("".join(tokens)))
-                elif one is assignment and len(tokens) >= TRIVIAL_TOKENS:
-                    secrets.setdefault(_squeezed("".join(tokens)), (" ".join(tokens), path.name))
-    open_text = "\n".join(open_lines)  # a secret line may also be part of a line that is not secret
-    secrets = {line: about for line, about in secrets.items() if line not in open_text}
+    programs = [_sorted_lines(_programs(one)) for one in (assignment, *others)]
+    checks = [_sorted_lines(one.checks.glob("*.py")) for one in (assignment, *others)]
+    given = "\n".join(line for _, known in programs for line in known)  # a secret line may be a part of one of these
+    public = "\n".join(line for _, known in checks for line in known)
+    secrets = {line: about for line, about in programs[0][0].items() if line not in given}
+    secrets |= {line: about for line, about in checks[0][0].items() if line not in given and line not in public}
     found = []
     for path in sorted(path for path in released.rglob("*") if path.is_file()):
         text = path.read_bytes().decode("utf-8", errors="replace")
@@ -62,9 +59,22 @@ def leaks(assignment: Assignment, released: Path, others: Iterable[Assignment] =
     return found
 
 
-def _sources(assignment: Assignment) -> list[Path]:
-    notebook = [assignment.notebook] if assignment.notebook else []
-    return [*assignment.scripts, *notebook, *sorted(assignment.checks.glob("*.py"))]
+def _programs(assignment: Assignment) -> list[Path]:
+    return [*assignment.scripts, *([assignment.notebook] if assignment.notebook else [])]
+
+
+def _sorted_lines(files: Iterable[Path]) -> tuple[dict[str, tuple[str, str]], set[str]]:
+    """The secret lines, without blanks, each with its text and its file, and the lines that are not secret."""
+    secret: dict[str, tuple[str, str]] = {}
+    known = set(TRIVIAL_LINES)
+    for path in sorted(files):
+        for tokens, is_secret in _lines(path.read_text("utf-8")):
+            line = _squeezed("".join(tokens))
+            if not is_secret:
+                known.add(line)
+            elif len(tokens) >= TRIVIAL_TOKENS:
+                secret.setdefault(line, (" ".join(tokens), path.name))
+    return secret, known
 
 
 def _squeezed(text: str) -> str:

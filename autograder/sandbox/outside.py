@@ -214,16 +214,23 @@ class SandboxProcess:
         contents = {name: np.frombuffer(text.encode(), np.uint8) for name, text in files.items()}
         self._files = encode(contents)  # bytes: as text, they would be escaped twice
         self._channel: socket.socket | None = None
+        self._is_new = False
         self.was_killed = False
+
+    def start(self) -> None:
+        """Wait for a container, if there is none yet; raises `Unavailable`."""
+        if self._channel is None:
+            self._channel = self._sandbox.open_container()
+            self._is_new = True
 
     def ask(self, frame: bytes, seconds: float) -> bytes:
         """Send a request and return the reply; ends the process and raises `TimedOut`, `Died` or `ProtocolError`."""
-        is_new = self._channel is None
-        if self._channel is None:
-            self._channel = self._sandbox.open_container()
+        self.start()
+        assert self._channel
         deadline = time.monotonic() + seconds
         try:
-            if is_new:
+            if self._is_new:
+                self._is_new = False
                 self._send(self._files, deadline)
             elif self._speaks_unasked():
                 raise ProtocolError("answered what it was not asked")

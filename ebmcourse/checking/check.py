@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 
 
@@ -53,11 +54,16 @@ def exercise(
     return mark
 
 
-def inputs(make: Callable[[np.random.Generator], Any]) -> Any:
-    """Make ``name(rng)`` a pytest fixture of that name: inputs drawn from the seed, or the recorded ones on replay."""
+def inputs(make: Callable[..., Any]) -> Any:
+    """Make ``name(rng)`` a pytest fixture of that name: inputs drawn from the seed, or the recorded ones on replay.
 
-    @pytest.fixture(scope="session", name=make.__name__)
-    def fixture(draw: Callable[[str, Callable[[np.random.Generator], Any]], Any]) -> Any:
-        return draw(f"{make.__module__}.{make.__name__}", make)
+    Further parameters are other inputs. A function whose body is hidden is released with what it has made.
+    """
 
-    return fixture
+    def fixture(draw: Callable[[str, Callable[..., Any]], Any], **others: Any) -> Any:
+        return draw(f"{make.__module__}.{make.__name__}", partial(make, **others))
+
+    _, *others = inspect.signature(make).parameters.values()
+    draw, _ = inspect.signature(fixture).parameters.values()
+    fixture.__signature__ = inspect.Signature([draw, *others])  # type: ignore[attr-defined]
+    return pytest.fixture(scope="session", name=make.__name__)(fixture)

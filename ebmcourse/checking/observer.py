@@ -148,6 +148,9 @@ class ProtocolError(Exception):
 class StudentProcess(Protocol):
     """The process of a submission: in a sandbox, on a student's own machine, or a notebook's kernel."""
 
+    def start(self) -> None:
+        """Make the process ready for a request, before the submission's time begins. `ask` does so too."""
+
     def ask(self, frame: bytes, seconds: float) -> bytes:
         """Send a request and return the reply.
 
@@ -250,6 +253,7 @@ class Observer:
     def _ask(self, request: Request, seconds: float) -> tuple[list[_Answer], int]:
         """The answers to the calls of a request, and the size of the reply in bytes."""
         ticket = secrets.token_hex(len(_NO_TICKET) // 2)
+        self._process.start()
         begin = self._clock()
         try:
             frame = self._process.ask(request.encoded(ticket), seconds)

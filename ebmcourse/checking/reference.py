@@ -36,17 +36,22 @@ class Reference(Protocol):
 
 
 class LiveReference:
-    """Inputs drawn from `seed`; observations of the solution in `folder`, made once for each call."""
+    """Inputs drawn from `seed`; observations of the solution in `folder`, made once for each call.
 
-    def __init__(self, seed: str, folder: Path) -> None:
+    `drawn` are inputs that another reference with this seed has drawn.
+    """
+
+    def __init__(self, seed: str, folder: Path, drawn: dict[str, Any] | None = None) -> None:
         self.seed = seed
         self.inputs: dict[str, Any] = {}
         self.observations: dict[str, Any] = {}
+        self._drawn = drawn or {}
         self._solution = Student(folder)
 
     def draw(self, name: str, make: Make) -> Any:
         if name not in self.inputs:
-            self.inputs[name] = make(np.random.default_rng(derive(self.seed, name)))
+            known = name in self._drawn
+            self.inputs[name] = self._drawn[name] if known else make(np.random.default_rng(derive(self.seed, name)))
         return self.inputs[name]
 
     def observation(self, key: str, call: Call) -> Any:

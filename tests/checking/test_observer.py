@@ -41,6 +41,9 @@ class Process:
     def __init__(self, reply):
         self.reply, self.limits, self.closed = reply, [], 0
 
+    def start(self):
+        pass
+
     def ask(self, frame, seconds):
         self.limits.append(seconds)
         reply = self.reply(decode(frame)) if callable(self.reply) else self.reply
@@ -150,6 +153,20 @@ def test_patience_shrinks_with_every_time_out_and_comes_back_with_an_answer():
     watching.observe(CALL)
     watching.observe(CALL)
     assert watching._process.limits[-1] == 8.0
+
+
+def test_the_start_of_the_process_costs_the_submission_no_time():
+    now = 0.0
+
+    class SlowlyStarted(Process):
+        def start(self):
+            nonlocal now
+            now += 60.0
+
+    process = SlowlyStarted(answer(value=1))
+    watching = Observer(process, {}, {}, messages=False, budget=50.0, clock=lambda: now)
+    assert [watching.observe(CALL) for _ in range(3)] == [1, 1, 1]
+    assert process.limits == [CALL.seconds] * 3 and watching.seconds == {CALL.check: 0.0}
 
 
 def test_the_budget_is_spent_by_the_clock_however_a_call_ends():

@@ -19,6 +19,7 @@ from autograder.collect import Roster
 from autograder.export import FORMATS, export
 from autograder.export.sheets import csv_bytes
 from autograder.results import Result, Timings, write_result, write_timings
+from autograder.text import without_controls
 from ebmcourse.checking.outcome import Outcome
 
 HOSTILE = '<img src=x onerror=alert(1)> a < b & \u202egnp.\x1b[2J\r\nsecond line, "quoted"; `code`'
@@ -87,7 +88,7 @@ def test_plain_csv_contains_marks_and_checks(results_dir: Path, tmp_path: Path) 
         checks = list(csv.DictReader(file))
     assert len(checks) == 9
     assert checks[0]["seconds"] == "0.500" and checks[1]["seconds"] == ""
-    assert checks[3]["diagnosis"] == HOSTILE
+    assert checks[3]["diagnosis"] == without_controls(HOSTILE)
     assert {row["visibility"] for row in checks} == {"public", "hidden"}
 
 
@@ -220,6 +221,24 @@ def test_no_text_makes_a_formula(tmp_path: Path, text: str) -> None:
 )
 def test_ordinary_text_is_exported_unchanged(text: str) -> None:
     assert next(csv.reader(io.StringIO(csv_bytes([[text]]).decode(), newline=""))) == [text]
+
+
+@pytest.mark.parametrize("to", ["csv", "canvas", "moodle"])
+def test_no_name_controls_a_terminal_or_the_direction_of_text(tmp_path: Path, to: str) -> None:
+    names = {"a\x1b[2Jb": "a⟨U+001B⟩[2Jb", "a\u202eb": "a⟨U+202E⟩b", "a\x9bb": "a⟨U+009B⟩b", "a\u2066b": "a⟨U+2066⟩b"}
+    checks = [check("1/a", "failed", 1, diagnosis="\x1b]0;x\x07 \u202e")]
+    write_result(tmp_path, replace(result("s001", *checks), flags=["\x1b[31m"]))
+    for name in names:
+        write_result(tmp_path, result(name, *checks))
+    export(tmp_path, to, tmp_path / "out")
+    text = "".join(path.read_text("utf-8") for path in (tmp_path / "out").glob("*.csv"))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", text)
+    assert all(shown in text for shown in names.values())
+
+
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "क्\u200dष", "Nguyễn", "Žižek", "李小龍", "שלום", "👩\u200d🔬"])
+def test_names_of_all_languages_stay_as_they_are(name: str) -> None:
+    assert csv_bytes([[name]]).decode("utf-8") == f"{name}\n"
 
 
 def test_numbers_stay_numbers() -> None:

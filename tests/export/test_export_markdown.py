@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -57,6 +58,35 @@ class Found(HTMLParser):
 
     def handle_decl(self, decl: str) -> None:
         self.complaints.append("declaration")
+
+
+COMMANDS = r"""
+\href{javascript:alert(1)}{x} \href1 \href_1 \style{position:fixed}{x} \class{c}{x} \cssId{c}{x} \data{a=b}{x}
+\mmlToken{mi}[href="javascript:alert(1)"]{x} \bbox[background:url(//x)]{x} \enclose{box}[style="x"]{x}
+\unicode[serif]{65} \char65 \U{65} \toggle{x}{y}\endtoggle \mathtip{x}{y} \texttip{x}{y}
+\require{html} \setOptions{a=b} \mathtoolsset{a=b} \includegraphics{//x} \url{//x}
+\def\a{\a\a} \gdef\a{x} \global\let\a=\b \let\a=\b \newcommand{\a}{\a\a} \renewcommand{\a}{x} \providecommand{\a}{x}
+\newenvironment{a}{b}{c} \renewenvironment{a}{b}{c} \definecolor{red}{rgb}{1,1,1} \Newextarrow{\a}{1,1}{65}
+\DeclareMathOperator{\a}{\a\a} \DeclareMathOperator*{\a}{\a\a}
+\DeclarePairedDelimiter{\a}{(}{)} \DeclarePairedDelimiters{\a}{(}{)} \DeclarePairedDelimitersX{\a}[1]{(}{)}{x}
+\DeclarePairedDelimitersXPP{\a}[1]{a}{(}{)}{b}{x}
+\rule{99em}{99em} \Rule{99em}{99em}{9em} \Space{99em}{99em}{9em} \raise99em{x} \lower99em{x} \moveleft99em{x}
+\moveright99em{x}
+"""
+OF_MATHS = (
+    r"\frac{\partial E}{\partial w} \text{x} \lambda \left( \hat y \right) \mathcal L \color{red}{x} \hspace{1em}"
+    r" \operatorname{a} \styled \defn \classes \letter \uparrow \mu \chi \rulex"
+)
+
+
+@pytest.mark.parametrize("command", re.findall(r"\\[A-Za-z]+[^\s\\]*", re.sub(r"(?<=\S)\\\w+", "", COMMANDS)))
+def test_a_command_that_does_more_than_show_a_formula_is_no_command(command):
+    name = re.match(r"\\[A-Za-z]+", command)[0]
+    assert re.search(rf"{re.escape(name)}(?![A-Za-z])", harmless(f"${command}$")) is None
+
+
+def test_other_commands_stay():
+    assert harmless(f"${OF_MATHS}$") == f"${OF_MATHS}$"
 
 
 ATTACKS = [

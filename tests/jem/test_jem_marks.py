@@ -38,6 +38,9 @@ class InThisProcess:
     def __init__(self, folder):
         self.student, self.namespaces = Student(folder), {}
 
+    def start(self):
+        pass
+
     def ask(self, frame, seconds):
         return answer(decode(frame), self.student, self.namespaces, lambda file: False)
 

@@ -13,6 +13,7 @@ from autograder.cli import main as autograder
 from autograder.release.build import build, differing, release, student_version
 from autograder.release.gate import complaints, leaks, stub_complaints
 from autograder.release.programs import part_points
+from ebmcourse.checking.public import run_public_checks
 
 SOURCE = '''
 def f(x):
@@ -97,6 +98,42 @@ def test_the_gate_finds_a_line_of_a_solution_or_hidden_test(tiny_course, tmp_pat
     build(tiny, tmp_path / "built")
     (tmp_path / "built" / "notes.ipynb").write_text(f"something\n{leak}\n")
     assert any("notes.ipynb" in found for found in leaks(tiny, tmp_path / "built"))
+
+
+def test_the_gate_finds_a_line_of_the_solution_in_a_public_check(tiny_course, tmp_path):
+    path = tiny_course / "solutions" / "tiny" / "checks" / "test_1.py"
+    formula = "def formula(x):\n    secret_factor = torch.tensor(2.0, dtype=x.dtype)\n    return x + x\n\n\n"
+    path.write_text(path.read_text().replace("@exercise", formula + "@exercise", 1))
+    tiny = assignments.load("tiny", tiny_course)
+    build(tiny, tmp_path / "built")
+    [found] = leaks(tiny, tmp_path / "built")
+    assert "test_1.py contains a line of the solution" in found and "secret_factor" in found
+
+
+WRONG = '''
+@inputs
+def wrong(rng, numbers):
+    """What known mistakes give."""
+    ### BEGIN HIDDEN TESTS
+    return {"This is the square.": numbers**2}
+    ### END HIDDEN TESTS
+
+
+'''
+
+
+def test_inputs_whose_body_is_hidden_are_released_as_values(tiny_course, tmp_path):
+    path = tiny_course / "solutions" / "tiny" / "checks" / "test_1.py"
+    text = path.read_text().replace("@exercise", WRONG.lstrip() + "@exercise", 1)
+    text = text.replace("(run, numbers)", "(run, numbers, wrong)", 1)
+    path.write_text(text.replace('{"This is the square.": numbers**2})', "wrong)", 1))
+    tiny = assignments.load("tiny", tiny_course)
+    build(tiny, tmp_path / "built")
+    assert "numbers**2" not in (tmp_path / "built" / "checks" / "test_1.py").read_text()
+    square = "import torch\n\n\ndef double(x):\n    return x**2\n"
+    (tmp_path / "built" / "tiny.py").write_text(square)
+    [outcome] = run_public_checks(tmp_path / "built")
+    assert outcome.diagnosis == "This is the square."
 
 
 @pytest.mark.slow

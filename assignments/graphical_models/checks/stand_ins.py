@@ -52,9 +52,9 @@ def forward(arcs, energies, beta):
 def lexicon(words, costs=None):
     """A graph with a separate path for each word; costs: energies of the arcs, in the order of the words."""
     graph, weights = gtn.Graph(False), iter(() if costs is None else costs)
-    start = graph.add_node(True, False)
+    graph.add_node(start=True)
     for word in words:
-        node = start
+        node = 0
         for place, label in enumerate(word):
             after = graph.add_node(False, place == len(word) - 1)
             graph.add_arc(node, after, int(label), int(label), -float(next(weights, 0.0)))

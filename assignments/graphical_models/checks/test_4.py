@@ -9,6 +9,10 @@ from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
 
 
+def tensor(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
 @inputs
 def cuts(rng):
     """Columns of cuts, some of them next to each other."""
@@ -36,40 +40,35 @@ def pairs_of_several(student, cases):
     return seen
 
 
-def up_to_the_first(cuts, low, high):
-    """The pairs from each cut up to the first one that does not fit."""
-    pairs = []
-    for i, left in enumerate(cuts):
-        fitting = [low <= right - left <= high for right in cuts[i + 1 :]]
-        pairs += [[i, i + 1 + step] for step in range([*fitting, False].index(False))]
-    return pairs
-
-
-def within(cuts, low, high):
-    numbers = range(len(cuts))
-    return [[i, j] for i in numbers for j in numbers[i + 1 :] if low <= cuts[j] - cuts[i] <= high]
-
-
 def judge_pairs(got, want, cuts, low, high):
     if got == want:
         return
+
+    def width(pair):
+        return cuts[pair[1]] - cuts[pair[0]]
+
     known = {
         "These are columns: return the numbers of the cuts.": [[cuts[i], cuts[j]] for i, j in want],
         "Only neighbouring cuts are used: a digit may have cuts within.": [p for p in want if p[1] - p[0] == 1],
-        "The widest segment is missing: `widest` itself is allowed.": within(cuts, low, high - 1),
-        "The narrowest segment is missing: `narrowest` itself is allowed.": within(cuts, low + 1, high),
-        "The search from a cut ends at a segment that is too narrow, although wider ones follow.": up_to_the_first(
-            cuts, low, high
-        ),
-        "Segments may be too narrow: `narrowest` is ignored.": within(cuts, 1, high),
-        "Segments may be too wide: `widest` is ignored.": within(cuts, low, 10**6),
-        "The width is counted in cuts: it is the difference of the columns.": [
-            [i, j] for i in range(len(cuts)) for j in range(i + 1, len(cuts)) if low <= j - i <= high
+        "The widest segment is missing: `widest` itself is allowed.": [p for p in want if width(p) < high],
+        "The narrowest segment is missing: `narrowest` itself is allowed.": [p for p in want if width(p) > low],
+        "The search from a cut ends at a segment that is too narrow, although wider ones follow.": [
+            [i, j] for i, j in want if width([i, i + 1]) >= low
         ],
     }
     for sentence, wrong in known.items():
         if got == wrong:
             fail(sentence)
+    if all(0 <= i < j < len(cuts) for i, j in got):
+        count = sum(max(0, len(cuts) - step) for step in range(low, high + 1))
+        if len(got) == count and all(low <= j - i <= high for i, j in got):
+            fail("The width is counted in cuts: it is the difference of the columns.")
+        if all(pair in got for pair in want):
+            others = [width(pair) for pair in got if pair not in want] or [low]
+            if max(others) < low:
+                fail("Segments may be too narrow: `narrowest` is ignored.")
+            if min(others) > high:
+                fail("Segments may be too wide: `widest` is ignored.")
     fail("These are not the pairs of cuts whose columns differ by the given numbers.")
 
 
@@ -128,46 +127,22 @@ def several_graphs(student, cases):
     return seen
 
 
-def recognition_of(case, sign=-1.0):
-    arcs = [[i, j, digit] for i, j in case["pairs"] for digit in range(10)]
-    return acceptor(case["count"], arcs, sign * case["energies"], [case["count"] - 1])
+@inputs
+def wrong_recognitions(_, recognised):
+    """The forward scores of known mistakes of `recognition_graph`."""
 
 
 @exercise(
     "4b", points=0.75, public=True, hint="Ten arcs for each segment, in the order of `energies`; weights are -energies."
 )
-def test_scores_of_the_recognition_graph(run, recognised):
+def test_scores_of_the_recognition_graph(run, recognised, wrong_recognitions):
     """`recognition_graph` has an arc for each segment and digit, with minus its energy."""
     got, want = run(graph_scores, recognised)
-
-    def mistakes():
-        energies = recognised["energies"]
-        pairs = recognised["pairs"]
-        swapped = recognised | {"energies": energies.reshape(10, -1).T}
-        unsorted = recognised | {"pairs": sorted(pairs)}
-        normalised = recognised | {"energies": -(-energies).log_softmax(1)}
-        best = recognised | {"energies": energies.masked_fill(energies > energies.amin(1, keepdim=True), 1e6)}
-        return {
-            "The weights are plus energies: set minus the energies.": score_of(recognition_of(recognised, 1.0)),
-            "The arcs are not in the order of the energies: all digits of the first segment come first.": score_of(
-                recognition_of(swapped)
-            ),
-            "Only the best digit of each segment has an arc: add all ten.": score_of(recognition_of(best)),
-            "The segments are sorted, but not the rows of their energies.": score_of(recognition_of(unsorted)),
-            "The energies of each segment are normalised: weights are minus the energies.": score_of(
-                recognition_of(normalised)
-            ),
-        }
-
-    assert_close(got["score"], want["score"], mistakes=mistakes)
+    assert_close(got["score"], want["score"], mistakes=wrong_recognitions)
     assert_close(got["least"], want["least"])
     if got["digits"] != want["digits"]:
         fail("The best path has other digits: the labels are the digits 0 … 9.")
     judge_slope(got["slope"], want["slope"])
-
-
-def score_of(graph):
-    return torch.tensor([gtn.forward_score(graph).item()], dtype=torch.float64)
 
 
 @inputs
@@ -258,84 +233,39 @@ def amount_of(student, case, weighted):
     return [int(digit) for digit in found]
 
 
-def wrong_losses(case, weighted):
-    _, recognition, grammar = graphs_of(case, weighted)
-    chain = acceptor(
-        len(case["answer"]) + 1,
-        [[k, k + 1, digit] for k, digit in enumerate(case["answer"])],
-        None,
-        [len(case["answer"])],
-    )
-    every = gtn.compose(recognition, grammar)
-    right = gtn.compose(every, chain)
-    bare = gtn.forward_score(gtn.compose(recognition, chain)).item()
-    beginnings = acceptor(
-        len(case["answer"]) + 1,
-        [[k, k + 1, digit] for k, digit in enumerate(case["answer"])],
-        None,
-        range(1, len(case["answer"]) + 1),
-    )
-    total, answer = gtn.forward_score(every).item(), gtn.forward_score(right).item()
-
-    def tensor(value):
-        return torch.tensor(value, dtype=torch.float64)
-
-    return {
-        "The sign is wrong: the loss is never negative.": tensor(answer - total),
-        "This is the free energy of the answer: subtract that of all amounts.": tensor(-answer),
-        "These are Viterbi scores: sum over all paths with `forward_score`.": tensor(
-            gtn.viterbi_score(every).item() - gtn.viterbi_score(right).item()
-        ),
-        "The grammar is missing: compare with its amounts, not with all strings.": tensor(
-            gtn.forward_score(recognition).item() - bare
-        ),
-        "The right answer has its best path only: sum over all ways to cut the image into its digits.": tensor(
-            total - gtn.viterbi_score(right).item()
-        ),
-        "Amounts that are a beginning of the answer count as right: only the last node of its chain accepts.": tensor(
-            total - gtn.forward_score(gtn.compose(every, beginnings)).item()
-        ),
-        "The grammar is missing in the second score: only its amounts count.": tensor(
-            gtn.forward_score(recognition).item() - answer
-        ),
-        "The right answer lacks the energies of the grammar: compose it with the grammar as well.": tensor(
-            total - bare
-        ),
-    }
+@inputs
+def wrong(_, reading):
+    """The losses and the digits of known mistakes for `reading`, with a grammar without energies."""
 
 
-def judge_amount_loss(got, want, case, weighted):
-    assert_close(got["loss"], want["loss"], mistakes=lambda: wrong_losses(case, weighted))
+def judge_amount_loss(got, want, wrong):
+    assert_close(got["loss"], want["loss"], mistakes=wrong)
     judge_slope(got["slope"], want["slope"])
 
 
 @exercise("4c", points=1, public=True, hint="forward_score of all amounts minus forward_score of the right one.")
-def test_loss_of_the_right_amount(run, reading):
+def test_loss_of_the_right_amount(run, reading, wrong):
     """`amount_loss` is -log p of the right amount."""
     got, want = run(loss_of, reading, False)
-    judge_amount_loss(got, want, reading, False)
+    judge_amount_loss(got, want, wrong["loss"])
 
 
 @exercise("4d", points=0.75, public=True, hint="The labels of the best path of the composition.")
-def test_amount_of_least_energy(run, reading):
+def test_amount_of_least_energy(run, reading, wrong):
     """`read_amount` returns the digits of the best path that the grammar allows."""
     got, want = run(amount_of, reading, False)
-    judge_amount(got, want, reading, False)
+    judge_amount(got, want, lambda: wrong["digits"])
 
 
-def judge_amount(got, want, case, weighted):
+def judge_amount(got, want, wrong):
     if got == want:
         return
-    _, recognition, grammar = graphs_of(case, False)
-    if weighted and got == gtn.viterbi_path(gtn.compose(recognition, grammar)).labels_to_list():
-        fail("The energies of the grammar are ignored.")
-    if got == gtn.viterbi_path(recognition).labels_to_list():
-        fail("The grammar is missing: its amounts are the only ones that may be read.")
-    if got == want[::-1]:
-        fail("The digits are reversed.")
-    if got == gtn.collapse(want):
-        fail("Digits are not frames: nothing may be merged or dropped.")
-    negated = graphs_of(case | {"energies": -case["energies"]}, weighted)[1]
-    if got == gtn.viterbi_path(gtn.compose(negated, graphs_of(case, weighted)[2])).labels_to_list():
-        fail("This is the amount of largest energy: the weights of the graph are minus energies already.")
+    mistakes = {
+        **wrong(),
+        "The digits are reversed.": want[::-1],
+        "Digits are not frames: nothing may be merged or dropped.": gtn.collapse(want),
+    }
+    for sentence, digits in mistakes.items():
+        if got == digits != want:
+            fail(sentence)
     fail("This is not the amount of least energy.")

@@ -98,55 +98,34 @@ def only_last(slopes):
     return [*(torch.zeros_like(slope) for slope in slopes[:-1]), slopes[-1]]
 
 
-def backwards(network, slopes, *, transposed=True, derivative=lambda before, after: 1 - after**2):
-    found = [slopes[-1]]
-    for k in range(len(network["weights"]) - 1, -1, -1):
-        weight, states = network["weights"][k], network["states"]
-        step = derivative(states[k], states[k + 1]) * found[0]
-        found.insert(0, (weight.T if transposed else weight) @ step + slopes[k])
-    return found
+@inputs
+def wrong(_, square, slopes, lambdas):
+    """The results of known mistakes, of `multipliers` for a cost of the last and of every state."""
 
 
-def judge_multipliers(got, want, network, slopes):
-    def mistakes():
-        first = only_last(slopes)
-        known = {
-            "The signs are those of the lecture notes: here, λ is plus the gradient.": [-item for item in want],
-            "The list is reversed: it begins with λ_0.": want[::-1],
-            "λ_0 is missing: it is the gradient with respect to the input.": want[1:],
-            "The derivative of tanh is missing: multiply by 1 - z² first.": backwards(
-                network, slopes, derivative=lambda before, after: 1
-            ),
-            "The slopes of the states before the last are ignored: add each at its own step.": backwards(
-                network, first
-            ),
-            "λ_0 lacks the slope of the cost of the input.": [want[0] - slopes[0], *want[1:]],
-        }
-        if len({len(state) for state in network["states"]}) == 1:
-            known |= {
-                "The weights are not transposed.": backwards(network, slopes, transposed=False),
-                "The derivative of tanh is taken at the state before: use the state that tanh produced.": backwards(
-                    network, slopes, derivative=lambda before, after: 1 - before**2
-                ),
-            }
-        return known
-
+def judge_multipliers(got, want, slopes, wrong):
+    mistakes = {
+        "The signs are those of the lecture notes: here, λ is plus the gradient.": [-item for item in want],
+        "The list is reversed: it begins with λ_0.": want[::-1],
+        "λ_0 is missing: it is the gradient with respect to the input.": want[1:],
+        "λ_0 lacks the slope of the cost of the input.": [want[0] - slopes[0], *want[1:]],
+    }
     # In float64, another order of operations changes 1e-15.
-    assert_close(got, want, rtol=1e-5, atol=1e-6, mistakes=mistakes)
+    assert_close(got, want, rtol=1e-5, atol=1e-6, mistakes=lambda: mistakes | wrong())
 
 
 @exercise("5a", points=1, public=True, hint="λ_k = W_kᵀ ((1 - z_(k+1)²) λ_(k+1)): the weights are transposed.")
-def test_cost_of_the_last_state(run, square, slopes):
+def test_cost_of_the_last_state(run, square, slopes, wrong):
     """`multipliers` are the gradients of a cost of the last state."""
     got, want = run(multipliers_of, square, only_last(slopes))
-    judge_multipliers(got, want, square, only_last(slopes))
+    judge_multipliers(got, want, only_last(slopes), lambda: wrong["last"])
 
 
 @exercise("5a", points=0.5, public=True, hint="Add the slope of the cost of z_k when you compute λ_k.")
-def test_cost_of_every_state(run, square, slopes):
+def test_cost_of_every_state(run, square, slopes, wrong):
     """`multipliers` are the gradients where every state has a cost."""
     got, want = run(multipliers_of, square, slopes)
-    judge_multipliers(got, want, square, slopes)
+    judge_multipliers(got, want, slopes, lambda: wrong["every"])
 
 
 @exercise(
@@ -155,29 +134,13 @@ def test_cost_of_every_state(run, square, slopes):
     public=True,
     hint="The gradient of b_k is (1 - z_(k+1)²) λ_(k+1); that of W_k is its outer product with z_k.",
 )
-def test_gradients_of_the_weights(run, square, lambdas):
+def test_gradients_of_the_weights(run, square, lambdas, wrong):
     """`weight_gradients` returns the gradients of all weights and biases."""
     got, want = run(products_of, square, lambdas)
-    states = square["states"]
-
-    def mistakes():
-        plain = lambdas[1:]
-        known = {
-            "The matrices are transposed: rows belong to the state that is produced.": [w.T for w in want["weights"]],
-            "The derivative of tanh is missing: multiply by 1 - z² first.": [
-                torch.outer(multiplier, state) for multiplier, state in zip(plain, states, strict=False)
-            ],
-            "λ_k is used for W_k: it is λ_(k+1) that belongs to its equation.": [
-                torch.outer((1 - after**2) * multiplier, state)
-                for multiplier, state, after in zip(lambdas, states, states[1:], strict=False)
-            ],
-            "W_k is multiplied by the state that it produces: it acts on z_k.": [
-                torch.outer((1 - after**2) * multiplier, after)
-                for multiplier, after in zip(plain, states[1:], strict=True)
-            ],
-        }
-        return known
-
+    transposed = {
+        "The matrices are transposed: rows belong to the state that is produced.": [w.T for w in want["weights"]],
+    }
+    mistakes = transposed | wrong["weights"]
     assert_close(got["weights"], want["weights"], rtol=1e-5, atol=1e-6, mistakes=mistakes)
     assert_close(
         got["biases"],

@@ -82,9 +82,9 @@ def ce_matrix(student, energies, targets):
     return ways(whole=lambda: counted(module.build_ce_matrix, energies, targets), isolated=isolated)
 
 
-def picked(energies, targets):
-    """energies[b, i, targets[b, j]]: (B, L, T)."""
-    return torch.stack([item[:, labels] for item, labels in zip(energies, targets, strict=True)])
+@inputs
+def wrong_matrices(_, energies, targets):
+    """What known mistakes make of the path matrix and of the cross-entropies."""
 
 
 @exercise(
@@ -93,65 +93,10 @@ def picked(energies, targets):
     public=True,
     hint="pm[b, i, j] is the energy of window i for target j of word b; the shape is (B, L, T).",
 )
-def test_energies_of_the_targets(run, energies, targets):
+def test_energies_of_the_targets(run, energies, targets, wrong_matrices):
     """`build_path_matrix` returns the energy of every window for every target, shape (B, L, T)."""
-    got, _ = run(path_matrix, energies, targets)
-    assert_close(
-        got["whole"]["matrix"],
-        picked(energies, targets),
-        mistakes={
-            "The axes are swapped: windows (L) come before targets (T).": picked(energies, targets).mT,
-            "All words use the targets of the first word: each word has its own.": energies[:, :, targets[0]],
-            "These are the energies of the first T classes: select the classes in `targets`.": energies[:, :, :TARGETS],
-            "These are log-probabilities: the matrix contains the energies unchanged.": picked(
-                (-energies).log_softmax(2), targets
-            ),
-            "The classes are shifted by one: class k is column k of the energies, and the blank is 26.": picked(
-                energies, (targets + 1) % 27
-            ),
-            "The blank has the energies of another class: class 26 is the last of 27 columns.": picked(
-                energies, targets.clamp(max=25)
-            ),
-            "These are the columns of all classes in the batch: there is one column for each target of a word.": (
-                energies[:, :, list(dict.fromkeys(targets.flatten().tolist()))]
-            ),
-            "There are T rows: a row for each of the L windows is expected.": picked(energies, targets)[:, :TARGETS],
-            "This is the matrix of the first word only: (B, L, T) is expected.": picked(energies, targets)[0],
-            "Every word is combined with the targets of all words, which gives one axis too many.": (
-                energies[:, :, targets]
-            ),
-        },
-    )
-
-
-def has_offsets(matrix, right):
-    """Whether the entries of each window are those of `right` up to a number that is the same for all targets."""
-    if matrix.shape != right.shape:
-        return False
-    offsets = matrix - right
-    return bool((offsets - offsets[:, :, :1]).abs().max() <= 1e-3)
-
-
-def judge_operations(run, made_by, energies, targets, longer):
-    few, _ = run(made_by, energies, targets)
-    many, _ = run(made_by, longer["energies"], longer["targets"])
-
-    def judge(few, many):
-        # The differences between the targets of a window are those of the path matrix, for both matrices.
-        right = picked(longer["energies"], longer["targets"])
-        if many["matrix"].shape != right.shape:
-            fail("The shape is wrong: (B, L, T) is expected for any number of words, windows and targets.")
-        if not has_offsets(many["matrix"], right):
-            fail("The matrix of a larger batch of longer words is wrong.")
-        if not has_offsets(few["matrix"], picked(energies, targets)):
-            fail("The matrix is wrong.")
-        if not (isinstance(few["operations"], int) and isinstance(many["operations"], int)):
-            fail("The number of operations is unknown.")
-        # Without loops, ten operations suffice; a loop over the words, windows or targets takes more for longer words.
-        if not 1 <= many["operations"] <= few["operations"] + 4 <= 1000:
-            fail("There is a loop: longer words take more operations. A single `gather` can select all entries.")
-
-    assert_either_way(few, many, judge)
+    got, want = run(path_matrix, energies, targets)
+    assert_close(got["whole"]["matrix"], want["whole"]["matrix"], mistakes=wrong_matrices["path"])
 
 
 @exercise(
@@ -160,60 +105,14 @@ def judge_operations(run, made_by, energies, targets, longer):
     public=True,
     hint="The cross-entropy of -energies for each window and target, without a mean; the shape is (B, L, T).",
 )
-def test_cross_entropies_of_the_targets(run, energies, targets):
+def test_cross_entropies_of_the_targets(run, energies, targets, wrong_matrices):
     """`build_ce_matrix` returns the cross-entropy of every window with every target, shape (B, L, T)."""
     got, want = run(ce_matrix, energies, targets)
-    right = picked(-(-energies).log_softmax(2), targets)
-    mistakes = {
-        "This is the cross-entropy of +energies: negate them, since low energies are likely.": picked(
-            -energies.log_softmax(2), targets
-        ),
-        "The axes are swapped: windows (L) come before targets (T).": right.mT,
-        "The gap is missing in log Z: the sum runs over all 27 classes.": (
-            picked(energies + (-energies[:, :, :26]).logsumexp(2, keepdim=True), targets)
-        ),
-        "log Z is that of +energies: take the `logsumexp` of -energies.": (
-            picked(energies + energies.logsumexp(2, keepdim=True), targets)
-        ),
-        "These are log-probabilities: the cross-entropy is the negative.": -right,
-        "These are the energies: add log Z of each window.": picked(energies, targets),
-        "log Z has the wrong sign: the cross-entropy is E + log Z.": 2 * picked(energies, targets) - right,
-        "The softmax is taken over the windows: take it over the 27 classes.": picked(
-            -(-energies).log_softmax(1), targets
-        ),
-        "The softmax is taken over the targets of the word: take it over all 27 classes.": (
-            -(-picked(energies, targets)).log_softmax(2)
-        ),
-        "This is the mean, a single number: pass `reduction='none'`.": right.mean(),
-        "This is the matrix of the first word only: (B, L, T) is expected.": right[0],
-    }
 
     def judge(got, want):
-        assert_close(got["matrix"], right, mistakes=mistakes | saturated(got["matrix"], energies, targets, right))
+        assert_close(got["matrix"], want["matrix"], mistakes=wrong_matrices["ce"])
 
     assert_either_way(got, want, judge)
-
-
-def saturated(matrix, energies, targets, right):
-    """The cross-entropies if probabilities have a lower bound or energies are limited, as far as `matrix` tells it."""
-    if matrix.shape != right.shape or not matrix.isfinite().all():
-        return {}
-    largest = int(right.argmax())
-    value, p = matrix.double().flatten()[largest].item(), (-energies.double()).softmax(2)
-    with_epsilon, without = torch.tensor([value, right.flatten()[largest].item()]).double().neg().exp()
-    epsilon = with_epsilon - without
-    limit, window = value / 2, energies.flatten(0, 1)[largest // right.shape[2]]
-    for _ in range(3):  # log Z of energies of which n are -limit is limit + log n
-        limit = (value - math.log(max(1, int((window < -limit).sum())))) / 2
-    limited = energies.clamp(-limit, limit) if limit > 0 else energies
-    return {
-        "A small number is added to the probabilities: use `logsumexp` or `log_softmax`, which need none.": (
-            -(picked(p, targets) + epsilon).log()
-        ).float(),
-        "The energies are limited: `logsumexp` takes energies of any magnitude.": picked(
-            -(-limited).log_softmax(2), targets
-        ),
-    }
 
 
 def draw_words(rng):
@@ -251,35 +150,17 @@ def transformed(student, words):
     return [student.structured_prediction.transform_word(word) for word in words]
 
 
-def encoded(word, pattern):
-    """The classes of `word` with a pattern for each letter, such as "c_": c is the letter, _ is a blank."""
-    return torch.tensor([26 if sign == "_" else ord(letter) - 97 for letter in word for sign in pattern])
-
-
-def wrong_encodings(word):
-    """The results of known mistakes."""
-    right = encoded(word, "c_")
-    letters = torch.where(right == 26, -1, right)
-    return {
-        "The blanks come before the letters: put a blank after each letter.": encoded(word, "_c"),
-        "There is also a blank before the first letter: begin with the letter.": torch.cat([torch.tensor([26]), right]),
-        "The blank after the last letter is missing.": right[:-1],
-        "There are two blanks after each letter: put only one.": encoded(word, "c__"),
-        "The blanks are missing: put a blank after each letter.": right[::2],
-        "The blank has the index 0, which is the letter a: use BETWEEN = 26.": torch.where(right == 26, 0, right),
-        "The blank is 0 and the letters start at 1: a is 0, and the blank is BETWEEN = 26.": letters + 1,
-        "The letters start at 1: a is 0.": torch.where(right == 26, 26, right + 1),
-        "These are character codes: subtract the code of a.": torch.where(right == 26, 26, right + 97),
-        "There is an extra batch axis: return a tensor with one axis.": right[None],
-    }
+@inputs
+def wrong_words(_, words):
+    """What known mistakes make of each word."""
 
 
 @exercise("3c", points=0.5, public=True, hint="A blank (BETWEEN) follows every letter: cat → c _ a _ t _.")
-def test_a_blank_follows_every_letter(run, words):
+def test_a_blank_follows_every_letter(run, words, wrong_words):
     """`transform_word` puts a blank after every letter, and nothing before the first."""
-    got, _ = run(transformed, words)
-    for value, word in zip(got, words, strict=True):
-        assert_close(value, encoded(word, "c_"), mistakes=wrong_encodings(word))
+    got, want = run(transformed, words)
+    for value, right, wrong in zip(got, want, wrong_words, strict=True):
+        assert_close(value, right, mistakes=wrong)
         if value.dtype is not torch.int64:
             fail("The indices have the wrong dtype: `gather` needs torch.int64.")
 

@@ -69,65 +69,25 @@ def texts_of_nothing(student, frames):
     return found
 
 
-def merged(labels):
-    """Labels without the repetitions, as text with _ for blanks."""
-    kept = [label for label, before in zip(labels, [None, *labels], strict=False) if label != before]
-    return "".join("_" if label == BETWEEN else chr(97 + label) for label in kept)
+@inputs
+def wrong_plain(_, plain):
+    """For each word of `plain`, the texts of known mistakes."""
 
 
-def wrong_texts(labels, text):
-    """The results of known mistakes for labels that read as `text`."""
-    signs = "".join("_" if label == BETWEEN else chr(97 + label) for label in labels)
-    segments = [segment for segment in signs.split("_") if segment]
-    shown = merged(labels)
-    return {
-        "The letters are joined with `_`: join them without a separator.": (
-            "_".join(segments),
-            "_".join(text),
-            "_".join(merged(labels).replace("_", "")),
-            "_".join(max(segment, key=segment.count) for segment in segments),
-        ),
-        "The blanks are still in the text: drop them after merging neighbours.": (
-            shown,
-            signs,
-            shown.strip("_"),
-        ),
-        "The blanks became the character `{`: drop them.": (shown.replace("_", "{"),),
-        "Repetitions are still in the text: merge equal neighbours before dropping the blanks.": (
-            signs.replace("_", ""),
-        ),
-        "Double letters are merged: merge equal neighbours first, then drop the blanks.": (
-            merged([label for label in labels if label != BETWEEN]),
-        ),
-        "Every letter appears only once: merge equal neighbours, not all equal letters.": (
-            "".join(dict.fromkeys(text)),
-        ),
-        "Letters are lost: a run between two blanks may contain several letters.": (
-            "".join(max(segment, key=segment.count) for segment in segments),
-            "".join(segment[0] for segment in segments),
-        ),
-        "There are spaces between the letters: join them without a separator.": (" ".join(text),),
-        "The last letters are lost where no blank follows them.": (shown.rpartition("_")[0].replace("_", ""),),
-        "An a at the beginning is lost: the label before the first window must be no class.": (text.removeprefix("a"),),
-        "The text is in capitals: use lower-case letters.": (text.upper(),),
-        "The letters are off by one: 0 is a.": ("".join(chr(ord(letter) + 1) for letter in text),),
-    }
-
-
-def judge_texts(found, words):
-    for value, labels, text in zip(found, words["frames"], words["texts"], strict=True):
+def judge_texts(found, texts, wrong):
+    for value, text, mistakes in zip(found, texts, wrong, strict=True):
         if not isinstance(value, str):
             raise Mismatch("The result must be a string.")
         if value == text:
             continue
-        for sentence, values in wrong_texts(labels, text).items():
+        for sentence, values in mistakes.items():
             if value in values:
                 fail(sentence)
         fail("The text is wrong.")
 
 
 @exercise("9a", points=1, public=True, hint="Merge equal neighbours, drop the blanks, join the letters.")
-def test_text_of_labels(run, plain):
+def test_text_of_labels(run, plain, wrong_plain):
     """`indices_to_str` merges equal neighbours, drops blanks and joins the letters."""
     got, want = run(texts_of, plain["frames"])
-    assert_either_way(got, want, lambda got, want: judge_texts(got, plain))
+    assert_either_way(got, want, lambda got, want: judge_texts(got, plain["texts"], wrong_plain))

@@ -74,20 +74,21 @@ def numbers_of(student, cases):
     return seen
 
 
-def energies_of_paths(sequence, count):
-    """The energies of the best paths, whatever they spell."""
-    frames = gtn.linear_graph(*sequence["energies"].shape)
-    frames.set_weights(-sequence["energies"])
-    paths = gtn.nbest(frames, count)
-    return [torch.tensor(-sum(path.weights_to_list()), dtype=torch.float64) for path in paths]
-
-
 def judge_field(got, want, name, mistakes):
     assert_close(got[name]["value"], want[name]["value"], mistakes=mistakes)
     if not got[name]["slope"].any() and want[name]["slope"].any():
         fail(f"Gradients do not flow from `{name}` to the energies: do not detach what it is computed from.")
     # The gradients of the reference differ by 1e-15, and wrong ones by more than 0.01.
     judge_slope(got[name]["slope"], want[name]["slope"])
+
+
+### BEGIN HIDDEN TESTS
+def energies_of_paths(sequence, count):
+    """The energies of the best paths, whatever they spell."""
+    frames = gtn.linear_graph(*sequence["energies"].shape)
+    frames.set_weights(-sequence["energies"])
+    paths = gtn.nbest(frames, count)
+    return [torch.tensor(-sum(path.weights_to_list()), dtype=torch.float64) for path in paths]
 
 
 def merged_energy(sequence):
@@ -98,74 +99,12 @@ def merged_energy(sequence):
     return torch.tensor(gtn.forward_score(right, gtn.MinPlus()).item(), dtype=torch.float64)
 
 
-def judge_answer(got, want, sequence):
-    value = {name: want[name]["value"] for name in FIELDS}
-    judge_field(
-        got,
-        want,
-        "answer",
-        {
-            "Double letters are merged: keep both, the graph requires a blank between them.": merged_energy(sequence),
-            "`answer` is the free energy: take the minimum over the paths that spell the answer.": value["free_answer"],
-            "`answer` is the least energy of all answers: only paths that spell the answer count.": value["best"],
-            "`answer` is a maximum or has the wrong sign: use energies with `MinPlus`.": -value["answer"],
-        },
-    )
-    judge_field(
-        got,
-        want,
-        "best",
-        {
-            "`best` is the energy of the right answer: it is the minimum over all answers.": value["answer"],
-            "`best` is the free energy: take the minimum.": value["free_all"],
-        },
-    )
-
-
 def wrong_among(sequence, labels):
     """The least energy of the wrong strings of these labels only."""
     frames = gtn.linear_graph(*sequence["energies"].shape)
     frames.set_weights(sequence["energies"])
     others = gtn.intersect(frames, gtn.other_strings(sequence["answer"], labels))
     return torch.tensor(gtn.forward_score(others, gtn.MinPlus()).item(), dtype=torch.float64)
-
-
-def judge_wrong(got, want, sequence):
-    def mistakes():
-        count = sequence["energies"].shape[1]
-        return {
-            "This is the second-best path, which spells the same string: the string must be wrong.": energies_of_paths(
-                sequence, 2
-            )[1],
-            "This is the least energy of all answers: leave the right answer out.": want["best"]["value"],
-            "Wrong strings with a blank are left out: give `other_strings` all labels, 0 included.": wrong_among(
-                sequence, range(1, count)
-            ),
-            "Wrong strings with labels above those of the answer are left out: `other_strings` needs all.": wrong_among(
-                sequence, range(max(sequence["answer"]) + 1)
-            ),
-        }
-
-    judge_field(got, want, "wrong", mistakes)
-
-
-def judge_free(got, want, sequence):
-    beta = sequence["beta"]
-
-    def mistakes(name):
-        value, least = want[name]["value"], want["answer" if name == "free_answer" else "best"]["value"]
-        return {
-            "This is β times the free energy: divide by β.": beta * value,
-            "The sign is wrong: a free energy is minus the logarithm, divided by β.": -value,
-            "This is the least energy, not the free energy: sum over the paths.": least,
-            "β has no effect: give the semiring -β.": free_energies(sequence, -1.0)[name],
-            "This is the soft maximum of the energies: `Log` needs -β for energies.": free_energies(sequence, beta)[
-                name
-            ],
-        }
-
-    judge_field(got, want, "free_answer", lambda: mistakes("free_answer"))
-    judge_field(got, want, "free_all", lambda: mistakes("free_all"))
 
 
 def free_energies(sequence, beta):
@@ -179,6 +118,88 @@ def free_energies(sequence, beta):
     }
 
 
+def wrong_numbers(sequence):
+    """The results of known mistakes of `ingredients`, for each of the five numbers."""
+    count = sequence["energies"].shape[1]
+    at_one, of_plus = free_energies(sequence, -1.0), free_energies(sequence, sequence["beta"])
+    return {
+        "answer": {
+            "Double letters are merged: keep both, the graph requires a blank between them.": merged_energy(sequence),
+        },
+        "wrong": {
+            "This is the second-best path, which spells the same string: the string must be wrong.": energies_of_paths(
+                sequence, 2
+            )[1],
+            "Wrong strings with a blank are left out: give `other_strings` all labels, 0 included.": wrong_among(
+                sequence, range(1, count)
+            ),
+            "Wrong strings with labels above those of the answer are left out: `other_strings` needs all.": wrong_among(
+                sequence, range(max(sequence["answer"]) + 1)
+            ),
+        },
+    } | {
+        name: {
+            "β has no effect: give the semiring -β.": at_one[name],
+            "This is the soft maximum of the energies: `Log` needs -β for energies.": of_plus[name],
+        }
+        for name in ("free_answer", "free_all")
+    }
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_of_sequence(_, sequence):
+    """The results of known mistakes of `ingredients` for `sequence`."""
+    ### BEGIN HIDDEN TESTS
+    return wrong_numbers(sequence)
+    ### END HIDDEN TESTS
+
+
+@inputs
+def wrong_of_misread(_, misread):
+    """The results of known mistakes of `ingredients` for `misread`."""
+    ### BEGIN HIDDEN TESTS
+    return wrong_numbers(misread)
+    ### END HIDDEN TESTS
+
+
+def judge_answer(got, want, wrong):
+    value = {name: want[name]["value"] for name in FIELDS}
+    of_answer = {
+        "`answer` is the free energy: take the minimum over the paths that spell the answer.": value["free_answer"],
+        "`answer` is the least energy of all answers: only paths that spell the answer count.": value["best"],
+        "`answer` is a maximum or has the wrong sign: use energies with `MinPlus`.": -value["answer"],
+    }
+    judge_field(got, want, "answer", lambda: wrong()["answer"] | of_answer)
+    judge_field(
+        got,
+        want,
+        "best",
+        {
+            "`best` is the energy of the right answer: it is the minimum over all answers.": value["answer"],
+            "`best` is the free energy: take the minimum.": value["free_all"],
+        },
+    )
+
+
+def judge_wrong(got, want, wrong):
+    least = {"This is the least energy of all answers: leave the right answer out.": want["best"]["value"]}
+    judge_field(got, want, "wrong", lambda: wrong()["wrong"] | least)
+
+
+def judge_free(got, want, sequence, wrong):
+    for name, of_least in (("free_answer", "answer"), ("free_all", "best")):
+        value = want[name]["value"]
+        mistakes = {
+            "This is β times the free energy: divide by β.": sequence["beta"] * value,
+            "The sign is wrong: a free energy is minus the logarithm, divided by β.": -value,
+            "This is the least energy, not the free energy: sum over the paths.": want[of_least]["value"],
+        }
+        judge_field(got, want, name, lambda name=name, mistakes=mistakes: mistakes | wrong()[name])
+
+
 @exercise(
     "1a",
     points=0.75,
@@ -186,10 +207,10 @@ def free_energies(sequence, beta):
     seconds=20,
     hint="Intersect all paths with `ctc_graph(answer)`, and score with `MinPlus`. `best` needs no intersection.",
 )
-def test_least_energies(run, misread):
+def test_least_energies(run, misread, wrong_of_misread):
     """`answer` and `best` are the least energies of the right answer and of all answers."""
     got, want = run(ingredients_of, misread)
-    judge_answer(got, want, misread)
+    judge_answer(got, want, lambda: wrong_of_misread)
 
 
 @exercise(
@@ -199,17 +220,17 @@ def test_least_energies(run, misread):
     seconds=20,
     hint="Intersect all paths with `other_strings(answer, range(K))`: the second-best path usually spells the same.",
 )
-def test_most_offending_wrong_answer(run, sequence):
+def test_most_offending_wrong_answer(run, sequence, wrong_of_sequence):
     """`wrong` is the least energy of all paths that spell another string."""
     got, want = run(ingredients_of, sequence)
-    judge_wrong(got, want, sequence)
+    judge_wrong(got, want, lambda: wrong_of_sequence)
 
 
 @exercise("1a", points=0.5, public=True, seconds=20, hint="Score the same graphs with `gtn.Log(-beta)`.")
-def test_free_energies(run, sequence):
+def test_free_energies(run, sequence, wrong_of_sequence):
     """`free_answer` and `free_all` are free energies at the given β."""
     got, want = run(ingredients_of, sequence)
-    judge_free(got, want, sequence)
+    judge_free(got, want, sequence, lambda: wrong_of_sequence)
 
 
 ### BEGIN HIDDEN TESTS
@@ -217,9 +238,9 @@ def test_free_energies(run, sequence):
 def test_double_letters(run, doubled):
     """The five numbers are right for an answer with a double letter."""
     got, want = run(ingredients_of, doubled)
-    judge_answer(got, want, doubled)
-    judge_wrong(got, want, doubled)
-    judge_free(got, want, doubled)
+    judge_answer(got, want, lambda: wrong_numbers(doubled))
+    judge_wrong(got, want, lambda: wrong_numbers(doubled))
+    judge_free(got, want, doubled, lambda: wrong_numbers(doubled))
 
 
 @inputs
@@ -257,9 +278,9 @@ def test_negative_energies(run, negative):
     cut = free_energies(negative | {"energies": negative["energies"].relu()}, -negative["beta"])
     if all(difference(got[name]["value"], wrong, 1e-4, 1e-5) is None for name, wrong in cut.items()):
         fail("Negative energies are taken as 0: they may have any sign.")
-    judge_answer(got, want, negative)
-    judge_wrong(got, want, negative)
-    judge_free(got, want, negative)
+    judge_answer(got, want, lambda: wrong_numbers(negative))
+    judge_wrong(got, want, lambda: wrong_numbers(negative))
+    judge_free(got, want, negative, lambda: wrong_numbers(negative))
 
 
 @exercise(

@@ -26,10 +26,12 @@ def drawn_graph(rng, nodes, spread=1.0, shift=0.0):
 @inputs
 def graph(rng):
     """A graph whose best path does not enter each node by its arc of least energy."""
+    ### BEGIN HIDDEN TESTS
     while True:
         found = drawn_graph(rng, int(rng.integers(6, 9)))
         if greedy(found) > alphas_by(found, torch.min)[-1] + 0.1:
             return found
+    ### END HIDDEN TESTS
 
 
 @inputs
@@ -166,6 +168,7 @@ def shares_of(student, graph, beta):
     return ways(whole=attempt, isolated=isolated)
 
 
+### BEGIN HIDDEN TESTS
 def alphas_by(graph, combine, ways=lambda ways: list(ways)):
     """α of all nodes, where `combine` makes one number of the energies of all ways to enter a node.
 
@@ -179,14 +182,89 @@ def alphas_by(graph, combine, ways=lambda ways: list(ways)):
     return torch.stack(found)
 
 
-def judge_path(got, want, graph):
-    arcs, path = graph["arcs"], got["path"]
-    mistakes = {
+def greedy(graph):
+    """The energy of the path that enters each node by its arc of least energy."""
+    node, energy = graph["nodes"] - 1, torch.zeros((), dtype=torch.float64)
+    while node:
+        entering = [n for n, arc in enumerate(graph["arcs"]) if arc[1] == node]
+        best = min(entering, key=lambda n: float(graph["energies"][n]))
+        energy, node = energy + graph["energies"][best], graph["arcs"][best][0]
+    return energy
+
+
+def shares_by(graph, beta):
+    """The shares of all arcs at another β."""
+    leaves = graph["energies"].clone().requires_grad_()
+    last = alphas_by(graph | {"energies": leaves}, lambda e: -(-beta * e).logsumexp(0) / beta)[-1]
+    return torch.autograd.grad(last, leaves)[0]
+
+
+def wrong_minima(graph):
+    """The energies of known mistakes of `viterbi`."""
+    return {
         "This is the path of largest energy: low energies are likely.": alphas_by(graph, torch.max)[-1],
         "This is the free energy at β = 1, not the minimum.": alphas_by(graph, lambda e: -(-e).logsumexp(0))[-1],
         "Each node takes the arc of least energy: the path so far has to be added.": greedy(graph),
     }
-    assert_close(got["energy"], want["energy"], rtol=RTOL, atol=ATOL, mistakes=mistakes)
+
+
+def wrong_alphas(graph, beta):
+    """α of known mistakes of `forward`."""
+
+    def free(energies):
+        return -(-beta * energies).logsumexp(0) / beta
+
+    return {
+        "α is not divided by β, as in the lecture notes: β multiplies the energies once for each arc.": alphas_by(
+            graph, lambda e: -(-beta * e).logsumexp(0)
+        ),
+        "β has no effect.": alphas_by(graph, lambda e: -(-e).logsumexp(0)),
+        "The sign is wrong: this is a soft maximum of the energies.": alphas_by(
+            graph, lambda e: (beta * e).logsumexp(0) / beta
+        ),
+        "These are least energies: combine all ways with log Σ exp.": alphas_by(graph, torch.min),
+        "This is the mean over the ways, not their sum.": alphas_by(
+            graph, lambda e: -((-beta * e).logsumexp(0) - np.log(len(e))) / beta
+        ),
+        "Parallel arcs overwrite each other: each of them is a way of its own.": alphas_by(
+            graph, free, lambda ways: dict(ways).items()
+        ),
+        "The α of the node before is used: use that of the source of each arc.": alphas_by(
+            graph, free, lambda ways: [(max(source for source, _ in ways), number) for _, number in ways]
+        ),
+    }
+
+
+def wrong_shares(graph, beta):
+    """The shares of known mistakes of `shares`."""
+    alphas = alphas_by(graph, lambda e: -(-beta * e).logsumexp(0) / beta)
+    sources, ends = torch.tensor(graph["arcs"]).T
+    return {
+        "β has no effect: give it to `forward`.": shares_by(graph, 1.0),
+        "These are the shares among the arcs into each node: the node may be reached by few of all paths.": (
+            -beta * (alphas[sources] + graph["energies"] - alphas[ends])
+        ).exp(),
+    }
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong(_, graph, beta):
+    """The results of known mistakes of each function for `graph`."""
+    ### BEGIN HIDDEN TESTS
+    return {
+        "viterbi": wrong_minima(graph),
+        "forward": wrong_alphas(graph, beta),
+        "shares": wrong_shares(graph, beta),
+    }
+    ### END HIDDEN TESTS
+
+
+def judge_path(got, want, graph, wrong):
+    arcs, path = graph["arcs"], got["path"]
+    assert_close(got["energy"], want["energy"], rtol=RTOL, atol=ATOL, mistakes=wrong)
     if path == want["path"][::-1] and len(path) > 1:
         fail("The path is reversed: the first arc leaves node 0.")
     nodes = [0, *(arcs[number][1] for number in want["path"])]
@@ -214,57 +292,27 @@ def judge_path(got, want, graph):
     )
 
 
-def greedy(graph):
-    """The energy of the path that enters each node by its arc of least energy."""
-    node, energy = graph["nodes"] - 1, torch.zeros((), dtype=torch.float64)
-    while node:
-        entering = [n for n, arc in enumerate(graph["arcs"]) if arc[1] == node]
-        best = min(entering, key=lambda n: float(graph["energies"][n]))
-        energy, node = energy + graph["energies"][best], graph["arcs"][best][0]
-    return energy
-
-
-def judge_alphas(got, want, graph, beta):
-    def free(energies):
-        return -(-beta * energies).logsumexp(0) / beta
-
+def judge_alphas(got, want, wrong):
     mistakes = {
-        "α is not divided by β, as in the lecture notes: β multiplies the energies once for each arc.": alphas_by(
-            graph, lambda e: -(-beta * e).logsumexp(0)
-        ),
-        "β has no effect.": alphas_by(graph, lambda e: -(-e).logsumexp(0)),
-        "The sign is wrong: this is a soft maximum of the energies.": alphas_by(
-            graph, lambda e: (beta * e).logsumexp(0) / beta
-        ),
-        "These are least energies: combine all ways with log Σ exp.": alphas_by(graph, torch.min),
-        "This is the mean over the ways, not their sum.": alphas_by(
-            graph, lambda e: -((-beta * e).logsumexp(0) - np.log(len(e))) / beta
-        ),
-        "Parallel arcs overwrite each other: each of them is a way of its own.": alphas_by(
-            graph, free, lambda ways: dict(ways).items()
-        ),
-        "The α of the node before is used: use that of the source of each arc.": alphas_by(
-            graph, free, lambda ways: [(max(source for source, _ in ways), number) for _, number in ways]
-        ),
         "α of the first node is missing: it is 0.": want["alphas"][1:],
         "This is α of the last node only: return all.": want["alphas"][-1:],
     }
-    assert_close(got["alphas"], want["alphas"], rtol=RTOL, atol=ATOL, mistakes=mistakes)
+    assert_close(got["alphas"], want["alphas"], rtol=RTOL, atol=ATOL, mistakes=lambda: wrong() | mistakes)
     judge_slope(got["slope"], want["slope"])
 
 
 @exercise("2a", points=1, public=True, hint="Keep the least energy of each node and the arc by which it is reached.")
-def test_best_path(run, graph):
+def test_best_path(run, graph, wrong):
     """`viterbi` returns the least energy of all paths and the numbers of the arcs on that path."""
     got, want = run(best_path, graph)
-    judge_path(got, want, graph)
+    judge_path(got, want, graph, lambda: wrong["viterbi"])
 
 
 @exercise("2b", points=1, public=True, hint="β occurs twice: in the exponent, and as 1/β before the logarithm.")
-def test_free_energy_of_every_node(run, graph, beta):
+def test_free_energy_of_every_node(run, graph, beta, wrong):
     """`forward` returns -1/β · log Σ exp(-β (α + e)) for each node, with gradients."""
     got, want = run(alphas, graph, beta)
-    judge_alphas(got, want, graph, beta)
+    judge_alphas(got, want, lambda: wrong["forward"])
 
 
 ### BEGIN HIDDEN TESTS
@@ -273,7 +321,7 @@ def test_free_energy_of_every_node(run, graph, beta):
 def test_best_of_very_many_paths(run, large_graph):
     """`viterbi` finds the best of more paths than can be listed."""
     got, want = run(best_path, large_graph)
-    judge_path(got, want, large_graph)
+    judge_path(got, want, large_graph, lambda: wrong_minima(large_graph))
 
 
 @exercise("2a", points=0.25, hint="Energies may have any size: do not start with 0 or a large number.")
@@ -282,7 +330,7 @@ def test_best_path_with_large_energies(run, far_graph):
     got, want = run(best_path, far_graph)
     if float(got["energy"]) < float(want["energy"]) - 1:
         fail("The energy is below that of every path: do not begin the search with a fixed number.")
-    judge_path(got, want, far_graph)
+    judge_path(got, want, far_graph, lambda: wrong_minima(far_graph))
 
 
 @exercise(
@@ -303,14 +351,14 @@ def test_best_paths_of_several_graphs(run, graphs):
 def test_forward_with_large_energies(run, high_graph, beta):
     """`forward` is right for energies in the hundreds of either sign."""
     got, want = run(alphas, high_graph, beta)
-    judge_alphas(got, want, high_graph, beta)
+    judge_alphas(got, want, lambda: wrong_alphas(high_graph, beta))
 
 
 @exercise("2b", points=0.5, hint="Visit each arc once: listing all paths takes forever.")
 def test_sum_over_very_many_paths(run, large_graph, beta):
     """`forward` sums over more paths than can be listed."""
     got, want = run(alphas, large_graph, beta)
-    judge_alphas(got, want, large_graph, beta)
+    judge_alphas(got, want, lambda: wrong_alphas(large_graph, beta))
 
 
 @exercise(
@@ -330,33 +378,18 @@ def test_free_energies_of_several_graphs(run, graphs):
 
 
 @exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
-def test_shares_of_the_arcs(run, graph, beta):
+def test_shares_of_the_arcs(run, graph, beta, wrong):
     """`shares` returns the probability that a path uses each arc."""
     got, want = run(shares_of, graph, beta)
-    assert_either_way(got, want, lambda got, want: judge_shares(got, want, graph, beta))
+    assert_either_way(got, want, lambda got, want: judge_shares(got, want, lambda: wrong["shares"]))
 
 
-def judge_shares(got, want, graph, beta):
-    def mistakes():
-        alphas = alphas_by(graph, lambda e: -(-beta * e).logsumexp(0) / beta)
-        sources, ends = torch.tensor(graph["arcs"]).T
-        return {
-            "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
-            "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
-            "β has no effect: give it to `forward`.": shares_by(graph, 1.0),
-            "These are the shares among the arcs into each node: the node may be reached by few of all paths.": (
-                -beta * (alphas[sources] + graph["energies"] - alphas[ends])
-            ).exp(),
-        }
-
-    assert_close(got, want, mistakes=mistakes)
-
-
-def shares_by(graph, beta):
-    """The shares of all arcs at another β."""
-    leaves = graph["energies"].clone().requires_grad_()
-    last = alphas_by(graph | {"energies": leaves}, lambda e: -(-beta * e).logsumexp(0) / beta)[-1]
-    return torch.autograd.grad(last, leaves)[0]
+def judge_shares(got, want, wrong):
+    mistakes = {
+        "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
+        "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
+    }
+    assert_close(got, want, mistakes=lambda: wrong() | mistakes)
 
 
 ### BEGIN HIDDEN TESTS
@@ -364,7 +397,7 @@ def shares_by(graph, beta):
 def test_shares_at_high_beta(run, graph, beta):
     """For large β, the shares are those of the best path."""
     got, want = run(shares_of, graph, 40 * beta)
-    assert_either_way(got, want, lambda got, want: judge_shares(got, want, graph, 40 * beta))
+    assert_either_way(got, want, lambda got, want: judge_shares(got, want, lambda: wrong_shares(graph, 40 * beta)))
 
 
 @exercise(

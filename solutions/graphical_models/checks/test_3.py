@@ -54,13 +54,18 @@ def wide_frames(rng):
 
 
 @probe
+def letters(weights):
+    """The graph of all strings with one letter for each row of the weights (T, K)."""
+    steps, count = weights.shape
+    arcs = [[step, step + 1, letter] for step in range(steps) for letter in range(count)]
+    return acceptor(steps + 1, arcs, weights, [steps])
+
+
+@probe
 def scores_by_length(graph, frames):
     """The forward scores of the strings of 0, 1, 2, … letters; -inf where there is none."""
     scores = [score(gtn.compose(acceptor(1, [], None, [0]), graph))]
-    for energies in frames:
-        recognition = gtn.linear_graph(energies.shape[0], energies.shape[1])
-        recognition.set_weights(-energies)
-        scores.append(score(gtn.compose(recognition, graph)))
+    scores += [score(gtn.compose(letters(-energies), graph)) for energies in frames]
     return torch.tensor(scores, dtype=torch.float64)
 
 
@@ -83,6 +88,7 @@ def strings_of_several(student, cases, frames):
     return seen
 
 
+### BEGIN HIDDEN TESTS
 def listed(words, frames):
     """The scores of a list of words."""
     return scores_by_length(gtn.union([lexicon([word]) for word in words]), frames)
@@ -100,29 +106,39 @@ def shared_by_place(words, frames):
     return scores_by_length(acceptor(len(number), sorted(arcs), None, last), frames)
 
 
-def judge_trie(got, want, words, frames):
+def wrong_tries(words, frames):
+    """The scores of known mistakes of `trie`."""
     unique = [list(word) for word in dict.fromkeys(map(tuple, words))]
     beginnings = [list(word) for word in {tuple(word[:end]) for word in unique for end in range(1, len(word) + 1)}]
     leaves = [word for word in unique if not any(other[: len(word)] == word != other for other in unique)]
     created = [word for at, word in enumerate(unique) if not any(other[: len(word)] == word for other in unique[:at])]
     later = [word for word in unique if word not in created]
+    return {
+        "A word that is the beginning of another one is missing: its last node must accept.": listed(leaves, frames),
+        "A word is missing whose nodes were added for a longer word before it.": listed(created, frames),
+        "Words share nodes whose beginnings are different, so the graph has strings that are no words.": (
+            shared_by_place(unique, frames)
+        ),
+        "Beginnings of words are accepted: only nodes where a word ends may accept.": listed(beginnings, frames),
+        "A word has two paths: add no node for a beginning that has one.": listed(words + later, frames),
+        "A word that is given twice has two paths: it must have one.": listed(words, frames),
+    }
 
-    def mistakes():
-        return {
-            "A word that is the beginning of another one is missing: its last node must accept.": listed(
-                leaves, frames
-            ),
-            "A word is missing whose nodes were added for a longer word before it.": listed(created, frames),
-            "Words share nodes whose beginnings are different, so the graph has strings that are no words.": (
-                shared_by_place(unique, frames)
-            ),
-            "The empty string is accepted: no word is empty.": torch.cat([torch.zeros(1), want["scores"][1:]]),
-            "Beginnings of words are accepted: only nodes where a word ends may accept.": listed(beginnings, frames),
-            "A word has two paths: add no node for a beginning that has one.": listed(words + later, frames),
-            "A word that is given twice has two paths: it must have one.": listed(words, frames),
-        }
 
-    assert_close(got["scores"], want["scores"], mistakes=mistakes)
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_words(_, words, frames):
+    """The scores of known mistakes of `trie`."""
+    ### BEGIN HIDDEN TESTS
+    return wrong_tries(words, frames)
+    ### END HIDDEN TESTS
+
+
+def judge_trie(got, want, wrong):
+    empty = {"The empty string is accepted: no word is empty.": torch.cat([torch.zeros(1), want["scores"][1:]])}
+    assert_close(got["scores"], want["scores"], mistakes=lambda: wrong() | empty)
     if got["size"][0] > want["size"][0]:
         fail(
             "The words do not share the nodes of their beginnings: look for the node of a beginning before you add one."
@@ -132,10 +148,10 @@ def judge_trie(got, want, words, frames):
 
 
 @exercise("3a", points=0.75, public=True, hint="One node for each beginning; it accepts where a whole word ends.")
-def test_words_of_the_trie(run, words, frames):
+def test_words_of_the_trie(run, words, frames, wrong_words):
     """`trie` accepts the words and nothing else, and shares the nodes of their beginnings."""
     got, want = run(strings_of, words, frames)
-    judge_trie(got, want, words, frames)
+    judge_trie(got, want, lambda: wrong_words)
 
 
 ### BEGIN HIDDEN TESTS
@@ -156,7 +172,7 @@ def test_labels_of_two_digits(run, numbered, wide_frames):
     """`trie` accepts the words of labels above 9, and nothing else."""
     got, want = run(strings_of, numbered, wide_frames)
     judge_cases(got, want, {"scores": "Words of labels above 9 are confused: different beginnings look the same."})
-    judge_trie(got, want, numbered, wide_frames)
+    judge_trie(got, want, lambda: wrong_tries(numbered, wide_frames))
 
 
 @exercise(
@@ -175,7 +191,7 @@ def test_tries_of_several_lexica(run, lexica, frames):
 def test_repeated_words(run, repeated, frames):
     """Words that are given twice have one path."""
     got, want = run(strings_of, repeated, frames)
-    judge_trie(got, want, repeated, frames)
+    judge_trie(got, want, lambda: wrong_tries(repeated, frames))
 
 
 ### END HIDDEN TESTS
@@ -233,27 +249,40 @@ def several_interpretations(student, cases):
     return seen
 
 
-def judge_interpretations(got, want, case):
-    def scores(weights, costs):
-        recognition = gtn.linear_graph(*case["energies"].shape)
-        recognition.set_weights(weights)
-        graph = gtn.compose(recognition, lexicon(case["words"], costs))
+### BEGIN HIDDEN TESTS
+def wrong_interpretations(case):
+    """The least energies, negated, of known mistakes of `interpretation_graph`."""
+    energies, costs = case["energies"], case.get("costs")
+
+    def least(graph):
         return torch.tensor([gtn.viterbi_score(graph).item()], dtype=torch.float64)
 
-    energies, costs = case["energies"], case.get("costs")
-    recognition = gtn.linear_graph(*energies.shape)
-    recognition.set_weights(-energies)
-    mistakes = {
+    def scores(weights, costs):
+        return least(gtn.compose(letters(weights), lexicon(case["words"], costs)))
+
+    return {
         "The weights are plus energies: set minus the energies.": scores(energies, costs),
         "The energies of the grammar are lost: composition adds the weights of both graphs.": scores(-energies, None),
         "The energies are normalised in each step: the weights are minus the energies.": scores(
             (-energies).log_softmax(1), costs
         ),
-        "This is the recognition graph: compose it with the grammar.": torch.tensor(
-            [gtn.viterbi_score(recognition).item()], dtype=torch.float64
-        ),
+        "This is the recognition graph: compose it with the grammar.": least(letters(-energies)),
     }
-    assert_close(got["least"], want["least"], mistakes=mistakes)
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_lecture(_, lecture):
+    """The least energies, negated, of known mistakes of `interpretation_graph`."""
+    ### BEGIN HIDDEN TESTS
+    return wrong_interpretations(lecture)
+    ### END HIDDEN TESTS
+
+
+def judge_interpretations(got, want, wrong):
+    assert_close(got["least"], want["least"], mistakes=wrong)
     if got["string"] != want["string"]:
         fail("The best path has the right weight, but other letters.")
     assert_close(
@@ -267,10 +296,10 @@ def judge_interpretations(got, want, case):
 
 
 @exercise("3b", points=1, public=True, hint="The weights of the recognition graph are minus the energies.")
-def test_example_of_the_lecture(run, lecture):
+def test_example_of_the_lecture(run, lecture, wrong_lecture):
     """After c, only the letters that the lexicon allows are in the interpretation graph."""
     got, want = run(interpretations, lecture)
-    judge_interpretations(got, want, lecture)
+    judge_interpretations(got, want, wrong_lecture)
 
 
 ### BEGIN HIDDEN TESTS
@@ -295,7 +324,7 @@ def interpreted(rng):
 def test_weights_of_the_grammar(run, weighted):
     """The energies of recognition and grammar are added."""
     got, want = run(interpretations, weighted)
-    judge_interpretations(got, want, weighted)
+    judge_interpretations(got, want, lambda: wrong_interpretations(weighted))
 
 
 @exercise(
@@ -359,20 +388,23 @@ def scores_of_several(student, grammars, steps):
     return seen
 
 
-def bigram_sums(first, following, steps):
-    """The forward scores of all strings by the recursion over the letters."""
-    found = [torch.tensor(-torch.inf, dtype=torch.float64)]
-    for energies in steps:
-        alpha = -first - energies[0]
-        for row in energies[1:]:
-            alpha = (alpha[:, None] - following).logsumexp(0) - row
-        found.append(alpha.logsumexp(0))
-    return torch.stack(found)
+@inputs
+def wrong_bigrams(_, bigram, steps):
+    """The scores of known mistakes of `bigram_grammar`."""
 
+    ### BEGIN HIDDEN TESTS
+    def bigram_sums(first, following, steps):
+        """The forward scores of all strings by the recursion over the letters."""
+        found = [torch.tensor(-torch.inf, dtype=torch.float64)]
+        for energies in steps:
+            alpha = -first - energies[0]
+            for row in energies[1:]:
+                alpha = (alpha[:, None] - following).logsumexp(0) - row
+            found.append(alpha.logsumexp(0))
+        return torch.stack(found)
 
-def judge_bigrams(got, want, bigram, steps):
     first, following = bigram["first"], bigram["following"]
-    mistakes = {
+    return {
         "The weights are plus energies: they must be minus energies.": bigram_sums(-first, -following, steps),
         "The axes of `following` are exchanged: the first is the letter before.": bigram_sums(
             first, following.T, steps
@@ -386,18 +418,18 @@ def judge_bigrams(got, want, bigram, steps):
         "A letter cannot follow itself: there is an arc from each node to itself, too.": bigram_sums(
             first, following.masked_fill(torch.eye(len(first)).bool(), torch.inf), steps
         ),
-        "The empty string is accepted: the start node must not accept.": torch.cat([torch.zeros(1), want[1:]]),
         "The energies of the first letter are missing.": bigram_sums(0 * first, following, steps),
         "The energies after the first letter are missing.": bigram_sums(first, 0 * following, steps),
     }
-    assert_close(got, want, mistakes=mistakes)
+    ### END HIDDEN TESTS
 
 
 @exercise("3c", points=0.75, public=True, hint="following[i, j] is on the arc from the node of i to the node of j.")
-def test_energies_of_bigrams(run, bigram, steps):
+def test_energies_of_bigrams(run, bigram, steps, wrong_bigrams):
     """`bigram_grammar` gives every string the energies of its letters, each after the one before."""
     got, want = run(bigram_scores, bigram, steps)
-    judge_bigrams(got, want, bigram, steps)
+    empty = {"The empty string is accepted: the start node must not accept.": torch.cat([torch.zeros(1), want[1:]])}
+    assert_close(got, want, mistakes=wrong_bigrams | empty)
 
 
 ### BEGIN HIDDEN TESTS

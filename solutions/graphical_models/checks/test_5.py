@@ -98,6 +98,7 @@ def only_last(slopes):
     return [*(torch.zeros_like(slope) for slope in slopes[:-1]), slopes[-1]]
 
 
+### BEGIN HIDDEN TESTS
 def backwards(network, slopes, *, transposed=True, derivative=lambda before, after: 1 - after**2):
     found = [slopes[-1]]
     for k in range(len(network["weights"]) - 1, -1, -1):
@@ -107,63 +108,38 @@ def backwards(network, slopes, *, transposed=True, derivative=lambda before, aft
     return found
 
 
-def judge_multipliers(got, want, network, slopes):
-    def mistakes():
-        first = only_last(slopes)
-        known = {
-            "The signs are those of the lecture notes: here, λ is plus the gradient.": [-item for item in want],
-            "The list is reversed: it begins with λ_0.": want[::-1],
-            "λ_0 is missing: it is the gradient with respect to the input.": want[1:],
-            "The derivative of tanh is missing: multiply by 1 - z² first.": backwards(
-                network, slopes, derivative=lambda before, after: 1
+def wrong_multipliers(network, slopes):
+    """The results of known mistakes of `multipliers`."""
+    known = {
+        "The derivative of tanh is missing: multiply by 1 - z² first.": backwards(
+            network, slopes, derivative=lambda before, after: 1
+        ),
+        "The slopes of the states before the last are ignored: add each at its own step.": backwards(
+            network, only_last(slopes)
+        ),
+    }
+    if len({len(state) for state in network["states"]}) == 1:
+        known |= {
+            "The weights are not transposed.": backwards(network, slopes, transposed=False),
+            "The derivative of tanh is taken at the state before: use the state that tanh produced.": backwards(
+                network, slopes, derivative=lambda before, after: 1 - before**2
             ),
-            "The slopes of the states before the last are ignored: add each at its own step.": backwards(
-                network, first
-            ),
-            "λ_0 lacks the slope of the cost of the input.": [want[0] - slopes[0], *want[1:]],
         }
-        if len({len(state) for state in network["states"]}) == 1:
-            known |= {
-                "The weights are not transposed.": backwards(network, slopes, transposed=False),
-                "The derivative of tanh is taken at the state before: use the state that tanh produced.": backwards(
-                    network, slopes, derivative=lambda before, after: 1 - before**2
-                ),
-            }
-        return known
-
-    # In float64, another order of operations changes 1e-15.
-    assert_close(got, want, rtol=1e-5, atol=1e-6, mistakes=mistakes)
+    return known
 
 
-@exercise("5a", points=1, public=True, hint="λ_k = W_kᵀ ((1 - z_(k+1)²) λ_(k+1)): the weights are transposed.")
-def test_cost_of_the_last_state(run, square, slopes):
-    """`multipliers` are the gradients of a cost of the last state."""
-    got, want = run(multipliers_of, square, only_last(slopes))
-    judge_multipliers(got, want, square, only_last(slopes))
+### END HIDDEN TESTS
 
 
-@exercise("5a", points=0.5, public=True, hint="Add the slope of the cost of z_k when you compute λ_k.")
-def test_cost_of_every_state(run, square, slopes):
-    """`multipliers` are the gradients where every state has a cost."""
-    got, want = run(multipliers_of, square, slopes)
-    judge_multipliers(got, want, square, slopes)
-
-
-@exercise(
-    "5b",
-    points=1,
-    public=True,
-    hint="The gradient of b_k is (1 - z_(k+1)²) λ_(k+1); that of W_k is its outer product with z_k.",
-)
-def test_gradients_of_the_weights(run, square, lambdas):
-    """`weight_gradients` returns the gradients of all weights and biases."""
-    got, want = run(products_of, square, lambdas)
-    states = square["states"]
-
-    def mistakes():
-        plain = lambdas[1:]
-        known = {
-            "The matrices are transposed: rows belong to the state that is produced.": [w.T for w in want["weights"]],
+@inputs
+def wrong(_, square, slopes, lambdas):
+    """The results of known mistakes, of `multipliers` for a cost of the last and of every state."""
+    ### BEGIN HIDDEN TESTS
+    states, plain = square["states"], lambdas[1:]
+    return {
+        "last": wrong_multipliers(square, only_last(slopes)),
+        "every": wrong_multipliers(square, slopes),
+        "weights": {
             "The derivative of tanh is missing: multiply by 1 - z² first.": [
                 torch.outer(multiplier, state) for multiplier, state in zip(plain, states, strict=False)
             ],
@@ -175,9 +151,49 @@ def test_gradients_of_the_weights(run, square, lambdas):
                 torch.outer((1 - after**2) * multiplier, after)
                 for multiplier, after in zip(plain, states[1:], strict=True)
             ],
-        }
-        return known
+        },
+    }
+    ### END HIDDEN TESTS
 
+
+def judge_multipliers(got, want, slopes, wrong):
+    mistakes = {
+        "The signs are those of the lecture notes: here, λ is plus the gradient.": [-item for item in want],
+        "The list is reversed: it begins with λ_0.": want[::-1],
+        "λ_0 is missing: it is the gradient with respect to the input.": want[1:],
+        "λ_0 lacks the slope of the cost of the input.": [want[0] - slopes[0], *want[1:]],
+    }
+    # In float64, another order of operations changes 1e-15.
+    assert_close(got, want, rtol=1e-5, atol=1e-6, mistakes=lambda: mistakes | wrong())
+
+
+@exercise("5a", points=1, public=True, hint="λ_k = W_kᵀ ((1 - z_(k+1)²) λ_(k+1)): the weights are transposed.")
+def test_cost_of_the_last_state(run, square, slopes, wrong):
+    """`multipliers` are the gradients of a cost of the last state."""
+    got, want = run(multipliers_of, square, only_last(slopes))
+    judge_multipliers(got, want, only_last(slopes), lambda: wrong["last"])
+
+
+@exercise("5a", points=0.5, public=True, hint="Add the slope of the cost of z_k when you compute λ_k.")
+def test_cost_of_every_state(run, square, slopes, wrong):
+    """`multipliers` are the gradients where every state has a cost."""
+    got, want = run(multipliers_of, square, slopes)
+    judge_multipliers(got, want, slopes, lambda: wrong["every"])
+
+
+@exercise(
+    "5b",
+    points=1,
+    public=True,
+    hint="The gradient of b_k is (1 - z_(k+1)²) λ_(k+1); that of W_k is its outer product with z_k.",
+)
+def test_gradients_of_the_weights(run, square, lambdas, wrong):
+    """`weight_gradients` returns the gradients of all weights and biases."""
+    got, want = run(products_of, square, lambdas)
+    transposed = {
+        "The matrices are transposed: rows belong to the state that is produced.": [w.T for w in want["weights"]],
+    }
+    mistakes = transposed | wrong["weights"]
     assert_close(got["weights"], want["weights"], rtol=1e-5, atol=1e-6, mistakes=mistakes)
     assert_close(
         got["biases"],
@@ -235,7 +251,7 @@ def test_gradients_of_several_networks(run, networks, vectors):
 def test_states_of_different_widths(run, ragged, ragged_slopes):
     """`multipliers` are right for states of different widths."""
     got, want = run(multipliers_of, ragged, ragged_slopes)
-    judge_multipliers(got, want, ragged, ragged_slopes)
+    judge_multipliers(got, want, ragged_slopes, lambda: wrong_multipliers(ragged, ragged_slopes))
 
 
 @exercise("5b", points=0.25, hint="W_k has one row for each item of z_(k+1).")

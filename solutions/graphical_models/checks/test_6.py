@@ -202,6 +202,10 @@ def several_states_at_rest(student, cases):
     return seen
 
 
+PARAMETERS = "The gradients of the parameters of the field are wrong: they must flow through all steps."
+
+
+### BEGIN HIDDEN TESTS
 def stepped(f, z, time, steps, weights=(1, 2, 2, 1), at=(0.5, 0.5, 1.0), first=None):
     """Steps of a Runge-Kutta method with these weights; `first` is the first slope of all steps, if it is given."""
     h = time / steps
@@ -214,36 +218,54 @@ def stepped(f, z, time, steps, weights=(1, 2, 2, 1), at=(0.5, 0.5, 1.0), first=N
     return z
 
 
-PARAMETERS = "The gradients of the parameters of the field are wrong: they must flow through all steps."
+def wrong_states(case, time, steps):
+    """The states of known mistakes of `integrate`."""
+    f, start = field_of(case), case["start"]
+    with torch.no_grad():
+        return {
+            "This is Euler's method: RK4 evaluates the field four times in each step.": stepped(
+                f, start, time, steps, (6, 0, 0, 0)
+            ),
+            "A single step is taken: take `steps` steps of length time / steps.": stepped(f, start, time, 1),
+            "The step is 1 / steps: it is time / steps.": stepped(f, start, 1.0, steps),
+            "Each step is as long as the whole time: it is time / steps.": stepped(f, start, time * steps, steps),
+            "Time goes in the wrong direction.": stepped(f, start, -time, steps),
+            "All four slopes have the same weight: those in the middle count twice.": stepped(
+                f, start, time, steps, (1.5, 1.5, 1.5, 1.5)
+            ),
+            "The fourth slope is taken half a step ahead: it is a whole step.": stepped(
+                f, start, time, steps, at=(0.5, 0.5, 0.5)
+            ),
+            "One step too many is taken.": stepped(f, start, time / steps * (steps + 1), steps + 1),
+            "One step too few is taken.": stepped(f, start, time / steps * (steps - 1), steps - 1),
+            "No step is taken.": start,
+            "The first slope is that of the first state in all steps: evaluate the field anew in each.": stepped(
+                f, start, time, steps, first=f(start)
+            ),
+        }
 
 
-def judge_state(got, want, case, time, steps):
-    def mistakes():
-        f, start = field_of(case), case["start"]
-        with torch.no_grad():
-            return {
-                "This is Euler's method: RK4 evaluates the field four times in each step.": stepped(
-                    f, start, time, steps, (6, 0, 0, 0)
-                ),
-                "A single step is taken: take `steps` steps of length time / steps.": stepped(f, start, time, 1),
-                "The step is 1 / steps: it is time / steps.": stepped(f, start, 1.0, steps),
-                "Each step is as long as the whole time: it is time / steps.": stepped(f, start, time * steps, steps),
-                "Time goes in the wrong direction.": stepped(f, start, -time, steps),
-                "All four slopes have the same weight: those in the middle count twice.": stepped(
-                    f, start, time, steps, (1.5, 1.5, 1.5, 1.5)
-                ),
-                "The fourth slope is taken half a step ahead: it is a whole step.": stepped(
-                    f, start, time, steps, at=(0.5, 0.5, 0.5)
-                ),
-                "One step too many is taken.": stepped(f, start, time / steps * (steps + 1), steps + 1),
-                "One step too few is taken.": stepped(f, start, time / steps * (steps - 1), steps - 1),
-                "No step is taken.": start,
-                "The first slope is that of the first state in all steps: evaluate the field anew in each.": stepped(
-                    f, start, time, steps, first=f(start)
-                ),
-            }
+### END HIDDEN TESTS
 
-    assert_close(got["end"], want["end"], rtol=1e-6, atol=1e-7, mistakes=mistakes)
+
+@inputs
+def wrong_ahead(_, field, time):
+    """The states of known mistakes in three steps."""
+    ### BEGIN HIDDEN TESTS
+    return wrong_states(field, time, 3)
+    ### END HIDDEN TESTS
+
+
+@inputs
+def wrong_back(_, field, time):
+    """The states of known mistakes in four steps back."""
+    ### BEGIN HIDDEN TESTS
+    return wrong_states(field, -time, 4)
+    ### END HIDDEN TESTS
+
+
+def judge_state(got, want, wrong):
+    assert_close(got["end"], want["end"], rtol=1e-6, atol=1e-7, mistakes=wrong)
     judge_slope(got["slopes"][0], want["slopes"][0], 1e-6, 1e-7)
     judge_cases(got, want, {"slopes": PARAMETERS}, 1e-6, 1e-7)
     if got["calls"] != want["calls"]:
@@ -251,17 +273,17 @@ def judge_state(got, want, case, time, steps):
 
 
 @exercise("6a", points=0.75, public=True, hint="The step is time / steps; four slopes with the weights 1, 2, 2, 1.")
-def test_steps_of_runge_kutta(run, field, time):
+def test_steps_of_runge_kutta(run, field, time, wrong_ahead):
     """`integrate` takes steps of RK4, through which gradients flow."""
     got, want = run(state_after, field, time, 3)
-    judge_state(got, want, field, time, 3)
+    judge_state(got, want, wrong_ahead)
 
 
 @exercise("6a", points=0.5, public=True, hint="A negative time gives a negative step.")
-def test_backwards_in_time(run, field, time):
+def test_backwards_in_time(run, field, time, wrong_back):
     """`integrate` goes back in time where the time is negative."""
     got, want = run(state_after, field, -time, 4)
-    judge_state(got, want, field, -time, 4)
+    judge_state(got, want, wrong_back)
 
 
 ### BEGIN HIDDEN TESTS
@@ -316,64 +338,79 @@ def test_states_of_several_fields(run, fields):
 ### END HIDDEN TESTS
 
 
-def judge_adjoint(got, want, case, time):
-    def mistakes():
-        f = field_of(case)
-        parameters = [f.outer, f.inner, f.offset]
+### BEGIN HIDDEN TESTS
+def wrong_adjoints(case, time):
+    """The gradients of known mistakes of `adjoint`: of the first state, of the parameters, and of both."""
+    f = field_of(case)
+    parameters = [f.outer, f.inner, f.offset]
+    with torch.no_grad():
+        first = stepped(f, case["start"], -time, 100)
+        ahead = stepped(f, case["start"], time, 100)
+    end = stepped(f, ahead.requires_grad_(), -time, 100)
+    forward = torch.autograd.grad(end, [ahead, *parameters], case["slope"])
+    z = case["start"].clone().requires_grad_()
+    still = torch.autograd.grad(f(z), parameters, case["slope"])
+
+    def solved(state, multiplier):
+        """The adjoint with other factors of the equations of z and λ."""
+        sizes = [item.numel() for item in (case["start"], case["slope"], *parameters)]
+
+        def backwards(vector):
+            z, found, *_ = vector.split(sizes)
+            with torch.enable_grad():
+                z = z.view_as(case["start"]).requires_grad_()
+                value = f(z)
+                products = torch.autograd.grad(value, [z, *parameters], found.view_as(z))
+            changes = [state * value.detach(), multiplier * products[0], *(-product for product in products[1:])]
+            return torch.cat([change.flatten() for change in changes])
+
+        vector = torch.cat([case["start"].flatten(), case["slope"].flatten(), torch.zeros(sum(sizes[2:]))])
         with torch.no_grad():
-            first = stepped(f, case["start"], -time, 100)
-            ahead = stepped(f, case["start"], time, 100)
-        end = stepped(f, ahead.requires_grad_(), -time, 100)
-        forward = torch.autograd.grad(end, [ahead, *parameters], case["slope"])
-        z = case["start"].clone().requires_grad_()
-        still = torch.autograd.grad(f(z), parameters, case["slope"])
+            _, found, *integrals = stepped(backwards, vector, -time, 20).split(sizes)
+        shaped = [item.view_as(parameter) for item, parameter in zip(integrals, parameters, strict=True)]
+        return {"start": found.view_as(case["start"]), "parameters": shaped}
 
-        def solved(state, multiplier):
-            """The adjoint with other factors of the equations of z and λ."""
-            sizes = [item.numel() for item in (case["start"], case["slope"], *parameters)]
-
-            def backwards(vector):
-                z, found, *_ = vector.split(sizes)
-                with torch.enable_grad():
-                    z = z.view_as(case["start"]).requires_grad_()
-                    value = f(z)
-                    products = torch.autograd.grad(value, [z, *parameters], found.view_as(z))
-                changes = [state * value.detach(), multiplier * products[0], *(-product for product in products[1:])]
-                return torch.cat([change.flatten() for change in changes])
-
-            vector = torch.cat([case["start"].flatten(), case["slope"].flatten(), torch.zeros(sum(sizes[2:]))])
-            with torch.no_grad():
-                _, found, *integrals = stepped(backwards, vector, -time, 20).split(sizes)
-            shaped = [item.view_as(parameter) for item, parameter in zip(integrals, parameters, strict=True)]
-            return {"start": found.view_as(case["start"]), "parameters": shaped}
-
-        return {
+    return {
+        "start": {
+            "λ does not change on the way back: solve its equation together with that of the state.": case["slope"],
+            "The first value is the state at time 0: return ∂C/∂z(0).": first,
+        },
+        "parameters": {"The integral is missing: this is its integrand at T.": list(still)},
+        "both": {
             "The state stays at z(T) on the way back: solve its equation together with the others.": solved(0.0, -1.0),
             "The equation of λ has the wrong sign: dλ/dt is minus the product.": solved(1.0, 1.0),
-            "The gradients of the parameters are averaged over the states: their cost is a sum.": {
-                "start": want["start"],
-                "parameters": [item / len(case["start"]) for item in want["parameters"]],
-            },
-            "The signs of the gradients of the parameters are wrong: going back, the integral grows.": {
-                "start": want["start"],
-                "parameters": [-item for item in want["parameters"]],
-            },
-            "λ does not change on the way back: solve its equation together with that of the state.": {
-                "start": case["slope"],
-                "parameters": want["parameters"],
-            },
             "The equations are solved forward in time: start at T with a negative time.": {
                 "start": forward[0],
                 "parameters": list(forward[1:]),
             },
-            "The integral is missing: this is its integrand at T.": {
-                "start": want["start"],
-                "parameters": list(still),
-            },
-            "The first value is the state at time 0: return ∂C/∂z(0).": {
-                "start": first,
-                "parameters": want["parameters"],
-            },
+        },
+    }
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_gradients(_, field, time):
+    """The gradients of known mistakes of `adjoint`."""
+    ### BEGIN HIDDEN TESTS
+    return wrong_adjoints(field, time)
+    ### END HIDDEN TESTS
+
+
+def judge_adjoint(got, want, wrong):
+    def mistakes():
+        known = wrong()
+        scaled = {
+            "The gradients of the parameters are averaged over the states: their cost is a sum.": 1
+            / len(want["start"]),
+            "The signs of the gradients of the parameters are wrong: going back, the integral grows.": -1,
+        }
+        of_parameters = {name: [factor * item for item in want["parameters"]] for name, factor in scaled.items()}
+        return {
+            **known["both"],
+            **{name: want | {"start": start} for name, start in known["start"].items()},
+            **{name: want | {"parameters": items} for name, items in (of_parameters | known["parameters"]).items()},
         }
 
     # With 20 steps of RK4, gradients differ from the exact ones by less than 1e-4; wrong ones by more than 0.01.
@@ -381,15 +418,20 @@ def judge_adjoint(got, want, case, time):
 
 
 @exercise("6b", points=1.25, public=True, seconds=20, hint="z, λ and the integral of λ · ∂f/∂w, from T back to 0.")
-def test_gradients_of_the_adjoint(run, field, time):
+def test_gradients_of_the_adjoint(run, field, time, wrong_gradients):
     """`adjoint` returns the gradients with respect to the first state and the parameters."""
     got, want = run(adjoint_of, field, time, 20)
-    assert_either_way(got, want, lambda got, want: judge_adjoint(got, want, field, time))
+    assert_either_way(got, want, lambda got, want: judge_adjoint(got, want, lambda: wrong_gradients))
 
 
-def judge_rest(got, want, case, rate, steps):
+@inputs
+def wrong_rests(_, resting):
+    """The states of known mistakes of `settle` after four steps."""
+    ### BEGIN HIDDEN TESTS
+    rate, steps = 0.1, 4
+
     def descended(rate, steps, power=2, longest=torch.inf):
-        f, z = field_of(case), case["start"].clone()
+        f, z = field_of(resting), resting["start"].clone()
         for _ in range(steps):
             z.requires_grad_()
             value = f(z) - z
@@ -398,30 +440,28 @@ def judge_rest(got, want, case, rate, steps):
             z = z.detach() - rate * slope * min(1.0, longest / float(slope.norm()))
         return z.detach()
 
-    def mistakes():
-        f, z = field_of(case), case["start"].clone()
-        with torch.no_grad():
-            for _ in range(steps):
-                z = z + rate * (f(z) - z)
-        return {
-            "The steps go up: subtract the gradient.": descended(-rate, steps),
-            "The steps follow the field: minimise ‖f(z)‖² instead.": z,
-            "The norm is minimised, not its square.": descended(rate, steps, 1),
-            "This is the mean of the squares: take the sum.": descended(rate / case["start"].numel(), steps),
-            "The gradient is halved: minimise ‖f(z)‖², not half of it.": descended(rate / 2, steps),
-            "A step too few is taken.": descended(rate, steps - 1),
-            "A single step is taken.": descended(rate, 1),
-            "The gradient is clipped: take it as it is.": descended(rate, steps, longest=1.0),
-        }
-
-    assert_close(got, want, mistakes=mistakes)
+    f, z = field_of(resting), resting["start"].clone()
+    with torch.no_grad():
+        for _ in range(steps):
+            z = z + rate * (f(z) - z)
+    return {
+        "The steps go up: subtract the gradient.": descended(-rate, steps),
+        "The steps follow the field: minimise ‖f(z)‖² instead.": z,
+        "The norm is minimised, not its square.": descended(rate, steps, 1),
+        "This is the mean of the squares: take the sum.": descended(rate / resting["start"].numel(), steps),
+        "The gradient is halved: minimise ‖f(z)‖², not half of it.": descended(rate / 2, steps),
+        "A step too few is taken.": descended(rate, steps - 1),
+        "A single step is taken.": descended(rate, 1),
+        "The gradient is clipped: take it as it is.": descended(rate, steps, longest=1.0),
+    }
+    ### END HIDDEN TESTS
 
 
 @exercise("6c", points=1, public=True, hint="z ← z - rate · ∇‖f(z)‖², with the sum of squares.")
-def test_steps_of_the_descent(run, resting):
+def test_steps_of_the_descent(run, resting, wrong_rests):
     """`settle` takes steps of gradient descent on ‖f(z)‖²."""
     got, want = run(state_at_rest, resting, 0.1, 4)
-    judge_rest(got, want, resting, 0.1, 4)
+    assert_close(got, want, mistakes=wrong_rests)
 
 
 ### BEGIN HIDDEN TESTS
@@ -432,10 +472,10 @@ def test_steps_of_the_descent(run, resting):
     needs=(test_gradients_of_the_adjoint,),
     hint="Solve with as many steps as are given, and keep no states: detach what the field returns.",
 )
-def test_work_and_memory_of_the_adjoint(run, field, time):
+def test_work_and_memory_of_the_adjoint(run, field, time, wrong_gradients):
     """`adjoint` takes as many steps as are given, and its memory does not grow with them."""
     got, want = run(adjoint_with_few_and_many_steps, field, time)
-    judge_adjoint(got, want, field, time)
+    judge_adjoint(got, want, lambda: wrong_gradients)
 
 
 @exercise(
@@ -482,7 +522,7 @@ def single(rng):
 def test_adjoint_of_a_vector(run, single, time):
     """`adjoint` is right for a state that is a single vector."""
     got, want = run(adjoint_of, single, time, 20)
-    assert_either_way(got, want, lambda got, want: judge_adjoint(got, want, single, time))
+    assert_either_way(got, want, lambda got, want: judge_adjoint(got, want, lambda: wrong_adjoints(single, time)))
 
 
 @exercise("6c", points=0.25, hint="Take as many steps as are given.")

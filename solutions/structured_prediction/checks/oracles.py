@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from stand_ins import UNUSED
 
+from ebmcourse import gtn
 from ebmcourse.checking import assert_close, fail
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
@@ -310,5 +311,4 @@ def judge_refusal(got, numbers, forgotten, unnamed):
 
 def is_read(energies, text):
     """Whether the classes of least energy in the windows (L, 27) read as the text."""
-    labels = energies.argmin(1).unique_consecutive().tolist()
-    return "".join(chr(97 + label) for label in labels if label != BETWEEN) == text
+    return gtn.collapse(energies.argmin(1).tolist(), BETWEEN) == [ord(letter) - 97 for letter in text]

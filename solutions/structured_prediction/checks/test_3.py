@@ -82,9 +82,67 @@ def ce_matrix(student, energies, targets):
     return ways(whole=lambda: counted(module.build_ce_matrix, energies, targets), isolated=isolated)
 
 
+### BEGIN HIDDEN TESTS
 def picked(energies, targets):
     """energies[b, i, targets[b, j]]: (B, L, T)."""
     return torch.stack([item[:, labels] for item, labels in zip(energies, targets, strict=True)])
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_matrices(_, energies, targets):
+    """What known mistakes make of the path matrix and of the cross-entropies."""
+    ### BEGIN HIDDEN TESTS
+    path, right = picked(energies, targets), picked(-(-energies).log_softmax(2), targets)
+    of_path = {
+        "The axes are swapped: windows (L) come before targets (T).": path.mT,
+        "All words use the targets of the first word: each word has its own.": energies[:, :, targets[0]],
+        "These are the energies of the first T classes: select the classes in `targets`.": energies[:, :, :TARGETS],
+        "These are log-probabilities: the matrix contains the energies unchanged.": picked(
+            (-energies).log_softmax(2), targets
+        ),
+        "The classes are shifted by one: class k is column k of the energies, and the blank is 26.": picked(
+            energies, (targets + 1) % 27
+        ),
+        "The blank has the energies of another class: class 26 is the last of 27 columns.": picked(
+            energies, targets.clamp(max=25)
+        ),
+        "These are the columns of all classes in the batch: there is one column for each target of a word.": (
+            energies[:, :, list(dict.fromkeys(targets.flatten().tolist()))]
+        ),
+        "There are T rows: a row for each of the L windows is expected.": path[:, :TARGETS],
+        "This is the matrix of the first word only: (B, L, T) is expected.": path[0],
+        "Every word is combined with the targets of all words, which gives one axis too many.": (
+            energies[:, :, targets]
+        ),
+    }
+    of_ce = {
+        "This is the cross-entropy of +energies: negate them, since low energies are likely.": picked(
+            -energies.log_softmax(2), targets
+        ),
+        "The axes are swapped: windows (L) come before targets (T).": right.mT,
+        "The gap is missing in log Z: the sum runs over all 27 classes.": (
+            picked(energies + (-energies[:, :, :26]).logsumexp(2, keepdim=True), targets)
+        ),
+        "log Z is that of +energies: take the `logsumexp` of -energies.": (
+            picked(energies + energies.logsumexp(2, keepdim=True), targets)
+        ),
+        "These are log-probabilities: the cross-entropy is the negative.": -right,
+        "These are the energies: add log Z of each window.": picked(energies, targets),
+        "log Z has the wrong sign: the cross-entropy is E + log Z.": 2 * picked(energies, targets) - right,
+        "The softmax is taken over the windows: take it over the 27 classes.": picked(
+            -(-energies).log_softmax(1), targets
+        ),
+        "The softmax is taken over the targets of the word: take it over all 27 classes.": (
+            -(-picked(energies, targets)).log_softmax(2)
+        ),
+        "This is the mean, a single number: pass `reduction='none'`.": right.mean(),
+        "This is the matrix of the first word only: (B, L, T) is expected.": right[0],
+    }
+    return {"path": of_path, "ce": of_ce}
+    ### END HIDDEN TESTS
 
 
 @exercise(
@@ -93,37 +151,13 @@ def picked(energies, targets):
     public=True,
     hint="pm[b, i, j] is the energy of window i for target j of word b; the shape is (B, L, T).",
 )
-def test_energies_of_the_targets(run, energies, targets):
+def test_energies_of_the_targets(run, energies, targets, wrong_matrices):
     """`build_path_matrix` returns the energy of every window for every target, shape (B, L, T)."""
-    got, _ = run(path_matrix, energies, targets)
-    assert_close(
-        got["whole"]["matrix"],
-        picked(energies, targets),
-        mistakes={
-            "The axes are swapped: windows (L) come before targets (T).": picked(energies, targets).mT,
-            "All words use the targets of the first word: each word has its own.": energies[:, :, targets[0]],
-            "These are the energies of the first T classes: select the classes in `targets`.": energies[:, :, :TARGETS],
-            "These are log-probabilities: the matrix contains the energies unchanged.": picked(
-                (-energies).log_softmax(2), targets
-            ),
-            "The classes are shifted by one: class k is column k of the energies, and the blank is 26.": picked(
-                energies, (targets + 1) % 27
-            ),
-            "The blank has the energies of another class: class 26 is the last of 27 columns.": picked(
-                energies, targets.clamp(max=25)
-            ),
-            "These are the columns of all classes in the batch: there is one column for each target of a word.": (
-                energies[:, :, list(dict.fromkeys(targets.flatten().tolist()))]
-            ),
-            "There are T rows: a row for each of the L windows is expected.": picked(energies, targets)[:, :TARGETS],
-            "This is the matrix of the first word only: (B, L, T) is expected.": picked(energies, targets)[0],
-            "Every word is combined with the targets of all words, which gives one axis too many.": (
-                energies[:, :, targets]
-            ),
-        },
-    )
+    got, want = run(path_matrix, energies, targets)
+    assert_close(got["whole"]["matrix"], want["whole"]["matrix"], mistakes=wrong_matrices["path"])
 
 
+### BEGIN HIDDEN TESTS
 def has_offsets(matrix, right):
     """Whether the entries of each window are those of `right` up to a number that is the same for all targets."""
     if matrix.shape != right.shape:
@@ -154,7 +188,6 @@ def judge_operations(run, made_by, energies, targets, longer):
     assert_either_way(few, many, judge)
 
 
-### BEGIN HIDDEN TESTS
 @exercise("3a", points=0.5, hint="Without loops, long words take as many operations as short ones.")
 def test_path_matrix_without_loops(run, energies, targets, longer):
     """`build_path_matrix` takes the same number of operations for long words as for short ones."""
@@ -180,40 +213,17 @@ def test_path_matrix_of_one_letter(run, energies, targets):
     public=True,
     hint="The cross-entropy of -energies for each window and target, without a mean; the shape is (B, L, T).",
 )
-def test_cross_entropies_of_the_targets(run, energies, targets):
+def test_cross_entropies_of_the_targets(run, energies, targets, wrong_matrices):
     """`build_ce_matrix` returns the cross-entropy of every window with every target, shape (B, L, T)."""
     got, want = run(ce_matrix, energies, targets)
-    right = picked(-(-energies).log_softmax(2), targets)
-    mistakes = {
-        "This is the cross-entropy of +energies: negate them, since low energies are likely.": picked(
-            -energies.log_softmax(2), targets
-        ),
-        "The axes are swapped: windows (L) come before targets (T).": right.mT,
-        "The gap is missing in log Z: the sum runs over all 27 classes.": (
-            picked(energies + (-energies[:, :, :26]).logsumexp(2, keepdim=True), targets)
-        ),
-        "log Z is that of +energies: take the `logsumexp` of -energies.": (
-            picked(energies + energies.logsumexp(2, keepdim=True), targets)
-        ),
-        "These are log-probabilities: the cross-entropy is the negative.": -right,
-        "These are the energies: add log Z of each window.": picked(energies, targets),
-        "log Z has the wrong sign: the cross-entropy is E + log Z.": 2 * picked(energies, targets) - right,
-        "The softmax is taken over the windows: take it over the 27 classes.": picked(
-            -(-energies).log_softmax(1), targets
-        ),
-        "The softmax is taken over the targets of the word: take it over all 27 classes.": (
-            -(-picked(energies, targets)).log_softmax(2)
-        ),
-        "This is the mean, a single number: pass `reduction='none'`.": right.mean(),
-        "This is the matrix of the first word only: (B, L, T) is expected.": right[0],
-    }
 
     def judge(got, want):
-        assert_close(got["matrix"], right, mistakes=mistakes | saturated(got["matrix"], energies, targets, right))
+        assert_close(got["matrix"], want["matrix"], mistakes=wrong_matrices["ce"])
 
     assert_either_way(got, want, judge)
 
 
+### BEGIN HIDDEN TESTS
 def saturated(matrix, energies, targets, right):
     """The cross-entropies if probabilities have a lower bound or energies are limited, as far as `matrix` tells it."""
     if matrix.shape != right.shape or not matrix.isfinite().all():
@@ -236,7 +246,6 @@ def saturated(matrix, energies, targets, right):
     }
 
 
-### BEGIN HIDDEN TESTS
 @exercise("3b", points=0.5, hint="Without loops, long words take as many operations as short ones.")
 def test_ce_matrix_without_loops(run, energies, targets, longer):
     """`build_ce_matrix` takes the same number of operations for long words as for short ones."""
@@ -314,6 +323,7 @@ def transformed(student, words):
     return [student.structured_prediction.transform_word(word) for word in words]
 
 
+### BEGIN HIDDEN TESTS
 def encoded(word, pattern):
     """The classes of `word` with a pattern for each letter, such as "c_": c is the letter, _ is a blank."""
     return torch.tensor([26 if sign == "_" else ord(letter) - 97 for letter in word for sign in pattern])
@@ -337,12 +347,23 @@ def wrong_encodings(word):
     }
 
 
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_words(_, words):
+    """What known mistakes make of each word."""
+    ### BEGIN HIDDEN TESTS
+    return [wrong_encodings(word) for word in words]
+    ### END HIDDEN TESTS
+
+
 @exercise("3c", points=0.5, public=True, hint="A blank (BETWEEN) follows every letter: cat → c _ a _ t _.")
-def test_a_blank_follows_every_letter(run, words):
+def test_a_blank_follows_every_letter(run, words, wrong_words):
     """`transform_word` puts a blank after every letter, and nothing before the first."""
-    got, _ = run(transformed, words)
-    for value, word in zip(got, words, strict=True):
-        assert_close(value, encoded(word, "c_"), mistakes=wrong_encodings(word))
+    got, want = run(transformed, words)
+    for value, right, wrong in zip(got, want, wrong_words, strict=True):
+        assert_close(value, right, mistakes=wrong)
         if value.dtype is not torch.int64:
             fail("The indices have the wrong dtype: `gather` needs torch.int64.")
 

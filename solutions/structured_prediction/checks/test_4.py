@@ -489,6 +489,7 @@ def refused(student, narrow, matrices):
     "4b",
     points=0.5,
     seconds=5,
+    needs=(test_least_energy_of_all_paths,),
     hint="If there are fewer windows than targets, raise a ValueError that names both numbers.",
 )
 def test_fewer_windows_than_targets(run, narrow, matrices):
@@ -524,6 +525,7 @@ def long(rng):
     "4b",
     points=0.25,
     seconds=5,
+    needs=(test_least_energy_of_all_paths,),
     hint="Compute every entry of the table once: the time grows with L · T, not with the number of paths.",
 )
 def test_long_words(run, long):

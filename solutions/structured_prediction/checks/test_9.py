@@ -69,6 +69,7 @@ def texts_of_nothing(student, frames):
     return found
 
 
+### BEGIN HIDDEN TESTS
 def merged(labels):
     """Labels without the repetitions, as text with _ for blanks."""
     kept = [label for label, before in zip(labels, [None, *labels], strict=False) if label != before]
@@ -114,23 +115,34 @@ def wrong_texts(labels, text):
     }
 
 
-def judge_texts(found, words):
-    for value, labels, text in zip(found, words["frames"], words["texts"], strict=True):
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_plain(_, plain):
+    """For each word of `plain`, the texts of known mistakes."""
+    ### BEGIN HIDDEN TESTS
+    return [wrong_texts(labels, text) for labels, text in zip(plain["frames"], plain["texts"], strict=True)]
+    ### END HIDDEN TESTS
+
+
+def judge_texts(found, texts, wrong):
+    for value, text, mistakes in zip(found, texts, wrong, strict=True):
         if not isinstance(value, str):
             raise Mismatch("The result must be a string.")
         if value == text:
             continue
-        for sentence, values in wrong_texts(labels, text).items():
+        for sentence, values in mistakes.items():
             if value in values:
                 fail(sentence)
         fail("The text is wrong.")
 
 
 @exercise("9a", points=1, public=True, hint="Merge equal neighbours, drop the blanks, join the letters.")
-def test_text_of_labels(run, plain):
+def test_text_of_labels(run, plain, wrong_plain):
     """`indices_to_str` merges equal neighbours, drops blanks and joins the letters."""
     got, want = run(texts_of, plain["frames"])
-    assert_either_way(got, want, lambda got, want: judge_texts(got, plain))
+    assert_either_way(got, want, lambda got, want: judge_texts(got, plain["texts"], wrong_plain))
 
 
 ### BEGIN HIDDEN TESTS
@@ -138,7 +150,8 @@ def test_text_of_labels(run, plain):
 def test_text_with_double_letters(run, doubled):
     """`indices_to_str` keeps double letters that are separated by a blank."""
     got, want = run(texts_of, doubled["frames"])
-    assert_either_way(got, want, lambda got, want: judge_texts(got, doubled))
+    wrong = [wrong_texts(labels, text) for labels, text in zip(doubled["frames"], doubled["texts"], strict=True)]
+    assert_either_way(got, want, lambda got, want: judge_texts(got, doubled["texts"], wrong))
 
 
 @exercise(
