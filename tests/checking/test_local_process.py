@@ -1,6 +1,8 @@
 """The process on a student's own machine: nothing hostile there, but loops, crashes and forgotten children."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from ebmcourse.checking import local
 from ebmcourse.checking.local import LocalProcess
 from ebmcourse.checking.observation import decode, encode
 from ebmcourse.checking.observer import Died, TimedOut
+from ebmcourse.checking.untrusted.server import CAN_FORK
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +108,32 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+ABANDONED = """
+import sys
+from pathlib import Path
+from ebmcourse.checking.local import LocalProcess
+from ebmcourse.checking.observation import encode
+
+source = "import os\\ndef f(student):\\n    open('loop', 'w').write(str(os.getpid()))\\n    while True: pass"
+request = {"ticket": "", "source": source, "values": [], "questions": [{"probe": "f", "inputs": [], "seed": 0}]}
+LocalProcess(Path(sys.argv[1])).ask(encode(request), 1000.0)
+"""
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="without a fork, a loop cannot be told that the check was killed")
+def test_a_loop_ends_when_the_check_is_killed(tmp_path):
+    asking = subprocess.Popen([sys.executable, "-c", ABANDONED, str(tmp_path)], stdout=subprocess.PIPE)
+    while not (tmp_path / "loop").exists() or not (tmp_path / "loop").read_text():
+        assert asking.poll() is None
+        time.sleep(0.05)
+    loop = psutil.Process(int((tmp_path / "loop").read_text()))
+    server = loop.parent()
+    asking.terminate()
+    _, alive = psutil.wait_procs([loop, server], 600)
+    assert not alive
+    assert asking.communicate()[0] == b""  # nobody holds its output open
 
 
 @pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/stat").exists(), reason="needs fork and /proc")

@@ -9,6 +9,8 @@ import contextlib
 import importlib
 import os
 import re
+import select
+import signal
 import struct
 import sys
 import time
@@ -24,6 +26,7 @@ from ebmcourse.checking.untrusted.student import Missing, Refused, Student, rese
 _LENGTH = struct.Struct("<Q")
 CAN_FORK = sys.platform == "linux"  # elsewhere, frameworks of the system do not survive a fork
 _PROBE = "<probe>"  # the name of the file that the source of a probe is compiled as
+CLOSING_SECONDS = 5  # in which a process may end by itself when the trusted side has ended
 _NEXT = 75  # exit status of a process that makes way for a fresh one
 
 
@@ -136,6 +139,22 @@ def _kind(error: BaseException) -> str:
     return "error"
 
 
+def _wait(child: int, stream: int) -> int:
+    """Wait for a child and return its exit status; kill it if it goes on after the trusted side, for example in a loop.
+
+    The trusted side has ended, perhaps by a signal, when nobody can write to `stream` any more.
+    """
+    events = select.poll()
+    events.register(ended := os.pidfd_open(child), select.POLLIN)
+    events.register(stream, 0)  # reports only that it is closed
+    if all(descriptor != ended for descriptor, _ in events.poll()):
+        events.unregister(stream)
+        if not events.poll(1000 * CLOSING_SECONDS):
+            os.kill(child, signal.SIGKILL)
+    os.close(ended)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def main() -> None:
     """``python -m ebmcourse.checking.untrusted.server FOLDER MODULE…``: serve on standard input and output.
 
@@ -151,8 +170,7 @@ def main() -> None:
             importlib.import_module(module)
     read_frame(reader)
     while CAN_FORK and (child := os.fork()):
-        _, status = os.waitpid(child, 0)
-        if os.waitstatus_to_exitcode(status) != _NEXT:  # the submission ended its process, or the stream ended
+        if _wait(child, reader.fileno()) != _NEXT:  # the submission ended its process, or the stream ended
             return
     with contextlib.suppress(BrokenPipeError):  # the trusted side has ended
         write_frame(writer, b"")
