@@ -545,11 +545,6 @@ def test_gradient_at_the_images(run, slopes, labels, start):
 
 
 @probe
-def modes_of(module):
-    return [part.training for part in module.modules()]
-
-
-@probe
 def after_error(sampler, model):
     """The state of the network and the modes of its part after an exception in the context manager, if there is one."""
     model.part.train(not model.training)
@@ -558,7 +553,7 @@ def after_error(sampler, model):
         with sampler.sampling_mode():
             raise ZeroDivisionError
     except (ZeroDivisionError, AttributeError, TypeError):
-        return [model.w.requires_grad, model.training], modes_of(model.part)
+        return [model.w.requires_grad, model.training], [module.training for module in model.part.modules()]
     require(False, "`sampling_mode` hides an exception in the `with` block. Use `finally` without `except`.")
 
 
@@ -585,8 +580,8 @@ def side_effects(student, slopes, labels, start, training):
                 chains = start
             way = chains - start if isolated else chains
             requires_grad = [parameter.requires_grad for parameter in model.parameters()]
-            mode, parts = model.training, modes_of(model.part)
-            after, parts_after = after_error(sampler, model)
+            mode = model.training
+            after, parts = after_error(sampler, model)
             return {
                 "moves": torch.stack([way[labels == label].mean(0) for label in range(CLASSES)]),
                 "gradients_on": all(model.gradients_on),
@@ -599,7 +594,7 @@ def side_effects(student, slopes, labels, start, training):
                 "frozen": all(model.is_frozen),
                 "all_frozen": all(model.all_frozen),
                 "after_error": after,
-                "parts": [parts, parts_after],
+                "parts": parts,
             }
 
     return ways(isolated=lambda: sample(True), whole=lambda: sample(False))
