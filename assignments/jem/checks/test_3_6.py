@@ -23,6 +23,9 @@ from ebmcourse.checking import (
     ways,
 )
 
+IGNORED = "The labels are ignored. If labels are given, return E(x, y)."
+IGNORED_ZEROS = "Labels that are all 0 are ignored. Test `y is None` instead of the value of y."
+
 
 @inputs
 def images(rng):
@@ -91,21 +94,24 @@ def scores_ood(scores):
 
 @probe
 class Bowls(nn.Module):
-    """Logits -‖x - centre‖² / 8, a paraboloid for each class. f is computed from them as in the exercise.
+    """Logits level - ‖x - centre‖² / 8, a paraboloid for each class. f is computed from them as in the exercise.
 
-    A part of it is in the other mode, train or eval, than the whole, and one parameter is frozen.
+    A part of it is in the other mode, train or eval, than the whole, and contains a module in the mode of the whole.
+    One parameter of each of them is frozen.
     """
 
-    def __init__(self, centres, training=False):
+    def __init__(self, centres, training=False, level=0.0):
         super().__init__()
         self.centres = nn.Parameter(centres.clone())
         self.frozen = nn.Parameter(torch.ones(()), requires_grad=False)
         self.gradients_off = False
         self.train(training)
-        self.part = nn.Identity().train(not training)
+        self.part = nn.Sequential(nn.Linear(1, 1)).train(not training)
+        self.part[0].train(training).bias.requires_grad_(False)
+        self.level = level
 
     def get_logits(self, x):
-        return -(x[:, None] - self.centres[None]).flatten(2).square().sum(2) / 8
+        return self.level - (x[:, None] - self.centres[None]).flatten(2).square().sum(2) / 8
 
     def forward(self, x, *labels, **named):
         require(not named, "Call the model with positional arguments, `model(x)` or `model(x, y)`, not by name.")
@@ -119,13 +125,17 @@ class Bowls(nn.Module):
 
 
 @probe
-def state_of(model, images):
-    """What scores must not change: requires_grad and modes of the network, and requires_grad of the images."""
+def state_of(model, images, is_same):
+    """What scores must not change: requires_grad and modes of the network, and the images.
+
+    is_same: whether the images and labels have the same values as before.
+    """
     return {
-        "requires_grad": [model.centres.requires_grad, model.frozen.requires_grad],
+        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
         "training": model.training,
-        "part": model.part.training,
+        "part": [module.training for module in model.part.modules()],
         "images": images.requires_grad,
+        "same": is_same,
     }
 
 
@@ -133,10 +143,11 @@ def state_of(model, images):
 def norm_of_gradient(student, images, centres, labels):
     """The norms inside and then outside of `torch.no_grad()`, for the same images, and what the calls change."""
     model, x = Bowls(centres, training=labels is not None), images.clone()
+    y = None if labels is None else labels.clone()
     model.centres.grad = torch.full_like(centres, 0.5)  # of a loss, for example
     try:
         with torch.no_grad():  # as scores are often computed
-            norms = student.ex_ood.grad_norm(model, x, labels)
+            norms = student.ex_ood.grad_norm(model, x, y)
             enabled = torch.is_grad_enabled()
     except RuntimeError:
         if not model.gradients_off:
@@ -144,7 +155,7 @@ def norm_of_gradient(student, images, centres, labels):
         norms, enabled = torch.zeros(0), False
     gradients_off = model.gradients_off
     try:
-        again = student.ex_ood.grad_norm(model, x, labels)
+        again = student.ex_ood.grad_norm(model, x, y)
     except RuntimeError:  # x may require a gradient now
         again = torch.zeros(0)
     return {
@@ -154,7 +165,7 @@ def norm_of_gradient(student, images, centres, labels):
         "graph": again.requires_grad,
         "enabled": enabled,
         "gradients": torch.zeros_like(centres) if model.centres.grad is None else model.centres.grad,
-        "state": state_of(model, x),
+        "state": state_of(model, x, x.equal(images) and (y is None or y.equal(labels))),
     }
 
 
@@ -166,6 +177,7 @@ def judge_state(got, want, function):
         "training": f"{after}the network is in another mode, train or eval. Do not change the mode, or restore it.",
         "part": f"{after}a submodule is in another mode, train or eval. Do not change the mode of any module.",
         "images": f"{after}the given images require a gradient. Use a copy of x.",
+        "same": f"{after}the given images or labels have other values. Use copies of them.",
     }
     for name, sentence in sentences.items():
         if got["state"][name] != want["state"][name]:
@@ -185,7 +197,7 @@ def test_norm_of_the_gradient(run, images, centres, labels):
         # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
         weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
-        chosen = F.one_hot(labels, len(centres)) if given is not None else weights
+        chosen = F.one_hot(given, len(centres)) if given is not None else weights
         gradient = -(chosen[:, :, None, None, None] * offsets).sum(1) / 4
         free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
         largest = offsets.flatten(2)[torch.arange(len(images)), weights.argmax(1)].norm(dim=1) / 4
@@ -193,7 +205,9 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             "This is the square of the norm. Compute the square root.": norms.square(),
             "This is the sum of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).sum(1),
             "This is the gradient. Return its norm for each image, shape (B,).": gradient,
-            "The labels are ignored. Pass them to the model.": free,
+            IGNORED_ZEROS
+            if given is not None and not given.any()
+            else "The labels are ignored. Pass them to the model.": (free),
             "This is the norm over the whole batch. Compute one norm per image.": norms.square().sum().sqrt(),
             "Each value is the norm over the whole batch. Compute one norm per image.": (
                 norms.square().sum().sqrt().expand(len(images))
@@ -215,7 +229,7 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             "This is the gradient of the largest logit. Differentiate f.": largest,
         }
 
-    for given in (labels, None):
+    for given in (labels, None, 0 * labels):
         got, want = run(norm_of_gradient, images, centres, given)
         if got["off"] is True and got["norms"].shape == (0,):
             fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
@@ -236,10 +250,12 @@ def test_norm_of_the_gradient(run, images, centres, labels):
 
 
 @probe
-def score(student, images, centres, labels, name):
-    model, x = Bowls(centres, training=labels is None), images.clone()
-    scores = student.ex_ood.score_fn(model, x, *([] if labels is None else [labels]), score=name)
-    return {"scores": scores, "graph": scores.requires_grad, "state": state_of(model, x)}
+def score(student, images, centres, labels, name, level=0.0):
+    model, x = Bowls(centres, training=labels is None, level=level), images.clone()
+    y = [] if labels is None else [labels.clone()]
+    scores = student.ex_ood.score_fn(model, x, *y, score=name)
+    is_same = x.equal(images) and (not y or y[0].equal(labels))
+    return {"scores": scores, "graph": scores.requires_grad, "state": state_of(model, x, is_same)}
 
 
 @probe
@@ -280,17 +296,17 @@ def mass_score(student, images, centres, norms, labels):
 )
 def test_score_px(run, images, centres, labels):
     """`score="px"` returns the energy, with and without labels."""
-    for given in (None, labels):
+    for given in (None, labels, 0 * labels):
         got, want = run(score, images, centres, given, "px")
         energy = want["scores"]
         assert_close(
             got["scores"],
             energy,
-            mistakes=lambda energy=energy: {
+            mistakes=lambda energy=energy, given=given: {
                 "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
                 "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
                 "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
-                "The labels are ignored. If labels are given, return E(x, y).": -Bowls(centres)(images).detach(),
+                IGNORED_ZEROS if given is not None and not given.any() else IGNORED: -Bowls(centres)(images).detach(),
             },
         )
         if got["graph"] is not False:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
 
 
 @inputs
@@ -241,13 +241,23 @@ def energy_of(student, weights, images, logits, labels, scale):
     The given logits are those of `get_logits` (isolated) or of the last layer (last_layer), because `forward` need not
     call `get_logits`.
     """
-    arguments = () if labels is None else (labels,)
     classes, images = logits.shape[1], textures(images)
+
+    def f(model):
+        if labels is None:
+            return {"f": model(images)}
+        given = labels.clone()
+        found = model(images, given)
+        require(
+            given.equal(labels),
+            "The given labels are changed in place. Use `y[:, None]`, or `unsqueeze` without the underscore.",
+        )
+        return {"f": found}
 
     def isolated():
         model, _ = network(student, weights, classes)
         model.get_logits = lambda x: logits[: len(x)].clone()
-        return {"f": model(images, *arguments)}
+        return f(model)
 
     def last_layer():
         model, _ = network(student, weights, classes)
@@ -255,13 +265,13 @@ def energy_of(student, weights, images, logits, labels, scale):
         head_of(model, classes).register_forward_hook(
             lambda module, args, out: (given if out.dim() == 2 else given[:, :, None, None]).expand_as(out)
         )
-        return {"f": model(images, *arguments)}
+        return f(model)
 
     def whole():
         model, _ = network(student, weights, classes)
         with torch.no_grad():
             head_of(model, classes).weight *= scale
-        return {"f": model(images, *arguments)}
+        return f(model)
 
     return ways(isolated=isolated, last_layer=last_layer, whole=whole)
 
