@@ -402,7 +402,9 @@ def langevin_step(model, images, step_size):
     ### BEGIN SOLUTION 2c
     # TODO Return the images after one step.
     # Add Gaussian noise with standard deviation NOISE_STD and clip to IMG_RANGE. Then add step_size times the result of
-    # image_gradient and clip again. Methods that end with _ work in place: use the others.
+    # image_gradient and clip again. Methods that end with _ work in place: use the others. The given images may require
+    # gradients: detach them.
+    images = images.detach()
     noisy = (images + NOISE_STD * torch.randn_like(images)).clamp(*IMG_RANGE)
     return (noisy + step_size * image_gradient(model, noisy)).clamp(*IMG_RANGE)
     ### END SOLUTION

@@ -1,13 +1,13 @@
 """3: the replay buffer. Each image is different, so what comes back tells where it is from."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
 from stand_ins import replaced
 from torch import nn
 
-from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, require, ways
 
 SHAPE = (1, 5, 4)
 CALLS = 20
@@ -109,6 +109,26 @@ def starts(student, buffer, count, calls):
     return ways(direct=lambda: attempt(True), whole=lambda: attempt(False))
 
 
+@probe
+def starts_on_the_device(student, buffer, count, calls):
+    """`starts`, of a sampler whose chains must start on the device of the model.
+
+    The device `meta` exists on every machine. Its tensors have no values, so a sampler may also fail there.
+    """
+    module, devices = student.deep_energy, []
+
+    def look(images):
+        devices.append(images.device.type)
+        return images
+
+    with suppress(Exception):
+        sampler = module.Sampler(Still().to("meta"), SHAPE, count, max_len=100)
+        with with_samples(module, sampler, look):
+            sampler.sample_new_exmps(steps=1)
+    require("cpu" not in devices, "The start images are not on the device of the model. Move them there.")
+    return starts(student, buffer, count, calls)
+
+
 def distances(one, other):
     """The distances between all rows of (N, D) and (M, D), exact for equal rows; leading axes are kept."""
     return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
@@ -190,9 +210,9 @@ def test_new_chains_are_uniform_noise(run, many):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("3a", points=0.5, hint="Choose with replacement among len(self.examples) images, and return copies.")
+@exercise("3a", points=0.5, hint="Choose with replacement, and return copies on the device of self.model.")
 def test_small_buffers(run, few, many):
-    """A buffer may have fewer images than there are chains, and does not change when the chains move."""
+    """A buffer may have fewer images than chains, and keeps them; chains start on the device of the model."""
 
     def judge_copies(way, buffer):
         if len(way["held"]) != CALLS or any(held.shape != buffer.shape for held in way["held"]):
@@ -202,7 +222,7 @@ def test_small_buffers(run, few, many):
 
     got, want = run(starts, many, 36, CALLS)
     assert_either_way(got, want, lambda way, right: judge_copies(way, many))
-    got, want = run(starts, few, 11, CALLS)
+    got, want = run(starts_on_the_device, few, 11, CALLS)
 
     def judge(way, right):
         found = Starts(way, right, few)

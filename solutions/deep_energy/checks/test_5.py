@@ -194,10 +194,10 @@ def generations(student, levels, c, vis_steps, every_n_epochs, epochs):
 
 
 @probe
-def generated(student, levels, c, times):
+def generated(student, levels, c, times, training):
     """What `generate_imgs` returns, what its chains started from in several calls, and the mode of the module."""
     module, (count, chains) = student.deep_energy, levels.shape
-    pl_module = a_module(Levels(c))
+    pl_module = a_module(Levels(c)).train(training)
     callback = module.GenerateCallback(batch_size=chains, num_steps=count)
     generation = Generation(levels, pl_module.cnn)
     with replaced(module, **generation.stand_ins(module)):
@@ -268,11 +268,7 @@ def test_pictures_of_a_generation(run, levels, c):
             fail("The number of columns must be the number of frames, so that each image has its own row.")
 
 
-### BEGIN HIDDEN TESTS
-@exercise("5b", points=1, hint="Start from uniform noise with generate_samples, and keep the mode of the module.")
-def test_generation_of_the_callback(run, levels, c):
-    """`generate_imgs` runs `num_steps` steps from uniform noise, and leaves the module in its mode."""
-    got, want = run(generated, levels, c, 30)
+def judge_generation(got, want, levels, c, training):
     assert_close(
         got["direct"],
         levels,
@@ -304,9 +300,19 @@ def test_generation_of_the_callback(run, levels, c):
         fail("The chains start from noise in [0, 1]. It should be uniform in [-1, 1]: uniform_images.")
     if not starts.abs().max() <= 1 or abs(starts.mean()) > 0.08 or not 0.5 < starts.std() < 0.65:
         fail("The chains must start from uniform noise in [-1, 1]: uniform_images.")
-    if got["training"].shape != c.shape or (got["training"] / c < 1.5).any():
+    if training and (got["training"].shape != c.shape or (got["training"] / c < 1.5).any()):
         fail("The module is left in eval mode. Restore the mode from before.")
+    if not training and (got["training"] / c > 1.5)[:2].any():
+        fail("The module is put into train mode, although it was in eval mode. Restore the mode from before.")
     assert_close(got["training"], want["training"])
+
+
+### BEGIN HIDDEN TESTS
+@exercise("5b", points=1, hint="Start from uniform noise with generate_samples, and keep the mode of the module.")
+def test_generation_of_the_callback(run, levels, c):
+    """`generate_imgs` runs `num_steps` steps from uniform noise, and leaves the module in its mode."""
+    for training in (True, False):
+        judge_generation(*run(generated, levels, c, 30, training), levels, c, training)
 
 
 ### END HIDDEN TESTS
