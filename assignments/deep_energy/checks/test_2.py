@@ -54,7 +54,7 @@ def state(model):
 
 @probe
 def states(student, flags, marks, enabled):
-    """The marked states inside `frozen`, afterwards, and after an exception, of two uses in a row."""
+    """The marked states inside `frozen` and afterwards, of two uses in a row, and after two kinds of exceptions."""
     module = student.deep_energy
     model = built(flags)
     marks, seen = marks[:12], {}
@@ -63,14 +63,17 @@ def states(student, flags, marks, enabled):
             with module.frozen(model):
                 seen[name] = marked(marks, state(model))
             seen[f"after {name}"] = marked(marks, state(model))
-        caught = False
-        try:
-            with module.frozen(model):
-                raise ZeroDivisionError
-        except ZeroDivisionError:
-            caught = True
-        seen["after error"] = marked(marks, state(model))
-        seen["caught"] = marked(marks[:1], [caught])
+        caught = []
+        for name, kind in ("error", ZeroDivisionError), ("Ctrl-C", KeyboardInterrupt):
+            model = built(flags)
+            caught.append(False)
+            try:
+                with module.frozen(model):
+                    raise kind
+            except kind:
+                caught[-1] = True
+            seen[f"after {name}"] = marked(marks, state(model))
+        seen["caught"] = marked(marks[:2], caught)
     return seen
 
 
@@ -223,27 +226,38 @@ def border(rng):
 
 @probe
 class Fixed(nn.Module):
-    """f(x) = Σ slopes · x, whose gradient is the same everywhere."""
+    """f(x) = Σ slopes · x, whose gradient is the same everywhere. It records the images of each call."""
 
     def __init__(self, slopes):
         super().__init__()
         self.register_buffer("slopes", slopes)
+        self.images = []
 
     def forward(self, x):
+        self.images.append(x.detach().clone())
         return (self.slopes * x).flatten(1).sum(1)
 
 
 @probe
 def steps(student, slopes, middle, step_size):
-    """The images after one step from the same image in all chains, and what was given, afterwards."""
+    """The images after one step from the same image in all chains, and what was given, afterwards.
+
+    The given images are part of a graph. `at`: the images at which the gradient was taken
+    """
     module = student.deep_energy
 
     def attempt(isolated):
-        images = middle.expand(CHAINS, *middle.shape).clone()
-        given = lambda model, x: slopes.expand_as(x).clone()  # noqa: E731
+        images = 1 * middle.expand(CHAINS, *middle.shape).clone().requires_grad_()
+        model = Fixed(slopes)
+
+        def given(model, x):
+            model(x)  # records the images
+            return slopes.expand_as(x).clone()
+
         with replaced(module, **({"image_gradient": given} if isolated else {})), torch.enable_grad():
-            result = module.langevin_step(Fixed(slopes), images, step_size)
-        return {"result": result.detach(), "images": images.detach(), "attached": result.requires_grad}
+            result = module.langevin_step(model, images, step_size)
+        at = model.images[-1] if model.images else torch.zeros(0)
+        return {"result": result.detach(), "at": at, "images": images.detach(), "attached": result.requires_grad}
 
     return ways(isolated=lambda: attempt(True), whole=lambda: attempt(False))
 
@@ -335,6 +349,9 @@ def test_steps_are_noisy(run, slopes, middle):
             fail("The noise is uniform. Use randn, not rand.")
         if scaled.mean(0).abs().max() > 1e-3:
             fail("The noise has another mean than 0.")
+        # The mean of the noise, by which these two differ, is 0 ± 0.0007.
+        if difference(way["at"], middle + result - result.mean(0), 0, 0.004):
+            fail("The gradient is not taken at the images with noise. Add the noise first.")
 
     judged(got, want, judge)
 

@@ -1,13 +1,13 @@
 """3: the replay buffer. Each image is different, so what comes back tells where it is from."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
 from stand_ins import replaced
 from torch import nn
 
-from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, require, ways
 
 SHAPE = (1, 5, 4)
 CALLS = 20
@@ -107,6 +107,26 @@ def starts(student, buffer, count, calls):
         return {"starts": torch.stack(seen), "held": kept}
 
     return ways(direct=lambda: attempt(True), whole=lambda: attempt(False))
+
+
+@probe
+def starts_on_the_device(student, buffer, count, calls):
+    """`starts`, of a sampler whose chains must start on the device of the model.
+
+    The device `meta` exists on every machine. Its tensors have no values, so a sampler may also fail there.
+    """
+    module, devices = student.deep_energy, []
+
+    def look(images):
+        devices.append(images.device.type)
+        return images
+
+    with suppress(Exception):
+        sampler = module.Sampler(Still().to("meta"), SHAPE, count, max_len=100)
+        with with_samples(module, sampler, look):
+            sampler.sample_new_exmps(steps=1)
+    require("cpu" not in devices, "The start images are not on the device of the model. Move them there.")
+    return starts(student, buffer, count, calls)
 
 
 def distances(one, other):

@@ -296,13 +296,18 @@ def validation_images(rng):
 
 @probe
 def validation(student, images, samples, c):
-    """What a validation step logs, in eval mode."""
-    model = energy_model(student, Levels(c), GivenSampler(samples)).eval()
+    """What a validation step logs, in eval mode, and the means of the images that the network was given.
+
+    The hyperparameter `batch_size` is another number than that of the images.
+    """
+    network = Levels(c)
+    model = energy_model(student, network, GivenSampler(samples)).eval()
     with torch.no_grad():
         model.validation_step([images.clone(), torch.zeros(len(images))], 1)
     missing = torch.tensor(float("nan"))
     names = ("val_contrastive_divergence", "val_fake_out", "val_real_out")
-    return {name: model.records.get(name, missing) for name in names}
+    logged = {name: model.records.get(name, missing) for name in names}
+    return {"logged": logged, "seen": torch.cat([each.flatten(1).mean(1) for each in network.images])}
 
 
 @exercise(
@@ -310,7 +315,8 @@ def validation(student, images, samples, c):
 )
 def test_validation_compares_with_noise(run, validation_images, samples, c):
     """`validation_step` logs the means of f over noise and images, and their difference."""
-    got, _ = run(validation, validation_images, samples, c)
+    found, _ = run(validation, validation_images, samples, c)
+    got = found["logged"]
     for name, value in got.items():
         if value.isnan().all():
             fail(f"No value with the name `{name}` is logged.")
@@ -339,6 +345,13 @@ def test_validation_compares_with_noise(run, validation_images, samples, c):
         },
     )
     assert_close(got["val_fake_out"], fake, **loose, mistakes=means | {"These are energies. Log f.": -fake})
+    # Noise has a mean of 0 ± 0.02, the images one below -0.3.
+    seen = found["seen"].sort()[0]
+    levels = validation_images.flatten(1).mean(1).sort()[0]
+    if len(seen) < len(levels) or difference(seen[: len(levels)], levels, 0, 1e-3):
+        fail("f of the images is not that of all images of the batch.")
+    if len(seen) != 2 * len(levels) or seen[len(levels) :].abs().max() > 0.15:
+        fail("The number of noise images is not that of the images in the batch, which may differ from `batch_size`.")
     assert_close(
         got["val_contrastive_divergence"],
         fake - real,
@@ -377,29 +390,35 @@ class Three(nn.Module):
 
 @probe
 def training_path(student, pushes, settings):
-    """The parameter after each step with given gradients; the scheduler's step ends each epoch."""
+    """The parameter after each step with given gradients; schedulers are called as Lightning does."""
     lr, beta1 = settings.tolist()
     network = Three()
     model = energy_model(student, network, GivenSampler(torch.zeros(4, *SHAPE)), lr=lr, beta1=beta1)
     made = model.configure_optimizers()
     if isinstance(made, dict):
         scheduler = made.get("lr_scheduler")
-        scheduler = scheduler["scheduler"] if isinstance(scheduler, dict) else scheduler
         optimizers, schedulers = [made["optimizer"]], [scheduler] if scheduler else []
     elif isinstance(made, tuple | list) and len(made) == 2 and isinstance(made[0], tuple | list):
         optimizers, schedulers = made
     else:
         optimizers, schedulers = [made], []
     require(len(optimizers) == 1, "There must be one optimizer.")
+
+    def end(interval, number):
+        for scheduler in schedulers:
+            settings = scheduler if isinstance(scheduler, dict) else {"scheduler": scheduler}
+            if settings.get("interval", "epoch") == interval and number % settings.get("frequency", 1) == 0:
+                settings["scheduler"].step()
+
     path = []
-    for epoch in pushes:
+    for number, epoch in enumerate(pushes, 1):
         for push in epoch:
             optimizers[0].zero_grad()
             network.w.grad = push.clone()
             optimizers[0].step()
             path.append(network.w.detach().clone())
-        for scheduler in schedulers:
-            (scheduler["scheduler"] if isinstance(scheduler, dict) else scheduler).step()
+            end("step", len(path))
+        end("epoch", number)
     return torch.stack(path)
 
 
@@ -414,7 +433,10 @@ def walked(pushes, make, *, every=1, gamma=0.97, per_step=False):
             w.grad = push.clone()
             optimizer.step()
             path.append(w.detach().clone())
-        scheduler.step()
+            if per_step:
+                scheduler.step()
+        if not per_step:
+            scheduler.step()
     return torch.stack(path)
 
 
@@ -438,6 +460,9 @@ def test_optimizer_and_scheduler(run, pushes, settings):
             "The learning rate is multiplied by another factor. Use gamma=0.97.": walked(pushes, adam(), gamma=0.9),
             "The learning rate is multiplied by 0.97 only every second epoch. Use step_size=1.": walked(
                 pushes, adam(), every=2
+            ),
+            'The learning rate is multiplied by 0.97 after each batch. Use the interval "epoch".': walked(
+                pushes, adam(), per_step=True
             ),
             "The learning rate never changes: step_size is too large. Use step_size=1.": walked(
                 pushes, adam(), every=99

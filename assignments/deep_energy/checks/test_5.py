@@ -182,10 +182,10 @@ def generations(student, levels, c, vis_steps, every_n_epochs, epochs):
 
 
 @probe
-def generated(student, levels, c, times):
+def generated(student, levels, c, times, training):
     """What `generate_imgs` returns, what its chains started from in several calls, and the mode of the module."""
     module, (count, chains) = student.deep_energy, levels.shape
-    pl_module = a_module(Levels(c))
+    pl_module = a_module(Levels(c)).train(training)
     callback = module.GenerateCallback(batch_size=chains, num_steps=count)
     generation = Generation(levels, pl_module.cnn)
     with replaced(module, **generation.stand_ins(module)):
@@ -254,6 +254,45 @@ def test_pictures_of_a_generation(run, levels, c):
         )
         if columns != chosen.shape[1]:
             fail("The number of columns must be the number of frames, so that each image has its own row.")
+
+
+def judge_generation(got, want, levels, c, training):
+    assert_close(
+        got["direct"],
+        levels,
+        mistakes={
+            "Only the images after the last step are returned. Set return_img_per_step=True.": levels[-1:],
+            "The axes of steps and chains are swapped.": levels.T,
+        },
+    )
+    starts = got["starts"]
+    if starts.numel() == 0:
+        fail("The images are not generated with generate_samples.")
+    if starts.shape[1:] != (3, *SHAPE):
+        fail("There must be `batch_size` initial images of the shape hparams['img_shape'].")
+    if got["asked"].shape[1:] != (3,) or (got["asked"][:, 2] != 1).any():
+        fail("The model of the chains must be pl_module.cnn.")
+    assert_close(
+        got["asked"][0],
+        torch.tensor([float(len(levels)), 10.0, 1.0]),
+        mistakes={
+            "`num_steps` is ignored: 60 steps are taken.": torch.tensor([60.0, 10.0, 1.0]),
+            "`num_steps` is ignored: 256 steps are taken.": torch.tensor([256.0, 10.0, 1.0]),
+            "`vis_steps` steps are taken, not `num_steps`.": torch.tensor([8.0, 10.0, 1.0]),
+        },
+    )
+    if len(starts) > 1 and torch.equal(starts[0], starts[1]):
+        fail("All generations start from the same noise. Draw new noise in each of them.")
+    # 30 × 72 numbers: mean 0 ± 0.012, standard deviation 0.577 ± 0.006.
+    if starts.min() > -1e-6:
+        fail("The chains start from noise in [0, 1]. It should be uniform in [-1, 1]: uniform_images.")
+    if not starts.abs().max() <= 1 or abs(starts.mean()) > 0.08 or not 0.5 < starts.std() < 0.65:
+        fail("The chains must start from uniform noise in [-1, 1]: uniform_images.")
+    if training and (got["training"].shape != c.shape or (got["training"] / c < 1.5).any()):
+        fail("The module is left in eval mode. Restore the mode from before.")
+    if not training and (got["training"] / c > 1.5)[:2].any():
+        fail("The module is put into train mode, although it was in eval mode. Restore the mode from before.")
+    assert_close(got["training"], want["training"])
 
 
 @inputs

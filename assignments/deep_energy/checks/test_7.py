@@ -23,7 +23,14 @@ def scores(student, images, c, batch_size, training):
     """The scores; how many images the network was given at a time, and its states."""
     network = Levels(c).train(training)
     given = images.clone()
-    found = student.deep_energy.outlier_score(network, given, **({"batch_size": batch_size} if batch_size else {}))
+    options = {"batch_size": batch_size} if batch_size else {}
+    try:
+        found = student.deep_energy.outlier_score(network, given, **options)
+    except Exception:
+        student.deep_energy.outlier_score(
+            Levels(c), given[:-1], **options
+        )  # fails, too, unless one image is the reason
+        require(False, "The scores fail if the last batch has one image only. Do not squeeze its axis.")
     require(isinstance(found, torch.Tensor), "The scores must be a tensor.")
     seen = torch.tensor([any(network.gradients_on), network.training, found.requires_grad]).float()
     return {
@@ -34,7 +41,7 @@ def scores(student, images, c, batch_size, training):
     }
 
 
-def judge_scores(got, images, c):
+def judge_scores(got, images, c, size):
     flat = images.flatten(1)
     energies = -(c[0] + c[1] * flat.mean(1) + c[2] * flat.square().mean(1))
     assert_close(
@@ -48,9 +55,9 @@ def judge_scores(got, images, c):
             "These are absolute values. The outlier score is E = -f.": energies.abs(),
             "The mean of the scores is subtracted.": energies - energies.mean(),
             "The scores are normalised over the batch.": (-energies).softmax(0),
-            "Only the scores of the first batch are returned.": energies[:10],
-            "The scores of the last, smaller batch are missing.": energies[:20],
-            "Only the scores of the last batch are returned.": energies[20:],
+            "Only the scores of the first batch are returned.": energies[:size],
+            "The scores of the last, smaller batch are missing.": energies[: 2 * size],
+            "Only the scores of the last batch are returned.": energies[2 * size :],
             "The scores are in the reverse order.": energies.flip(0),
         },
     )
@@ -61,7 +68,7 @@ def test_scores_are_energies(run, images, c):
     """`outlier_score` returns E = -f of all images, in their order."""
     for batch_size in (0, 10):
         got, _ = run(scores, images, c, batch_size, False)
-        judge_scores(got, images, c)
+        judge_scores(got, images, c, 10)
         if got["largest"] > (batch_size or 256):
             fail("The network is given more than `batch_size` images at a time.")
 

@@ -6,13 +6,20 @@ import torch
 from ebmcourse.checking import assert_close, exercise, inputs, probe
 
 NAMES = ("not finite", "blow up", "sampler lost", "healthy")
-LOW, HIGH, WINDOW = -1.5, 1.2, 10
+LOW, HIGH, WINDOW = -1.5, 1.25, 10
 
 
 def series(rng, level, count=30, noise=0.3):
     """Gaps with exactly this mean over the last ten steps."""
     drawn = rng.normal(0, noise, count)
     drawn[-WINDOW:] += level - drawn[-WINDOW:].mean()
+    return drawn.tolist()
+
+
+def exact(rng, level):
+    """Gaps whose mean over the last ten steps is this level without rounding: multiples of 1/8."""
+    drawn = rng.integers(-4, 5, 30) / 8
+    drawn[-1] += WINDOW * level - drawn[-WINDOW:].sum()
     return drawn.tolist()
 
 
@@ -44,6 +51,9 @@ def hard(rng):
         (healthy, [5.0] * 20 + series(rng, -2)[20:], 2),
         ([80.0 + loss for loss in healthy], series(rng, 0), 3),  # a large loss alone says nothing
         (healthy[:3], healthy[:3], 3),
+        (early[:6], healthy[:6], 0),  # not finite, in few steps
+        (healthy, exact(rng, HIGH), 3),  # at the bounds
+        (healthy, exact(rng, LOW), 3),
     ]
     order = rng.permutation(len(cases))
     return [cases[number] for number in order]
@@ -61,7 +71,7 @@ def said(trainings, rule):
     return torch.tensor([rule(losses, gaps) for losses, gaps, _ in trainings])
 
 
-def rule(*, low=LOW, high=HIGH, window=WINDOW, finite=True, mean=np.mean, whole=False, values="gaps"):
+def rule(*, low=LOW, high=HIGH, window=WINDOW, finite=True, mean=np.mean, whole=False, values="gaps", at=()):
     """The rules of the exercise, with a mistake."""
 
     def diagnose(losses, gaps):
@@ -71,6 +81,8 @@ def rule(*, low=LOW, high=HIGH, window=WINDOW, finite=True, mean=np.mean, whole=
         if len(series) < window:
             return 3
         level = mean(series if whole else series[-window:])
+        if level in at:
+            return 1 if level == high else 2
         return 1 if level > high else 2 if level < low else 3
 
     return diagnose
@@ -111,6 +123,12 @@ def mistakes_of(trainings):
         "With exactly `window` steps, the mean can be computed.": rule(
             window=WINDOW + 1, mean=lambda x: np.mean(x[-10:])
         ),
+        "With few steps, losses that are not finite are not found. Look for them first.": lambda losses, gaps: (
+            rule()(losses, gaps) if len(gaps) >= WINDOW else 3
+        ),
+        "A mean of exactly `high` counts as a blow up. It must be above `high`.": rule(at=(HIGH,)),
+        "A mean of exactly `low` counts as a lost sampler. It must be below `low`.": rule(at=(LOW,)),
+        "A mean that equals a bound counts as beyond it. It must be above `high` or below `low`.": rule(at=(HIGH, LOW)),
         "`low` and `high` are ignored: they are always -2 and 2.": rule(low=-2.0, high=2.0),
         "A blow up is never found.": rule(high=1e9),
         "A lost sampler is never found.": rule(low=-1e9),
