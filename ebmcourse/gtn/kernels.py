@@ -7,10 +7,9 @@ holds one row (source, destination, input label, output label) per arc, `weights
 Only `lazy.kernels` imports this module, so that `import ebmcourse.gtn` does not wait for numba.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-from numba import njit
+
+from ebmcourse.compiled import kernel
 
 EPSILON = -1
 START, ACCEPT = 1, 2
@@ -21,14 +20,6 @@ DENSE_PAIRS = 1 << 24
 # Odd, with well mixed bits (2^64 divided by the golden ratio), so that neighbouring keys spread over the
 # table.
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-
-
-def kernel(function: Callable) -> Callable:
-    """`function` compiled; without a disk cache where no folder for one can be written (as in a sandbox)."""
-    try:
-        return njit(function, cache=True, nogil=True)
-    except RuntimeError:
-        return njit(function, nogil=True)
 
 
 @kernel

@@ -4,9 +4,7 @@ A grader imports it before it forks, so that every fork has the compiled kernels
 sources is read-only, and numba by itself would ignore it.
 """
 
-import contextlib
 import os
-from typing import Any
 
 import torch
 from numba.core import caching
@@ -22,17 +20,8 @@ class _ReadOnlyLocator(caching.InTreeCacheLocator):
             raise OSError("there is no cache folder")
 
 
-_save = caching.IndexDataCacheFile.save
-
-
-def _save_where_possible(self: Any, key: Any, data: Any) -> None:
-    with contextlib.suppress(OSError):
-        _save(self, key, data)
-
-
 place = caching.CacheImpl._locator_classes.index(caching.InTreeCacheLocator) + 1
 caching.CacheImpl._locator_classes.insert(place, _ReadOnlyLocator)
-caching.IndexDataCacheFile.save = _save_where_possible  # type: ignore[method-assign]
 
 from ebmcourse import lattice  # noqa: E402  (its kernels look for their cache when they are imported)
 

@@ -26,8 +26,8 @@ class Topology:
         in which they were added, or sorted by the label in `column` (INPUT or OUTPUT).
         """
         if column not in self._groups:
-            if column is None:
-                self._groups[column] = kernels.group(self.arcs[:, 0], self.nodes.size)
+            if column is None:  # contiguous, because numba compiles once more for a column that is, as of a single arc
+                self._groups[column] = kernels.group(np.ascontiguousarray(self.arcs[:, 0]), self.nodes.size)
             else:
                 ids = np.lexsort((self.arcs[:, column], self.arcs[:, 0])).astype(np.int32)
                 first = np.searchsorted(self.arcs[ids, 0], np.arange(self.nodes.size + 1)).astype(np.int32)

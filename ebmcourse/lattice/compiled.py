@@ -9,23 +9,15 @@ level: (level, weight) stands for weight · exp(−LEVEL · level), whose expone
 within 2^±256, and neighbours so rarely differ in level that converting one to the other's costs almost nothing.
 """
 
-from collections.abc import Callable
-
-import numba
 import numpy as np
+
+from ebmcourse.compiled import kernel
 
 LEVEL = 256 * np.log(2.0)
 HIGH, LOW = 2.0**256, 2.0**-256
 
 
-def _compile(function: Callable) -> Callable:
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # numba can write its cache nowhere, as in a sandbox
-        return numba.njit(nogil=True)(function)
-
-
-@_compile
+@kernel
 def free_energies(energies, labels, jumps, frames, states, first, last, with_visits):  # type: ignore[no-untyped-def]
     """−log Σ_paths exp(−E(path)) of each item (B,), and its gradient: expected visits (B, L, C), or empty.
 
@@ -45,7 +37,7 @@ def free_energies(energies, labels, jumps, frames, states, first, last, with_vis
     return free, visits
 
 
-@_compile
+@kernel
 def _close(levels, weights, start, shares):  # type: ignore[no-untyped-def]
     """−log of the sum over the states from `start` on, and the share of each of them in it."""
     base = np.inf
@@ -62,7 +54,7 @@ def _close(levels, weights, start, shares):  # type: ignore[no-untyped-def]
     return LEVEL * base - np.log(total)
 
 
-@_compile
+@kernel
 def _weight_at(base, level, weight):  # type: ignore[no-untyped-def]
     """A weight in units of a lower level; 0 where it cannot change a sum with a weight of that level."""
     if level == base:
@@ -70,7 +62,7 @@ def _weight_at(base, level, weight):  # type: ignore[no-untyped-def]
     return weight * LOW ** (level - base) if level - base < 4 else 0.0
 
 
-@_compile
+@kernel
 def _forward(energies, labels, jumps, frames, first, levels, weights, arrivals):  # type: ignore[no-untyped-def]
     """Sum exp(−E) over all paths into each state at the last frame: (levels, weights) · exp(−returned energy).
 
@@ -113,7 +105,7 @@ def _forward(energies, labels, jumps, frames, first, levels, weights, arrivals):
     return total_lowest
 
 
-@_compile
+@kernel
 def _factors(energies, used, excess, factors):  # type: ignore[no-untyped-def]
     """The least energy of the used classes; excess[c] becomes energy − least, factors[c] exp(−excess[c])."""
     lowest = np.inf
@@ -127,7 +119,7 @@ def _factors(energies, used, excess, factors):  # type: ignore[no-untyped-def]
     return lowest
 
 
-@_compile
+@kernel
 def _multiply(level, weight, excess, factor):  # type: ignore[no-untyped-def]
     """(level, weight) · exp(−excess), where factor is exp(−excess) as far as a float64 can hold it."""
     if factor < LOW:
@@ -144,7 +136,7 @@ def _multiply(level, weight, excess, factor):  # type: ignore[no-untyped-def]
     return level, weight
 
 
-@_compile
+@kernel
 def _backward(visits, labels, frames, arrivals, out):  # type: ignore[no-untyped-def]
     """From the last frame back, add to `out` the share of all paths that visits[s] has in state s."""
     count = len(visits)
@@ -162,7 +154,7 @@ def _backward(visits, labels, frames, arrivals, out):  # type: ignore[no-untyped
             visits[s] = share
 
 
-@_compile
+@kernel
 def best_paths(energies, labels, jumps, frames, states, first, last, padding):  # type: ignore[no-untyped-def]
     """The states (B, L) of each item's path of least energy; of equal ways into a state the earliest wins."""
     batch, length, _ = energies.shape
@@ -193,7 +185,7 @@ def best_paths(energies, labels, jumps, frames, states, first, last, padding):  
     return paths
 
 
-@_compile
+@kernel
 def best_words(energies, frames, blank, parent, label, joins, depth, is_word):  # type: ignore[no-untyped-def]
     """The trie node of each item's best word (B,), −1 where none fits; the rest are fields of a `Trie`."""
     batch, nodes = energies.shape[0], len(parent)
