@@ -125,7 +125,7 @@ class Judge:
         self, check: Check, judgement: Judgement, observer: Observing | None, earlier: dict[str, Outcome]
     ) -> Outcome:
         status: Status = "passed"
-        diagnosis = None
+        diagnosis, hint = None, check.hint
         observed: list[tuple[Any, Any]] = []
         try:
             for needed in check.needs:
@@ -140,6 +140,8 @@ class Judge:
             expected = isinstance(error, NoObservation | AssertionError)
             reason = error if expected else _mismatch(unsound, observed) or _mismatch(other_shape, observed) or error
             status, diagnosis = _status_of(reason)
+            if isinstance(reason, NoObservation) and not reason.loaded:
+                hint = ""
             if reason is error and not expected:
                 self.internal_errors[check.id] = "".join(traceback.format_exception(error))
         return Outcome(
@@ -150,7 +152,7 @@ class Judge:
             points=check.points if status == "passed" else 0.0,
             max_points=check.points,
             public=check.public,
-            hint=check.hint,
+            hint=hint,
             diagnosis=diagnosis,
         )
 

@@ -28,10 +28,15 @@ _ADVICE = {  # kind of the error -> what to do about it
 NAMED_EXCEPTIONS = {"AssertionError", "AttributeError", "ImportError", "IndexError", "KeyError", "ModuleNotFoundError"}
 NAMED_EXCEPTIONS |= {"NameError", "RecursionError", "RuntimeError", "SyntaxError", "TypeError", "ValueError"}
 NAMED_EXCEPTIONS |= {"ZeroDivisionError"}
+_NOT_LOADED = ("ImportError", "ModuleNotFoundError", "SyntaxError")  # the program cannot run, whatever the exercise
 MAX_LINES = 4096  # in all files together; in a longer program, exceptions have no place
 MAX_PLACES = 16  # of an exception that are looked at
 _ARGUMENTS = "It was raised in an object or function of the check: look at the arguments that it is given there."
 _INTERFACE = "Compare the names, the parameters and what is returned with the template."
+_IMPORTS = (
+    "Only the packages of the course and the files of the assignment can be imported: remove this import, and what "
+    "uses it."
+)
 _ANOTHER = "Your program stopped with an exception, another one than in the check above: repair that one first."
 
 _NO_TICKET = "0" * 16
@@ -112,12 +117,16 @@ def _place(value: Any, values: list[Any]) -> int:
 
 
 class NoObservation(Exception):
-    """There is no observation of the submission; `status` and `reason` say why."""
+    """There is no observation of the submission; `status` and `reason` say why.
 
-    def __init__(self, status: Status, reason: str) -> None:
+    `loaded` is false where the program itself cannot be loaded, so that a hint about the exercise does not help.
+    """
+
+    def __init__(self, status: Status, reason: str, *, loaded: bool = True) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.loaded = loaded
 
 
 class _Answer(NamedTuple):
@@ -280,13 +289,13 @@ class Observer:
         if kind == "refused" and isinstance(message, str) and message in sentences(call.file, call.probe):
             return NoObservation("failed", message)
         if isinstance(missing, str) and missing in self._problems:
-            return NoObservation("error", self._problems[missing])
+            return NoObservation("error", self._problems[missing], loaded=False)
         if kind == "memory":
             return NoObservation("memory", "Your program used more memory than allowed.")
         reason = self._description(error)
         if not self._messages and self._described.setdefault(call.part, reason) != reason:
-            reason = _ANOTHER
-        return NoObservation("error", reason)
+            return NoObservation("error", _ANOTHER)
+        return NoObservation("error", reason, loaded=error.get("type") not in _NOT_LOADED)
 
     def _description(self, error: dict[str, Any]) -> str:
         """What is said about an exception: its class, if that is a usual one, and the innermost line handed in."""
@@ -305,6 +314,8 @@ class Observer:
         advice = _ADVICE.get(kind) if isinstance(kind, str) else None
         if advice is None and from_check:
             advice = _ARGUMENTS if place else _INTERFACE
+        if name == "ModuleNotFoundError":
+            advice = _IMPORTS
         return f"{reason}. {advice}" if advice else f"{reason}."
 
     def _innermost(self, places: Any) -> str:

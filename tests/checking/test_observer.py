@@ -383,6 +383,16 @@ def test_an_exception_of_the_check_itself_is_not_called_the_program_s():
     assert "line 3" in told and "look at the arguments" in told
 
 
+def test_a_program_that_cannot_be_loaded_is_told_from_one_that_stops():
+    assert lost(observer(answer(error=ERROR))).loaded
+    for name in ("ImportError", "ModuleNotFoundError", "SyntaxError"):
+        assert not lost(observer(answer(error=ERROR | {"type": name}))).loaded
+    missing = ERROR | {"kind": "missing", "missing": "work.py"}
+    assert not lost(observer(answer(error=missing), problems={"work.py": "The file `work.py` is missing."})).loaded
+    missing = ERROR | {"type": "ModuleNotFoundError", "missing": "pandas.py"}
+    assert "packages of the course" in lost(observer(answer(error=missing))).reason
+
+
 def test_lines_are_counted_as_python_counts_them():
     assert "work.py, line 3: `raise ValueError(secret)`" in lost(observer(answer(error=ERROR))).reason
 
