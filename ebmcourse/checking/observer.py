@@ -26,9 +26,22 @@ _ADVICE = {  # kind of the error -> what to do about it
 }
 # A submission chooses what it raises and where, and could so tell its author about hidden inputs: see `Observer`.
 NAMED_EXCEPTIONS = {"AssertionError", "AttributeError", "ImportError", "IndexError", "KeyError", "ModuleNotFoundError"}
-NAMED_EXCEPTIONS |= {"NameError", "RecursionError", "RuntimeError", "SyntaxError", "TypeError", "ValueError"}
+NAMED_EXCEPTIONS |= {"NameError", "RecursionError", "RuntimeError", "TypeError", "ValueError"}
 NAMED_EXCEPTIONS |= {"ZeroDivisionError"}
-_NOT_LOADED = ("ImportError", "ModuleNotFoundError", "SyntaxError")  # the program cannot run, whatever the exercise
+_SYNTAX_ERRORS = ("IndentationError", "SyntaxError", "TabError")
+_NOT_LOADED = ("ImportError", "ModuleNotFoundError", *_SYNTAX_ERRORS)  # the program cannot run, whatever the exercise
+_SYNTAX = (  # what Python says about them; other words are not repeated in grading
+    "expected ':'",
+    "expected an indented block",
+    "unexpected indent",
+    "unindent does not match any outer indentation level",
+    "'(' was never closed",
+    "'[' was never closed",
+    "unmatched ')'",
+    "unterminated string literal",
+    "invalid syntax. Perhaps you forgot a comma?",
+    "invalid syntax. Maybe you meant '==' or ':=' instead of '='?",
+)
 MAX_LINES = 4096  # in all files together; in a longer program, exceptions have no place
 MAX_PLACES = 16  # of an exception that are looked at
 _ARGUMENTS = "It was raised in an object or function of the check: look at the arguments that it is given there."
@@ -184,8 +197,9 @@ class Observer:
 
     `files` are the texts of the files handed in; `problems` says what is wrong with a file that is not among them.
     `messages` repeats the messages of the submission's exceptions: helpful on a student's own machine, but in grading
-    they could reveal hidden inputs. In grading, what is said about an exception tells less than 18 bits: one of 4,096
-    lines, one of 14 classes and one of four remarks; and that only once for each exercise. `budget` is the time in
+    they could reveal hidden inputs. In grading, what is said about an exception tells less than 19 bits: one of 4,096
+    lines, and one of 13 classes with one of four remarks or none, or one of 11 sentences about the syntax; and that
+    only once for each exercise. `budget` is the time in
     seconds that all calls together may take, by `clock`.
     """
 
@@ -300,8 +314,11 @@ class Observer:
     def _description(self, error: dict[str, Any]) -> str:
         """What is said about an exception: its class, if that is a usual one, and the innermost line handed in."""
         kind, name = error.get("kind"), error.get("type")
-        reason = name if isinstance(name, str) and name in NAMED_EXCEPTIONS else "an exception"
         place = self._innermost(error.get("places"))
+        if name in _SYNTAX_ERRORS:
+            said = f"Your program is not valid Python: {self._about_syntax(error.get('message'))}"
+            return (f"{said} in {place}" if place else said) + "."
+        reason = name if isinstance(name, str) and name in NAMED_EXCEPTIONS else "an exception"
         from_check = error.get("from_check") is True
         if place:
             reason = f"Your program stopped with {reason} in {place}"
@@ -317,6 +334,13 @@ class Observer:
         if name == "ModuleNotFoundError":
             advice = _IMPORTS
         return f"{reason}. {advice}" if advice else f"{reason}."
+
+    def _about_syntax(self, message: Any) -> str:
+        """What Python says about a syntax error, without its place."""
+        said = re.sub(r" \([^()]*\bline \d+\)", "", message) if isinstance(message, str) else ""
+        if self._messages and said:
+            return said
+        return next((sentence for sentence in _SYNTAX if said.startswith(sentence)), "invalid syntax")
 
     def _innermost(self, places: Any) -> str:
         """The last of `places` that is in a file handed in: its file, number and text; else an empty text."""
