@@ -35,7 +35,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
-@click.option("--part", help="Check this exercise only, for example 3.2a.")
+@click.option("--part", help="Check this exercise only: 3.2a, or 3.2 for 3.2a, 3.2b …")
 @click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first failing part.")
 @click.option("--watch", is_flag=True, help="Check again whenever a file is saved, until Ctrl-C.")
 def check(directory: Path, part: str | None, everything: bool, watch: bool) -> None:

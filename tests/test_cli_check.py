@@ -82,6 +82,15 @@ def test_all_shows_every_part_and_part_shows_one(folder):
     assert "2 of 2 points of the public checks; grading adds hidden ones." in check(folder, "--part", "1a", expect=0)
 
 
+@pytest.mark.slow
+def test_a_part_may_stand_for_several_exercises(folder):
+    (folder / "tiny.py").write_text("def double(x):\n    return 2 * x\n\n\ndef plus(x, y):\n    return x + y\n")
+    said = check(folder, "--part", "1", expect=0)
+    assert "✓ 1a  Doubling  2/2" in said and "✓ 1b  Adding  1/1" in said
+    for part in ("", "2", "1.1", "a"):
+        assert "this assignment has 1a, 1b." in " ".join(check(folder, "--part", part, expect=2))
+
+
 def outcome(number, status, **others):
     points = float(status == "passed")
     return Outcome(f"1a/{number}", "1a", f"Check {number}", status, points, 1.0, True, **others)

@@ -62,15 +62,15 @@ class Judge:
         self._reference = reference
         self._calls: dict[str, Call] = {}  # all calls that were made so far, in order
 
-    def outcomes(self, observer: Observing | None, part: str | None = None) -> list[Outcome]:
-        """Run all checks, or those of one part, on the submission that `observer` observes, in the order of the files.
+    def outcomes(self, observer: Observing | None, parts: list[str] | None = None) -> list[Outcome]:
+        """Run all checks, or those of some parts, on the submission that `observer` observes, in the order of files.
 
         Without an observer the reference takes the place of the submission, and must pass all checks.
         """
         reset_state(0)
         outcomes: dict[str, Outcome] = {}
         for check, judgement in self._judgements:
-            if part in (None, check.part):
+            if parts is None or check.part in parts:
                 outcomes[check.id] = self._outcome(check, judgement, observer, outcomes)
         return list(outcomes.values())
 
@@ -111,9 +111,9 @@ class Judge:
         """The calls that the checks have made so far, as ``check id#number``, in order."""
         return dict(self._calls)
 
-    def probe_sources(self, part: str | None = None) -> list[str]:
-        """What the process of a submission receives to run the probes of all checks, or of those of one part."""
-        self.outcomes(None, part)  # makes the calls
+    def probe_sources(self, parts: list[str] | None = None) -> list[str]:
+        """What the process of a submission receives to run the probes of all checks, or of those of some parts."""
+        self.outcomes(None, parts)  # makes the calls
         return [probe_source(call.file, call.probe) for call in dict.fromkeys(self._calls.values())]
 
     @property
