@@ -65,7 +65,14 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
                             process, lambda part: status.update(_STEP.format(3, f"checking {part}"))
                         )
                     command = "ebmcourse check" + (f" {directory}" if directory != Path() else "")
-                    summary.show(out, checks.description.parts, outcomes, everything=everything, command=command)
+                    summary.show(
+                        out,
+                        checks.description.parts,
+                        outcomes,
+                        everything=everything,
+                        command=command,
+                        where="the notebook" if checks.description.notebook_name else "your files",
+                    )
                 if not watch:
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
                 out.print("[dim]Waiting for a file to be saved; press Ctrl-C to quit.[/]")

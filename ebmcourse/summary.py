@@ -14,12 +14,18 @@ _STYLES = {"passed": "green", "skipped": "yellow"}
 
 
 def show(
-    out: Console, parts: dict[str, str], outcomes: list[Outcome], *, everything: bool, command: str = "ebmcourse check"
+    out: Console,
+    parts: dict[str, str],
+    outcomes: list[Outcome],
+    *,
+    everything: bool,
+    command: str = "ebmcourse check",
+    where: str = "your files",
 ) -> None:
     """Show a line for each exercise that is written, the first failure in detail, and one line for the other exercises.
 
     `parts` maps exercises to titles. If `everything` is true, show every check in detail. `command` is what the student
-    typed, without options.
+    typed, without options; `where` says what the student writes in.
     """
     by_part: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -42,7 +48,7 @@ def show(
     elif unwritten and not everything:
         title = parts.get(unwritten[0], "")
         out.print(
-            f"Next is {unwritten[0]}, {title}: search your files for `TODO ({unwritten[0]})`.",
+            f"Next is {unwritten[0]}, {title}: search {where} for `TODO ({unwritten[0]})`.",
             markup=False,
             soft_wrap=True,
         )

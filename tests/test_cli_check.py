@@ -13,7 +13,7 @@ from rich.console import Console
 
 from autograder.cli import main as autograder
 from ebmcourse import summary
-from ebmcourse.checking.outcome import Outcome
+from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
 from ebmcourse.checking.public import run_public_checks
 from ebmcourse.cli import main as ebmcourse
 
@@ -109,6 +109,12 @@ def test_of_a_failing_exercise_only_the_checks_that_did_not_pass_are_listed_and_
 
     summary.show(Console(highlight=False), {"1a": "Doubling"}, found, everything=True)
     assert "✓ Check 1  1/1" in capsys.readouterr().out
+
+
+def test_where_to_write_the_next_exercise_is_said(capsys):
+    unwritten = [outcome(1, "failed", diagnosis=NOT_IMPLEMENTED)]
+    summary.show(Console(highlight=False), {"1a": "Doubling"}, unwritten, everything=False, where="the notebook")
+    assert "search the notebook for `TODO (1a)`" in capsys.readouterr().out
 
 
 def test_a_syntax_error_is_shown_before_anything_is_imported(tmp_path):
