@@ -24,8 +24,8 @@ def show(
 ) -> None:
     """Show a line for each exercise that is written, the first failure in detail, and one line for the other exercises.
 
-    `parts` maps exercises to titles. If `everything` is true, show every check in detail. `command` is what the student
-    typed, without options; `where` says what the student writes in.
+    `parts` maps exercises to titles. If `everything` is true, show every check of what is written, or of
+    the only exercise, in detail. `command` is what the student typed, without options; `where` is what they write in.
     """
     by_part: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -35,7 +35,7 @@ def show(
     first = next((part for part in written if not all(o.passed for o in by_part[part])), None)
     for part in by_part if everything else written:
         _part(out, part, parts.get(part, ""), by_part[part])
-        if everything or part == first:
+        if (everything and (part in written or len(by_part) == 1)) or part == first:
             _checks(out, by_part[part], everything=everything)
     if unwritten and not everything:
         out.print(Text.assemble(("· ", "dim"), "Not written yet: ", (", ".join(unwritten), "bold")))

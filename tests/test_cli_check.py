@@ -75,7 +75,11 @@ def test_what_is_not_written_is_listed_in_one_line_and_what_is_written_is_explai
 def test_all_shows_every_part_and_part_shows_one(folder):
     (folder / "tiny.py").write_text(STUB)
     said = check(folder, "--all", expect=1)
+    assert "· 1a  Doubling  0/2  not implemented yet" in said and not any("Hint" in line for line in said)
+    (folder / "tiny.py").write_text("def double(x):\n    return x\n\n\ndef plus(x, y):\n    return x - y\n")
+    said = check(folder, "--all", expect=1)
     assert "Hint: Multiply by two." in said and "Hint: Add." in said
+    (folder / "tiny.py").write_text(STUB)
     said = check(folder, "--part", "1b", expect=1)
     assert "Hint: Add." in said and not any("1a" in line for line in said)
     (folder / "tiny.py").write_text("def double(x):\n    return 2 * x\n")
