@@ -311,7 +311,7 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
                 raise Failure(f"{name} was not released: {found[0]}.")
             changed = differing(assignment, built, course)
             if changed and assignment.notebook and not check:
-                with progress(f"Running the cells of {name} (a training takes minutes)") as show:
+                with progress(f"Running the cells of {name} (may take minutes)") as show:
                     error = first_error(assignment, built, show)
                 if error:
                     raise Failure(f"{name} was not released: {error.rstrip('.')}.")
