@@ -39,7 +39,10 @@ def main() -> None:
 @click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first failing part.")
 @click.option("--watch", is_flag=True, help="Check again whenever a file is saved, until Ctrl-C.")
 def check(directory: Path, part: str | None, everything: bool, watch: bool) -> None:
-    """Run the public checks on your solution in DIRECTORY (default: here)."""
+    """Run the public checks on your solution.
+
+    It is in DIRECTORY (default: here).
+    """
     from ebmcourse import summary, syntax
 
     out = Console(highlight=False)
@@ -139,7 +142,10 @@ def data(name: str, out: Path | None, size: str, seed: int) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Check that this machine has everything for the course, and show how to install what is missing."""
+    """Check that this machine has everything for the course.
+
+    Where something is missing, show how to install it.
+    """
     from ebmcourse.doctor import examine
 
     out = Console(highlight=False)
