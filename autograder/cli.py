@@ -92,7 +92,7 @@ def main(ctx: click.Context, course: Path) -> None:
 @click.option("--notebook", is_flag=True, help="Students hand in a notebook instead of a Python file and a notebook.")
 @click.pass_context
 def new(ctx: click.Context, name: str, notebook: bool) -> None:
-    """Create a small but complete assignment in solutions/NAME/, as a starting point."""
+    """Create a small but complete assignment in solutions/NAME/."""
     from autograder.release.new import create
 
     click.echo(f"wrote {create(name, ctx.obj, notebook=notebook)}")
@@ -136,7 +136,10 @@ def grade(
     unconfined: bool,
     force: bool,
 ) -> None:
-    """Grade the submissions SUBMITTED/<student>/NAME/ of the assignment NAME."""
+    """Grade the submissions of an assignment.
+
+    The submissions of the assignment NAME are the folders SUBMITTED/<student>/NAME/.
+    """
     from autograder.grade import submissions
     from autograder.results import Result, is_student_id, read_results
 
@@ -219,10 +222,11 @@ def collect(
     roster: Path | None,
     update: bool,
 ) -> None:
-    """Put the submissions of the assignment NAME into OUT/<student>/NAME/.
+    """Put the submissions into one folder for each student.
 
-    SOURCE is a zip file or folder from Moodle, Canvas, Gradescope, ILIAS or GitHub Classroom, or a folder with one
-    folder for each student. With `--from exchange`, submissions are read from nbgrader's exchange instead of SOURCE.
+    Those of the assignment NAME go into OUT/<student>/NAME/. SOURCE is a zip file or folder from Moodle, Canvas,
+    Gradescope, ILIAS or GitHub Classroom, or a folder with one folder for each student. With `--from exchange`,
+    submissions are read from nbgrader's exchange instead of SOURCE.
     """
     from autograder.collect import collect as put
     from autograder.collect import read_roster
@@ -253,7 +257,10 @@ def collect(
 @click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
 @click.pass_obj
 def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, workers: int | None, seed: int) -> None:
-    """Test the checks of the assignment NAME with mutants, variants, attacks and forged replies."""
+    """Test the checks of an assignment.
+
+    The checks of the assignment NAME grade mutants, variants, attacks and forged replies, whose marks are known.
+    """
     from autograder.quality.forged import measure_forged
     from autograder.quality.measure import AUTOMATIC, BLIND_KINDS, KINDS, measure
     from autograder.quality.table import report
@@ -290,7 +297,10 @@ def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, wo
 )
 @click.pass_obj
 def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | None) -> None:
-    """Build the release, assignments/NAME/, and nbgrader's source folder for the named assignments (default: all)."""
+    """Build what students get of the named assignments (default: all).
+
+    This is the release, assignments/NAME/. nbgrader's source folder is built as well.
+    """
     if check and handout:
         raise ValueError("Use --check or --handout, not both: --check writes nothing.")
     from autograder.release.build import build, differing
@@ -311,7 +321,7 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
                 raise Failure(f"{name} was not released: {found[0]}.")
             changed = differing(assignment, built, course)
             if changed and assignment.notebook and not check:
-                with progress(f"Running the cells of {name} (a training takes minutes)") as show:
+                with progress(f"Running the cells of {name} (may take minutes)") as show:
                     error = first_error(assignment, built, show)
                 if error:
                     raise Failure(f"{name} was not released: {error.rstrip('.')}.")
@@ -347,7 +357,7 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
 )
 @click.pass_obj
 def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
-    """Write the feedback for each student, a page for each class and the gradebook of the course."""
+    """Write feedback, a page for each class and the gradebook."""
     from autograder.collect import read_roster
     from autograder.report import write_report
 
@@ -392,10 +402,10 @@ def export(
     columns: tuple[str, ...],
     scale: bool,
 ) -> None:
-    """Export the marks for another system, with the late penalties of course.toml.
+    """Export the marks for another system.
 
-    If the roster is the gradebook that Canvas exports, or the grading worksheet of Moodle, the marks are filled into a
-    copy of it, which the platform can import.
+    They include the late penalties of course.toml. If the roster is the gradebook that Canvas exports, or the grading
+    worksheet of Moodle, the marks are filled into a copy of it, which the platform can import.
     """
     from autograder.collect import read_roster
     from autograder.export import export as write

@@ -35,11 +35,14 @@ def main() -> None:
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
-@click.option("--part", help="Check this exercise only, for example 3.2a.")
+@click.option("--part", help="Check this exercise only: 3.2a, or 3.2 for 3.2a, 3.2b …")
 @click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first failing part.")
 @click.option("--watch", is_flag=True, help="Check again whenever a file is saved, until Ctrl-C.")
 def check(directory: Path, part: str | None, everything: bool, watch: bool) -> None:
-    """Run the public checks on your solution in DIRECTORY (default: here)."""
+    """Run the public checks on your solution.
+
+    It is in DIRECTORY (default: here).
+    """
     from ebmcourse import summary, syntax
 
     out = Console(highlight=False)
@@ -65,7 +68,14 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
                             process, lambda part: status.update(_STEP.format(3, f"checking {part}"))
                         )
                     command = "ebmcourse check" + (f" {directory}" if directory != Path() else "")
-                    summary.show(out, checks.description.parts, outcomes, everything=everything, command=command)
+                    summary.show(
+                        out,
+                        checks.description.parts,
+                        outcomes,
+                        everything=everything,
+                        command=command,
+                        where="the notebook" if checks.description.notebook_name else "your files",
+                    )
                 if not watch:
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
                 out.print("[dim]Waiting for a file to be saved; press Ctrl-C to quit.[/]")
@@ -132,7 +142,10 @@ def data(name: str, out: Path | None, size: str, seed: int) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Check that this machine has everything for the course, and show how to install what is missing."""
+    """Check that this machine has everything for the course.
+
+    Where something is missing, show how to install it.
+    """
     from ebmcourse.doctor import examine
 
     out = Console(highlight=False)

@@ -14,12 +14,18 @@ _STYLES = {"passed": "green", "skipped": "yellow"}
 
 
 def show(
-    out: Console, parts: dict[str, str], outcomes: list[Outcome], *, everything: bool, command: str = "ebmcourse check"
+    out: Console,
+    parts: dict[str, str],
+    outcomes: list[Outcome],
+    *,
+    everything: bool,
+    command: str = "ebmcourse check",
+    where: str = "your files",
 ) -> None:
     """Show a line for each exercise that is written, the first failure in detail, and one line for the other exercises.
 
-    `parts` maps exercises to titles. If `everything` is true, show every check in detail. `command` is what the student
-    typed, without options.
+    `parts` maps exercises to titles. If `everything` is true, show every check of what is written, or of
+    the only exercise, in detail. `command` is what the student typed, without options; `where` is what they write in.
     """
     by_part: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -29,7 +35,7 @@ def show(
     first = next((part for part in written if not all(o.passed for o in by_part[part])), None)
     for part in by_part if everything else written:
         _part(out, part, parts.get(part, ""), by_part[part])
-        if everything or part == first:
+        if (everything and (part in written or len(by_part) == 1)) or part == first:
             _checks(out, by_part[part], everything=everything)
     if unwritten and not everything:
         out.print(Text.assemble(("· ", "dim"), "Not written yet: ", (", ".join(unwritten), "bold")))
@@ -42,7 +48,7 @@ def show(
     elif unwritten and not everything:
         title = parts.get(unwritten[0], "")
         out.print(
-            f"Next is {unwritten[0]}, {title}: search your files for `TODO ({unwritten[0]})`.",
+            f"Next is {unwritten[0]}, {title}: search {where} for `TODO ({unwritten[0]})`.",
             markup=False,
             soft_wrap=True,
         )

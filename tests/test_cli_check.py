@@ -13,7 +13,7 @@ from rich.console import Console
 
 from autograder.cli import main as autograder
 from ebmcourse import summary
-from ebmcourse.checking.outcome import Outcome
+from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
 from ebmcourse.checking.public import run_public_checks
 from ebmcourse.cli import main as ebmcourse
 
@@ -75,11 +75,24 @@ def test_what_is_not_written_is_listed_in_one_line_and_what_is_written_is_explai
 def test_all_shows_every_part_and_part_shows_one(folder):
     (folder / "tiny.py").write_text(STUB)
     said = check(folder, "--all", expect=1)
+    assert "· 1a  Doubling  0/2  not implemented yet" in said and not any("Hint" in line for line in said)
+    (folder / "tiny.py").write_text("def double(x):\n    return x\n\n\ndef plus(x, y):\n    return x - y\n")
+    said = check(folder, "--all", expect=1)
     assert "Hint: Multiply by two." in said and "Hint: Add." in said
+    (folder / "tiny.py").write_text(STUB)
     said = check(folder, "--part", "1b", expect=1)
     assert "Hint: Add." in said and not any("1a" in line for line in said)
     (folder / "tiny.py").write_text("def double(x):\n    return 2 * x\n")
     assert "2 of 2 points of the public checks; grading adds hidden ones." in check(folder, "--part", "1a", expect=0)
+
+
+@pytest.mark.slow
+def test_a_part_may_stand_for_several_exercises(folder):
+    (folder / "tiny.py").write_text("def double(x):\n    return 2 * x\n\n\ndef plus(x, y):\n    return x + y\n")
+    said = check(folder, "--part", "1", expect=0)
+    assert "✓ 1a  Doubling  2/2" in said and "✓ 1b  Adding  1/1" in said
+    for part in ("", "2", "1.1", "a"):
+        assert "this assignment has 1a, 1b." in " ".join(check(folder, "--part", part, expect=2))
 
 
 def outcome(number, status, **others):
@@ -100,6 +113,12 @@ def test_of_a_failing_exercise_only_the_checks_that_did_not_pass_are_listed_and_
 
     summary.show(Console(highlight=False), {"1a": "Doubling"}, found, everything=True)
     assert "✓ Check 1  1/1" in capsys.readouterr().out
+
+
+def test_where_to_write_the_next_exercise_is_said(capsys):
+    unwritten = [outcome(1, "failed", diagnosis=NOT_IMPLEMENTED)]
+    summary.show(Console(highlight=False), {"1a": "Doubling"}, unwritten, everything=False, where="the notebook")
+    assert "search the notebook for `TODO (1a)`" in capsys.readouterr().out
 
 
 def test_a_syntax_error_is_shown_before_anything_is_imported(tmp_path):

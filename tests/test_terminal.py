@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+
+from autograder.cli import main as autograder
+from ebmcourse.cli import main as ebmcourse
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
@@ -38,3 +42,10 @@ def test_commands_print_with_any_encoding(encoding, command, tiny_course, monkey
     assert run.returncode in (0, 1, 2)
     assert b"Traceback" not in run.stderr and b"UnicodeEncodeError" not in run.stderr
     assert run.stdout or run.stderr
+
+
+@pytest.mark.parametrize("main", [autograder, ebmcourse])
+def test_the_summaries_of_the_commands_are_not_cut(main):
+    result = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    _, summaries = result.output.split("Commands:")
+    assert "..." not in summaries

@@ -62,15 +62,15 @@ class Judge:
         self._reference = reference
         self._calls: dict[str, Call] = {}  # all calls that were made so far, in order
 
-    def outcomes(self, observer: Observing | None, part: str | None = None) -> list[Outcome]:
-        """Run all checks, or those of one part, on the submission that `observer` observes, in the order of the files.
+    def outcomes(self, observer: Observing | None, parts: list[str] | None = None) -> list[Outcome]:
+        """Run all checks, or those of some parts, on the submission that `observer` observes, in the order of files.
 
         Without an observer the reference takes the place of the submission, and must pass all checks.
         """
         reset_state(0)
         outcomes: dict[str, Outcome] = {}
         for check, judgement in self._judgements:
-            if part in (None, check.part):
+            if parts is None or check.part in parts:
                 outcomes[check.id] = self._outcome(check, judgement, observer, outcomes)
         return list(outcomes.values())
 
@@ -111,9 +111,9 @@ class Judge:
         """The calls that the checks have made so far, as ``check id#number``, in order."""
         return dict(self._calls)
 
-    def probe_sources(self, part: str | None = None) -> list[str]:
-        """What the process of a submission receives to run the probes of all checks, or of those of one part."""
-        self.outcomes(None, part)  # makes the calls
+    def probe_sources(self, parts: list[str] | None = None) -> list[str]:
+        """What the process of a submission receives to run the probes of all checks, or of those of some parts."""
+        self.outcomes(None, parts)  # makes the calls
         return [probe_source(call.file, call.probe) for call in dict.fromkeys(self._calls.values())]
 
     @property
@@ -125,7 +125,7 @@ class Judge:
         self, check: Check, judgement: Judgement, observer: Observing | None, earlier: dict[str, Outcome]
     ) -> Outcome:
         status: Status = "passed"
-        diagnosis = None
+        diagnosis, hint = None, check.hint
         observed: list[tuple[Any, Any]] = []
         try:
             for needed in check.needs:
@@ -140,6 +140,8 @@ class Judge:
             expected = isinstance(error, NoObservation | AssertionError)
             reason = error if expected else _mismatch(unsound, observed) or _mismatch(other_shape, observed) or error
             status, diagnosis = _status_of(reason)
+            if isinstance(reason, NoObservation) and not reason.loaded:
+                hint = ""
             if reason is error and not expected:
                 self.internal_errors[check.id] = "".join(traceback.format_exception(error))
         return Outcome(
@@ -150,7 +152,7 @@ class Judge:
             points=check.points if status == "passed" else 0.0,
             max_points=check.points,
             public=check.public,
-            hint=check.hint,
+            hint=hint,
             diagnosis=diagnosis,
         )
 

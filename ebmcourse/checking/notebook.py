@@ -44,7 +44,8 @@ def check_part(part: str) -> float | None:
         process = _process(checks.folder, checks.description.modules)
     with _standard_error_closed():
         outcomes = checks.outcomes(process)
-    report = Report(part, checks.description.parts[part], outcomes, "public checks")
+    title = ", ".join(checks.description.parts[exercise] for exercise in checks.parts or ())
+    report = Report(part, title, outcomes, "public checks")
     report.show()
     is_validation = os.environ.get("NBGRADER_EXECUTION") == "validate"
     return None if is_validation and report.all_passed else report.points

@@ -26,12 +26,30 @@ _ADVICE = {  # kind of the error -> what to do about it
 }
 # A submission chooses what it raises and where, and could so tell its author about hidden inputs: see `Observer`.
 NAMED_EXCEPTIONS = {"AssertionError", "AttributeError", "ImportError", "IndexError", "KeyError", "ModuleNotFoundError"}
-NAMED_EXCEPTIONS |= {"NameError", "RecursionError", "RuntimeError", "SyntaxError", "TypeError", "ValueError"}
+NAMED_EXCEPTIONS |= {"NameError", "RecursionError", "RuntimeError", "TypeError", "ValueError"}
 NAMED_EXCEPTIONS |= {"ZeroDivisionError"}
+_SYNTAX_ERRORS = ("IndentationError", "SyntaxError", "TabError")
+_NOT_LOADED = ("ImportError", "ModuleNotFoundError", *_SYNTAX_ERRORS)  # the program cannot run, whatever the exercise
+_SYNTAX = (  # what Python says about them; other words are not repeated in grading
+    "expected ':'",
+    "expected an indented block",
+    "unexpected indent",
+    "unindent does not match any outer indentation level",
+    "'(' was never closed",
+    "'[' was never closed",
+    "unmatched ')'",
+    "unterminated string literal",
+    "invalid syntax. Perhaps you forgot a comma?",
+    "invalid syntax. Maybe you meant '==' or ':=' instead of '='?",
+)
 MAX_LINES = 4096  # in all files together; in a longer program, exceptions have no place
 MAX_PLACES = 16  # of an exception that are looked at
 _ARGUMENTS = "It was raised in an object or function of the check: look at the arguments that it is given there."
 _INTERFACE = "Compare the names, the parameters and what is returned with the template."
+_IMPORTS = (
+    "Only the packages of the course and the files of the assignment can be imported: remove this import, and what "
+    "uses it."
+)
 _ANOTHER = "Your program stopped with an exception, another one than in the check above: repair that one first."
 
 _NO_TICKET = "0" * 16
@@ -112,12 +130,16 @@ def _place(value: Any, values: list[Any]) -> int:
 
 
 class NoObservation(Exception):
-    """There is no observation of the submission; `status` and `reason` say why."""
+    """There is no observation of the submission; `status` and `reason` say why.
 
-    def __init__(self, status: Status, reason: str) -> None:
+    `loaded` is false where the program itself cannot be loaded, so that a hint about the exercise does not help.
+    """
+
+    def __init__(self, status: Status, reason: str, *, loaded: bool = True) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.loaded = loaded
 
 
 class _Answer(NamedTuple):
@@ -175,8 +197,9 @@ class Observer:
 
     `files` are the texts of the files handed in; `problems` says what is wrong with a file that is not among them.
     `messages` repeats the messages of the submission's exceptions: helpful on a student's own machine, but in grading
-    they could reveal hidden inputs. In grading, what is said about an exception tells less than 18 bits: one of 4,096
-    lines, one of 14 classes and one of four remarks; and that only once for each exercise. `budget` is the time in
+    they could reveal hidden inputs. In grading, what is said about an exception tells less than 19 bits: one of 4,096
+    lines, and one of 13 classes with one of four remarks or none, or one of 11 sentences about the syntax; and that
+    only once for each exercise. `budget` is the time in
     seconds that all calls together may take, by `clock`.
     """
 
@@ -280,19 +303,22 @@ class Observer:
         if kind == "refused" and isinstance(message, str) and message in sentences(call.file, call.probe):
             return NoObservation("failed", message)
         if isinstance(missing, str) and missing in self._problems:
-            return NoObservation("error", self._problems[missing])
+            return NoObservation("error", self._problems[missing], loaded=False)
         if kind == "memory":
             return NoObservation("memory", "Your program used more memory than allowed.")
         reason = self._description(error)
         if not self._messages and self._described.setdefault(call.part, reason) != reason:
-            reason = _ANOTHER
-        return NoObservation("error", reason)
+            return NoObservation("error", _ANOTHER)
+        return NoObservation("error", reason, loaded=error.get("type") not in _NOT_LOADED)
 
     def _description(self, error: dict[str, Any]) -> str:
         """What is said about an exception: its class, if that is a usual one, and the innermost line handed in."""
         kind, name = error.get("kind"), error.get("type")
-        reason = name if isinstance(name, str) and name in NAMED_EXCEPTIONS else "an exception"
         place = self._innermost(error.get("places"))
+        if name in _SYNTAX_ERRORS:
+            said = f"Your program is not valid Python: {self._about_syntax(error.get('message'))}"
+            return (f"{said} in {place}" if place else said) + "."
+        reason = name if isinstance(name, str) and name in NAMED_EXCEPTIONS else "an exception"
         from_check = error.get("from_check") is True
         if place:
             reason = f"Your program stopped with {reason} in {place}"
@@ -305,7 +331,16 @@ class Observer:
         advice = _ADVICE.get(kind) if isinstance(kind, str) else None
         if advice is None and from_check:
             advice = _ARGUMENTS if place else _INTERFACE
+        if name == "ModuleNotFoundError":
+            advice = _IMPORTS
         return f"{reason}. {advice}" if advice else f"{reason}."
+
+    def _about_syntax(self, message: Any) -> str:
+        """What Python says about a syntax error, without its place."""
+        said = re.sub(r" \([^()]*\bline \d+\)", "", message) if isinstance(message, str) else ""
+        if self._messages and said:
+            return said
+        return next((sentence for sentence in _SYNTAX if said.startswith(sentence)), "invalid syntax")
 
     def _innermost(self, places: Any) -> str:
         """The last of `places` that is in a file handed in: its file, number and text; else an empty text."""

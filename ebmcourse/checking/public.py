@@ -50,20 +50,22 @@ def _no_assignment(folder: Path) -> str:
 class PublicChecks:
     """The public checks of the assignment in `folder`, or those of one `part`, to be run any number of times.
 
-    Raises `Unusable` where they cannot be loaded or there is no such part.
+    A part may stand for several exercises, which are then the `parts`: 3.2 for 3.2a and 3.2b. Raises `Unusable` where
+    the checks cannot be loaded or there is no such part.
     """
 
     def __init__(self, folder: Path, part: str | None = None) -> None:
         self.folder = folder.resolve()
         self.description = describe(self.folder)
-        if part is not None and part not in self.description.parts:
-            parts = ", ".join(self.description.parts)
-            raise Unusable(f"There is no part {part!r}: this assignment has {parts}.")
-        self._part = part
+        known = self.description.parts
+        self.parts = None if part is None else [part] if part in known else [p for p in known if _belongs(p, part)]
+        if self.parts == []:
+            raise Unusable(f"There is no part {part!r}: this assignment has {', '.join(known)}.")
         checks = self.folder / "checks"
         try:
             reference = RecordedReference(checks / RECORDING)
-            files = [name for of, names in reference.files.items() if part in (None, of) for name in names]
+            of_part = [names for of, names in reference.files.items() if self.parts is None or of in self.parts]
+            files = [name for names in of_part for name in names]
             self._judge = Judge(checks, reference, dict.fromkeys(files)) if files else None
         except BrokenChecks as error:
             reason = str(error).strip().splitlines()[-1]
@@ -85,7 +87,7 @@ class PublicChecks:
             budget = self.description.seconds
             observer = _Announcing(running, files, problems, messages=True, budget=budget, clock=clock)
             observer.announce = announce
-            return self._judge.outcomes(observer, self._part) if self._judge else []
+            return self._judge.outcomes(observer, self.parts) if self._judge else []
 
     @contextmanager
     def process(self) -> Iterator[LocalProcess]:
@@ -108,7 +110,7 @@ class PublicChecks:
 
     def _modules(self, files: dict[str, str]) -> list[str]:
         """The modules, of those that the assignment names, that the checks and the files they run import."""
-        texts = self._judge.probe_sources(self._part) if self._judge else []
+        texts = self._judge.probe_sources(self.parts) if self._judge else []
         needed = [f"{name}.py" for text in texts for name in re.findall(r"\bstudent\.(\w+)", text)]
         for name in needed:  # grows while it is read: files that these files import
             text = files.get(name, "")
@@ -130,6 +132,11 @@ class _Announcing(Observer):
 def run_public_checks(folder: Path, part: str | None = None, process: StudentProcess | None = None) -> list[Outcome]:
     """Run the public checks of the program in `folder`, or those of one part, once; see `PublicChecks`."""
     return PublicChecks(folder, part).outcomes(process)
+
+
+def _belongs(exercise: str, part: str) -> bool:
+    """Whether an exercise belongs to a part: 3.2a to 3.2 and to 3, but 3.10a not to 3.1."""
+    return re.match(rf"{re.escape(part)}(?!\d)", exercise) is not None
 
 
 def _damaged(folder: Path) -> Unusable:

@@ -383,6 +383,32 @@ def test_an_exception_of_the_check_itself_is_not_called_the_program_s():
     assert "line 3" in told and "look at the arguments" in told
 
 
+def test_a_program_that_cannot_be_loaded_is_told_from_one_that_stops():
+    assert lost(observer(answer(error=ERROR))).loaded
+    for name in ("ImportError", "ModuleNotFoundError", "SyntaxError"):
+        assert not lost(observer(answer(error=ERROR | {"type": name}))).loaded
+    missing = ERROR | {"kind": "missing", "missing": "work.py"}
+    assert not lost(observer(answer(error=missing), problems={"work.py": "The file `work.py` is missing."})).loaded
+    missing = ERROR | {"type": "ModuleNotFoundError", "missing": "pandas.py"}
+    assert "packages of the course" in lost(observer(answer(error=missing))).reason
+
+
+def test_of_a_syntax_error_only_sentences_of_python_are_repeated():
+    for said, told in (
+        ("expected ':' (work.py, line 3)", "expected ':'"),
+        ("'(' was never closed (work.py, line 3)", "'(' was never closed"),
+        ("expected an indented block after 'if' statement on line 2 (work.py, line 3)", "expected an indented block"),
+        ("0.123 hidden", "invalid syntax"),
+        (None, "invalid syntax"),
+    ):
+        for name in ("SyntaxError", "IndentationError"):
+            reason = lost(observer(answer(error=ERROR | {"type": name, "message": said}))).reason
+            start = f"Your program is not valid Python: {told} in work.py, line 3: `"
+            assert reason.startswith(start) and "hidden" not in reason
+    error = ERROR | {"type": "SyntaxError", "message": "f-string: expecting '}' (work.py, line 3)"}
+    assert "f-string: expecting '}' in work.py" in lost(observer(answer(error=error), messages=True)).reason
+
+
 def test_lines_are_counted_as_python_counts_them():
     assert "work.py, line 3: `raise ValueError(secret)`" in lost(observer(answer(error=ERROR))).reason
 

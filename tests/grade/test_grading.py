@@ -78,8 +78,10 @@ def test_a_class_is_graded_alike_by_any_number_of_workers(tiny_course, submitted
         "s005": 0.0,
     }
     assert found["s002"]["checks"][0]["diagnosis"] == "This is the square."
-    assert "SyntaxError in tiny.py, line 1" in found["s003"]["checks"][0]["diagnosis"]
+    assert "is not valid Python: expected ':' in tiny.py, line 1" in found["s003"]["checks"][0]["diagnosis"]
     assert "`tiny.py` is missing" in found["s004"]["checks"][0]["diagnosis"]
+    hints = {student: {check["hint"] for check in found[student]["checks"]} for student in ("s002", "s003", "s004")}
+    assert hints["s003"] == hints["s004"] == {""} and "" not in hints["s002"]
     assert any("ended from inside" in flag for flag in found["s005"]["flags"])
     assert not found["s001"]["flags"]
 

@@ -68,7 +68,7 @@ def test_a_syntax_error_is_reported_with_its_cell_and_affects_one_exercise(note,
     broken = {"cell": "double", "source": "def double(x:\n    return x"}
     (released / "note.ipynb").write_text(edit_notebook(solved(note), broken, ""), "utf-8")
     (outcome,) = run_public_checks(released)
-    assert "SyntaxError in cell double, line 1: `def double(x:`" in outcome.diagnosis
+    assert "is not valid Python: '(' was never closed in cell double, line 1: `def double(x:`" in outcome.diagnosis
 
 
 def test_every_cell_of_the_release_has_a_unique_id(note, released):

@@ -41,7 +41,7 @@ def test_two_lines_before_and_after_are_shown_without_the_common_indent(folder: 
 
 
 def test_lines_of_a_cell_are_found_by_its_name(folder: Path) -> None:
-    crash = "Your program stopped with SyntaxError in cell net, line 2: `y = x +`."
+    crash = "Your program is not valid Python: invalid syntax in cell net, line 2: `y = x +`."
     assert shown(excerpt(folder, crash)) == ("cell net", {1: "x = 1", 2: "y = x +", 3: ""}, [2])
 
 

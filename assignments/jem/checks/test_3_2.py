@@ -295,7 +295,7 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
 
     mistakes = {
         "This is the exponential of the logit. f(x, y) is the logit itself.": lambda z: own(z).exp(),
-        "The shape is (B, 1), not (B,). Remove the second axis with squeeze(1), or sums broadcast to (B, B).": (
+        "The shape is (B, 1), not (B,). Remove the second axis with squeeze(1); otherwise sums broadcast to (B, B).": (
             lambda z: own(z)[:, None]
         ),
         "The shape is (B, B): these are the logits of all labels for each image. Use only its own label.": (

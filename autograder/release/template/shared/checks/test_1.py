@@ -27,11 +27,9 @@ def free_energies(student, energies, betas):
     return [student.__PROGRAM__.free_energy(energies, float(beta)) for beta in betas]
 
 
-@exercise("1a", points=2, public=True, hint="F = -1/β · log Σ exp(-β E): β and the minus sign occur twice.")
-def test_values_for_any_beta(run, energies, betas):
-    """`free_energy` returns -1/β · log Σ exp(-β E) of each row, for any β > 0."""
-    got, want = run(free_energies, energies, betas)
-    mistakes = {
+def mistakes(energies, betas, want):
+    """What frequent mistakes return instead, by their diagnoses."""
+    return {
         "This is β times the free energy: divide by β.": [
             float(beta) * value for beta, value in zip(betas, want, strict=True)
         ],
@@ -40,15 +38,21 @@ def test_values_for_any_beta(run, energies, betas):
             (float(beta) * energies).logsumexp(1) / float(beta) for beta in betas
         ],
     }
-    assert_close(got, want, mistakes=mistakes)
+
+
+@exercise("1a", points=2, public=True, hint="F = -1/β · log Σ exp(-β E): β and the minus sign occur twice.")
+def test_values_for_any_beta(run, energies, betas):
+    """`free_energy` returns -1/β · log Σ exp(-β E) of each row, for any β > 0."""
+    got, want = run(free_energies, energies, betas)
+    assert_close(got, want, mistakes=mistakes(energies, betas, want))
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("1a", points=1, hint="The exponentials of large energies overflow: use torch.logsumexp.")
+@exercise("1a", points=1, hint="Large energies overflow in exp: use torch.logsumexp(-β E), then divide by -β.")
 def test_large_energies_do_not_overflow(run, large_energies, betas):
     """`free_energy` is also correct for energies in the hundreds."""
     got, want = run(free_energies, large_energies, betas)
-    assert_close(got, want)
+    assert_close(got, want, mistakes=mistakes(large_energies, betas, want))
 
 
 ### END HIDDEN TESTS
