@@ -47,22 +47,24 @@ class Slope(nn.Module):
     """f(x, y) = w · Σ (slopes[y] · x + 0 · x²), whose gradient is slopes[y] for w = 1; f(x) uses the last slope.
 
     slopes: (K + 1, C, H, W). Because of the square, a gradient that is not detached has a graph, as with any network.
-    It records for each call whether gradients were enabled, the mode, and whether the parameter was frozen.
+    It records for each call whether gradients were enabled, whether any module was in train mode, whether the parameter
+    was frozen, and whether all parameters were, also those of modules that are added to it.
     """
 
     def __init__(self, slopes):
         super().__init__()
         self.register_buffer("slopes", slopes)
         self.w = nn.Parameter(torch.ones(()))
-        self.gradients_on, self.in_training, self.is_frozen = [], [], []
+        self.gradients_on, self.in_training, self.is_frozen, self.all_frozen = [], [], [], []
 
     def get_logits(self, x):
         return self.w * torch.einsum("bchw,kchw->bk", x, self.slopes[:-1])
 
     def forward(self, x, y=None):
         self.gradients_on.append(bool(x.requires_grad and torch.is_grad_enabled()))
-        self.in_training.append(self.training)
+        self.in_training.append(any(module.training for module in self.modules()))
         self.is_frozen.append(not self.w.requires_grad)
+        self.all_frozen.append(not any(parameter.requires_grad for parameter in self.parameters()))
         slopes = self.slopes[-1:].expand(len(x), -1, -1, -1) if y is None else self.slopes[y]
         return self.w * (slopes * x + 0 * x * x).flatten(1).sum(1)
 
@@ -84,7 +86,7 @@ class Lines(nn.Module):
 
     def forward(self, x, y=None):
         if y is None:
-            return self.get_logits(x).exp().sum(1).log()
+            return torch.logsumexp(self.get_logits(x), 1)
         return self.w * (self.lines[0, y] * x.flatten(1).mean(1) + self.lines[1, y])
 
 
