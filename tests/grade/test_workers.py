@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import dask
@@ -79,8 +81,13 @@ def test_a_cluster_with_tls_takes_only_graders_that_know_its_certificate(job, su
     tls = {"ca-file": own["ca_file"], "client.cert": own["cert"], "client.key": own["key"]}
     settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(protocol="tls://", security=security, **settings) as cluster:
-        with pytest.raises((OSError, TypeError, ValueError)):  # without a certificate
-            workers.grade_class(job, submitted, tmp_path / "none", STUDENTS, scheduler=cluster.scheduler_address)
+        # A client that was refused can block the next one of its process (its finalizer waits for the same lock).
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+            refused = other.submit(
+                workers.grade_class, job, submitted, tmp_path / "none", STUDENTS, scheduler=cluster.scheduler_address
+            )
+            with pytest.raises((OSError, TypeError, ValueError)):  # without a certificate
+                refused.result()
         with dask.config.set({f"distributed.comm.tls.{key}": value for key, value in tls.items()}):
             workers.grade_class(job, submitted, tmp_path / "out", STUDENTS[:1], scheduler=cluster.scheduler_address)
     assert scores(tmp_path / "out") == FULL[:1]
