@@ -253,10 +253,13 @@ def collect(
 )
 @click.option("--blind", is_flag=True, help="Grade the blind mistakes and variants instead.")
 @click.option("--automatic", is_flag=True, help="Grade the mutants that a mutation library makes instead.")
+@click.option("--pools", is_flag=True, help="Grade mistakes in different parts together: a fraction of the time.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes (default: one per core).")
 @click.option("--seed", type=int, default=0, show_default=True, help="The inputs are drawn from this seed.")
 @click.pass_obj
-def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, workers: int | None, seed: int) -> None:
+def quality(
+    course: Path, name: str, only: str, blind: bool, automatic: bool, pools: bool, workers: int | None, seed: int
+) -> None:
     """Test the checks of an assignment.
 
     The checks of the assignment NAME grade mutants, variants, attacks and forged replies, whose marks are known.
@@ -269,15 +272,14 @@ def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, wo
         raise click.UsageError("Give --blind or --automatic, not both.")
     assignment = assignments.load(name, course)
     with progress(f"Cases of {name}") as show:
-        verdicts = list(
-            measure(
-                assignment,
-                known_seed=seed,
-                kinds=BLIND_KINDS if blind else AUTOMATIC if automatic else KINDS,
-                only=only,
-                workers=workers,
-                progress=show,
-            )
+        verdicts = measure(
+            assignment,
+            known_seed=seed,
+            kinds=BLIND_KINDS if blind else AUTOMATIC if automatic else KINDS,
+            only=only,
+            in_pools=pools,
+            workers=workers,
+            progress=show,
         )
     forged = None
     if not blind and not automatic:

@@ -11,7 +11,7 @@ from rich.console import Console
 from autograder import assignment as assignments
 from autograder.quality.cases import Kind, load
 from autograder.quality.forged import Forged, Survivor
-from autograder.quality.measure import CONTROL, STUB, Verdict, complaint, measure
+from autograder.quality.measure import CONTROL, STUB, complaint, measure
 from autograder.quality.table import report
 from autograder.results import Result
 from ebmcourse.checking.outcome import Outcome
@@ -50,7 +50,7 @@ def test_complaints_are_made_where_they_must_be():
 @pytest.mark.usefixtures("needs_sandbox")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_case_is_graded_as_it_must_be(name):
-    verdicts: list[Verdict] = list(measure(assignments.load(name)))
+    verdicts = measure(assignments.load(name), in_pools=True)
     wrong = [f"{v.case.kind}/{v.case.name}: {v.complaint}" for v in verdicts if v.complaint]
     assert not wrong, "\n".join(wrong)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from autograder.grade.workers import grade_class
 from autograder.quality.automatic import automatic
 from autograder.quality.cases import Case, Kind, load
 from autograder.quality.contract import contract
+from autograder.quality.pools import as_if_alone, pooled, pools
 from autograder.results import Result, read_results
 
 KINDS: tuple[Kind, ...] = ("attacks", "mutants", "variants")  # those first that take minutes: others fill the gaps
@@ -38,35 +39,60 @@ def measure(
     known_seed: int = 0,
     kinds: tuple[Kind, ...] = KINDS,
     only: str = "",
+    in_pools: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[Verdict]:
+) -> list[Verdict]:
     """Grade the cases of an assignment in the sandbox, and judge the grading of each.
 
     `only` picks the cases whose kind/name contains it. The stub and the reference are always among them: they set the
-    scale, and the reference is graded after all attacks, which must not have hurt anybody.
+    scale, and the reference is graded after all attacks, which must not have hurt anybody. `in_pools` grades mistakes
+    in different parts together, in far less time (`autograder.quality.pools`).
     """
+    job = Job.of(assignment, seed.given(known_seed), confined=True)
     loaded = [case for kind in kinds for case in _load(assignment, kind)]
     cases = [STUB, *(case for case in loaded if only in f"{case.kind}/{case.name}"), CONTROL]
-    ids = {_student(case): case for case in cases}
+    groups = pools(assignment, cases) if in_pools else [[case] for case in cases]
+    results = _grade(job, [pooled(group, number) for number, group in enumerate(groups)], workers, progress)
+    stub_score = results[0].score
+    verdicts: list[Verdict] = []
+    doubtful: list[Case] = []
+    for group, result in zip(groups, results, strict=True):
+        judged = [_verdict(case, as_if_alone(case, group, result), stub_score) for case in group]
+        if len(group) > 1 and any(verdict.complaint for verdict in judged):
+            doubtful += group
+        else:
+            verdicts += judged
+    results = _grade(job, doubtful, workers, progress)
+    verdicts += [_verdict(case, result, stub_score) for case, result in zip(doubtful, results, strict=True)]
+    order = {_student(case): number for number, case in enumerate(cases)}
+    return sorted(verdicts, key=lambda verdict: order[_student(verdict.case)])
+
+
+def _grade(job: Job, cases: list[Case], workers: int | None, progress: Callable[[int, int], None]) -> list[Result]:
+    """The results of the cases, in this order."""
+    if not cases:
+        return []
+    students = [_student(case) for case in cases]
+    done = 0
+
+    def count(_: Result) -> None:
+        nonlocal done
+        done += 1
+        progress(done, len(cases))
+
     with TemporaryDirectory() as folder:
         submitted, results_dir = Path(folder) / "submitted", Path(folder) / "results"
-        for student, case in ids.items():
-            case.write(assignment, submitted / student / assignment.name)
-        job = Job.of(assignment, seed.given(known_seed), confined=True)
-        done = 0
-
-        def count(_: Result) -> None:
-            nonlocal done
-            done += 1
-            progress(done, len(cases))
-
+        for student, case in zip(students, cases, strict=True):
+            case.write(job.assignment, submitted / student / job.assignment.name)
         progress(0, len(cases))
-        grade_class(job, submitted, results_dir, list(ids), workers=workers, done=count)
-        results = {result.student: result for result in read_results(results_dir, assignment.name)}
-    stub_score = results[_student(STUB)].score
-    for student, case in ids.items():
-        yield Verdict(case, results[student], complaint(case, results[student], stub_score))
+        grade_class(job, submitted, results_dir, students, workers=workers, done=count)
+        results = {result.student: result for result in read_results(results_dir, job.assignment.name)}
+    return [results[student] for student in students]
+
+
+def _verdict(case: Case, result: Result, stub_score: float) -> Verdict:
+    return Verdict(case, result, complaint(case, result, stub_score))
 
 
 def _load(assignment: Assignment, kind: Kind) -> list[Case]:

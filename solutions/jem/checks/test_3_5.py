@@ -216,14 +216,14 @@ def shown(student, levels, labels):
     """The pixels of the two figures for some chains, and the chains afterwards."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
     try:
-        student.ex_main.draw_generation(chains.clone(), rows=7, columns=2)  # without titles
+        student.ex_main.draw_generation(chains[:, :2].clone(), rows=7, columns=2)  # without titles
     except IndexError:
-        student.ex_main.draw_generation(chains.clone(), rows=1, columns=2)
+        student.ex_main.draw_generation(chains[:, :2].clone(), rows=1, columns=2)
         require(False, "`draw_generation` fails if there are fewer chains than `rows`.")
     names = [f"class {label}" for label in labels.tolist()]
     strip, sheet = student.ex_main.draw_generation(chains, names, rows=2, columns=5)
     # Fewer steps than columns; as FEW < 5 and 5 is a prime number, not all of them can be repeated equally often.
-    few, _ = student.ex_main.draw_generation(chains[-FEW:].clone(), names, rows=2, columns=5)
+    few, _ = student.ex_main.draw_generation(chains[-FEW:, :2].clone(), names[:2], rows=2, columns=5)
     return {
         "strip": pixels(strip),
         "sheet": pixels(sheet),
