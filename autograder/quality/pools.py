@@ -20,14 +20,21 @@ from autograder.results import Result
 def pools(assignment: Assignment, cases: Sequence[Case]) -> list[list[Case]]:
     """Groups of cases; of each group, all have different parts, and their edits can be made in one submission."""
     groups: list[list[Case]] = []
-    for case in cases:
-        fitting = (group for group in groups if _can_be_pooled(case) and all(_fit(case, other) for other in group))
-        group = next(fitting, None)
-        if group is None:
-            groups.append([case])
-        else:
-            group.append(case)
-    return [some for group in groups for some in ([group] if _is_possible(assignment, group) else _alone(group))]
+    left = list(cases)
+    while left:
+        found: list[list[Case]] = []
+        for case in left:
+            group = next((group for group in found if all(_fit(case, other) for other in group)), None)
+            if group is None:
+                found.append([case])
+            else:
+                group.append(case)
+        left = []
+        for group in found:
+            together, others = _possible(assignment, group)
+            groups.append(together)
+            left += others
+    return groups
 
 
 def pooled(group: list[Case], number: int) -> Case:
@@ -48,29 +55,41 @@ def as_if_alone(case: Case, group: list[Case], result: Result) -> Result:
 
 
 def _can_be_pooled(case: Case) -> bool:
-    return case.kind in ("mutants", "blind/mistakes") and all("find" in edit for edit in case.edits)
+    edits = all(edit.keys() & {"find", "append", "after"} for edit in case.edits)
+    return edits and case.kind in ("mutants", "blind/mistakes")
 
 
 def _fit(case: Case, other: Case) -> bool:
-    if not _can_be_pooled(other) or case.base != other.base or case.part == other.part:
+    if not (_can_be_pooled(case) and _can_be_pooled(other)) or case.base != other.base or case.part == other.part:
         return False
     return not any(_touch(one, two) or _touch(two, one) for one in case.edits for two in other.edits)
 
 
 def _touch(one: dict[str, str], two: dict[str, str]) -> bool:
-    return one["file"] == two["file"] and (one["find"] in two["find"] or one["find"] in two["replace"])
+    texts = (two.get(key, "") for key in ("find", "replace", "append", "after"))
+    return one["file"] == two["file"] and "find" in one and any(one["find"] in text for text in texts)
 
 
-def _is_possible(assignment: Assignment, group: list[Case]) -> bool:
+def _possible(assignment: Assignment, group: list[Case]) -> tuple[list[Case], list[Case]]:
+    """Split a group into cases whose edits can be made one after the other, and the others.
+
+    Edits may overlap in a way that their texts do not show.
+    """
+    if _can_be_written(assignment, group):
+        return group, []
+    together: list[Case] = []
+    for case in group:
+        if _can_be_written(assignment, [*together, case]):
+            together.append(case)
+    return together, [case for case in group if case not in together]
+
+
+def _can_be_written(assignment: Assignment, group: list[Case]) -> bool:
     if len(group) == 1:
         return True
     with TemporaryDirectory() as folder:
         try:
             pooled(group, 0).write(assignment, Path(folder) / "pool")
-        except ValueError:  # the edits overlap in a way that their texts do not show
+        except ValueError:
             return False
     return True
-
-
-def _alone(group: list[Case]) -> list[list[Case]]:
-    return [[case] for case in group]
