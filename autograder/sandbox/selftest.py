@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from autograder.assignment import COURSE
 from autograder.sandbox import selftest_inside as attempts
 from autograder.sandbox.limits import LIMITS, MIB
@@ -184,8 +186,7 @@ def planted(folders: Iterable[Path]) -> Iterator[list[str]]:
                 continue
             for path in folder.glob(f"{own}[0-9]*-*"):
                 if not Path("/proc", path.name.removeprefix(own).partition("-")[0]).exists():
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+                    _remove(path)
             path = folder / name
             stack.callback(_remove, path)  # first, so that an interrupt leaves nothing
             with contextlib.suppress(OSError):
@@ -235,14 +236,7 @@ def _alive(name: str) -> bool:
     """Whether a process of that name is running anywhere on this machine."""
     deadline = time.monotonic() + 1.0  # the kernel may still be ending it
     while time.monotonic() < deadline:
-        if not any(_name(path) == name for path in Path("/proc").glob("[0-9]*/comm")):
+        if all(process.info["name"] != name for process in psutil.process_iter(["name"])):
             return False
         time.sleep(0.01)
     return True
-
-
-def _name(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
