@@ -129,11 +129,6 @@ class _Announcing(Observer):
         return super().observe(call)
 
 
-def run_public_checks(folder: Path, part: str | None = None, process: StudentProcess | None = None) -> list[Outcome]:
-    """Run the public checks of the program in `folder`, or those of one part, once; see `PublicChecks`."""
-    return PublicChecks(folder, part).outcomes(process)
-
-
 def _belongs(exercise: str, part: str) -> bool:
     """Whether an exercise belongs to a part: 3.2a to 3.2 and to 3, but 3.10a not to 3.1."""
     return re.match(rf"{re.escape(part)}(?!\d)", exercise) is not None
