@@ -26,12 +26,13 @@ from autograder.drawings import Drawn, write_drawings
 from autograder.grade import submissions
 from autograder.grade.job import Job
 from autograder.results import Result, Timings, find_result, write_result, write_timings
+from autograder.sandbox.limits import LIMITS
 
 if TYPE_CHECKING:
     from autograder.grade.grader import Grader
 
 MAX_KILLED = 3
-WORKER_BYTES = 3 * 2**30  # of memory: the libraries, twice, and what a submission may use
+WORKER_BYTES = LIMITS["memory_bytes"] + 2**30  # what a submission may use, and the libraries, twice
 
 
 class _Warm:
