@@ -1,7 +1,5 @@
 """Comparison of results: marks that changed when a class was graded again, and identical submissions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

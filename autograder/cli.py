@@ -4,8 +4,6 @@ Commands import their modules when they run, because torch and nbgrader take sec
 neither.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

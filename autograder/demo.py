@@ -4,8 +4,6 @@ Runs the instructor's commands one after the other and shows them. `python -m au
 assignment.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

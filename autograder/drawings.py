@@ -9,8 +9,6 @@ Layout: ``RESULTS_DIR/<assignment>/drawings/<student>.json``, a list of drawings
 from the seed of grading (`ebmcourse.checking.drawings`). Drawings do not affect marks.
 """
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json

@@ -10,8 +10,6 @@ the points of the checks, for example after a late penalty. Timings have their o
 again gives the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -5,8 +5,6 @@ characters and stacked accents by their codes, such as ⟨U+202E⟩, so that no 
 can reorder or cover its line. Jinja escapes the markup.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The people who hand in, as a platform names them, and their ids in this course."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ nbgrader's own autograding executes the student's notebook. Here, nothing is exe
 released cells, the student's answers in the solution cells, and the outcomes of the checks below each tested cell.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 from datetime import datetime

@@ -5,8 +5,6 @@ not interpret them. Public checks are visible at once, hidden ones after the mar
 exported, because it may be the secret of the course.
 """
 
-from __future__ import annotations
-
 from autograder.export.known import Known
 from autograder.late import Lateness
 from autograder.results import Result, Timings, encode_json

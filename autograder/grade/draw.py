@@ -3,8 +3,6 @@
 Inputs come from the public seed or from the drawing itself, never from the seed of grading.
 """
 
-from __future__ import annotations
-
 import base64
 import inspect
 import io

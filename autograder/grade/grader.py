@@ -3,8 +3,6 @@
 What a submission gets depends only on itself, the checks and the seed: not on the worker, the order, or the time.
 """
 
-from __future__ import annotations
-
 import platform
 import shutil
 import time

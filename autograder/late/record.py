@@ -4,8 +4,6 @@ No submission can overwrite this file: `collect` writes submissions only below `
 the id of a student never begins with a dot.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -15,8 +15,6 @@ A leaf is called by the number of the call in its check and the way to it. Of se
 time is forged and the others are left out.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Solutions and hidden tests are removed (`autograder.release.stubs`, and nbgrader
 released with the recorded observations of the reference that they compare with.
 """
 
-from __future__ import annotations
-
 import filecmp
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The release gate: a release contains no solution, no hidden check and no value of one, and its stubs are stubs."""
 
-from __future__ import annotations
-
 import io
 import tokenize
 from collections.abc import Iterable, Iterator

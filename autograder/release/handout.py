@@ -4,8 +4,6 @@ It contains the wheel of `ebmcourse`, the released assignments, the tested versi
 guide, and the scripts for the GPU pool and nbgrader. Equal sources give equal bytes.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

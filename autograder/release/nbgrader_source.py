@@ -5,8 +5,6 @@ the release, in which solutions are already removed, with the instructors' noteb
 it, nbgrader makes the same release, byte for byte, and adds the cells to its gradebook.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

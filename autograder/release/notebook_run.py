@@ -1,7 +1,5 @@
 """Runs a released notebook with the reference, to find cells that stop with an exception for every student."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -4,8 +4,6 @@ Each proof is an attempt, which tries something in the sandbox and reports what 
 report. The attempts (`selftest_inside.py`) run as submissions do, so what they cannot do, no submission can.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -4,8 +4,6 @@ What a judgement says may reach the student, and the student's values may have b
 out. So a reason is made of fixed sentences and never repeats a value of either side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -9,8 +9,6 @@ A drawing is a function of ``run`` alone, so that no hidden input is within its 
         return [Panel("Yours", table, got), Panel("The right kind", table, want)]
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ reference's and be of similar size: then no judgement takes much longer than for
 says, undefined and infinite values cannot pass where the reference has none.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, repeat

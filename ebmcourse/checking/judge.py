@@ -5,8 +5,6 @@ pytest needs more time to run a test than most judgements take. Grading, the rel
 check` and `check_part` all run checks through this module.
 """
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import os

@@ -4,8 +4,6 @@ A file of checks holds probes and judgements. Only the probes may enter the proc
 extracts what one question needs: functions and classes marked `@probe`, and the imports and constants they mention.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from functools import cache

@@ -1,7 +1,5 @@
 """The public checks on a student's own machine, against the recorded observations of the reference."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator
