@@ -263,17 +263,9 @@ def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, wo
     if blind and automatic:
         raise click.UsageError("Give --blind or --automatic, not both.")
     assignment = assignments.load(name, course)
+    kinds = BLIND_KINDS if blind else AUTOMATIC if automatic else KINDS
     with progress(f"Cases of {name}") as show:
-        verdicts = list(
-            measure(
-                assignment,
-                known_seed=seed,
-                kinds=BLIND_KINDS if blind else AUTOMATIC if automatic else KINDS,
-                only=only,
-                workers=workers,
-                progress=show,
-            )
-        )
+        verdicts = list(measure(assignment, known_seed=seed, kinds=kinds, only=only, workers=workers, progress=show))
     forged = None
     if not blind and not automatic:
         with progress("Forged replies") as show:
@@ -331,11 +323,8 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
     if handout:
         from autograder.release.handout import write_handout
 
-        write_handout(
-            handout,
-            [assignments.load(name, course) for name in names],
-            [assignments.load(name, course) for name in assignments.names(course)],
-        )
+        everything = {name: assignments.load(name, course) for name in assignments.names(course)}
+        write_handout(handout, [everything[name] for name in names], list(everything.values()))
         click.echo(f"wrote {handout}")
 
 
