@@ -15,12 +15,11 @@ _Definition = ast.FunctionDef | ast.ClassDef
 
 
 def probe(item: Marked) -> Marked:
-    """Mark a function or class as one that runs with the student's code.
+    """Mark a function or class as one that runs with the student's code; `probe_source` finds the mark in the text.
 
     A probe is called as ``probe(student, *inputs)`` and returns an observation. Of its file it sees only the imports,
     the other probes, and the constants that they mention.
     """
-    item.is_probe = True  # type: ignore[attr-defined]
     return item
 
 
