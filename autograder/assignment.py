@@ -1,7 +1,5 @@
 """An assignment of a course: one folder under ``solutions/`` with an ``assignment.toml`` that describes it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Comparison of results: marks that changed when a class was graded again, and identical submissions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autograder.grade.fingerprint import difference
-from autograder.results import Result, read_result, result_path
+from autograder.results import Result, find_result
 from autograder.text import number, on_one_line
 
 _SHOWN = 4  # checks and reasons of each student
@@ -53,14 +51,8 @@ class Change:
 
 def results_before(results_dir: Path, assignment: str, students: Iterable[str]) -> dict[str, Result]:
     """Read the results that exist before grading; damaged ones are left out."""
-    found = {}
-    for student in students:
-        path = result_path(results_dir, assignment, student)
-        try:
-            found[student] = read_result(path)
-        except (FileNotFoundError, ValueError):
-            continue
-    return found
+    found = {student: find_result(results_dir, assignment, student) for student in students}
+    return {student: result for student, result in found.items() if result}
 
 
 def changes(before: Mapping[str, Result], after: Iterable[Result]) -> list[Change]:

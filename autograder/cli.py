@@ -4,8 +4,6 @@ Commands import their modules when they run, because torch and nbgrader take sec
 neither.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -27,6 +25,7 @@ from ebmcourse.progress import progress
 from ebmcourse.terminal import replace_unknown_characters
 
 console = Console(stderr=True, highlight=False)
+PATH = click.Path(path_type=Path)
 
 # These write submissions and marks: other users of the machine, such as students on its nbgrader, may not read them.
 _PRIVATE = {"collect", "grade", "report", "export"}
@@ -70,7 +69,7 @@ def _with_course(ctx: click.Context, text: str) -> str:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--course",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=assignments.COURSE,
     help="Folder with solutions/ and assignments/ (default: this checkout).",
 )
@@ -111,8 +110,8 @@ def new(ctx: click.Context, name: str, notebook: bool) -> None:
 
 @main.command()
 @click.argument("name")
-@click.argument("submitted", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the result files.")
+@click.argument("submitted", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder for the result files.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -204,13 +203,9 @@ def grade(
 @main.command()
 @click.argument("words", nargs=-1, required=True, metavar="[SOURCE] NAME")
 @click.option("--from", "origin", type=Choice(["exchange"]), help="Collect from nbgrader's exchange instead of SOURCE.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the submissions: submitted.")
-@click.option(
-    "--kind", type=Choice(list(KINDS)), help="Platform of SOURCE (default: recognized by the names of all files)."
-)
-@click.option(
-    "--roster", type=click.Path(path_type=Path), help="CSV file with the ids and other names of the students."
-)
+@click.option("--out", type=PATH, required=True, help="Folder for the submissions: submitted.")
+@click.option("--kind", type=Choice(KINDS), help="Platform of SOURCE (default: recognized by the names of all files).")
+@click.option("--roster", type=PATH, help="CSV file with the ids and other names of the students.")
 @click.option("--update", is_flag=True, help="Replace existing submissions that differ.")
 @click.pass_obj
 def collect(
@@ -271,11 +266,12 @@ def quality(
     if blind and automatic:
         raise click.UsageError("Give --blind or --automatic, not both.")
     assignment = assignments.load(name, course)
+    kinds = BLIND_KINDS if blind else AUTOMATIC if automatic else KINDS
     with progress(f"Cases of {name}") as show:
         verdicts = measure(
             assignment,
             known_seed=seed,
-            kinds=BLIND_KINDS if blind else AUTOMATIC if automatic else KINDS,
+            kinds=kinds,
             only=only,
             in_pools=pools,
             workers=workers,
@@ -338,25 +334,16 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
     if handout:
         from autograder.release.handout import write_handout
 
-        write_handout(
-            handout,
-            [assignments.load(name, course) for name in names],
-            [assignments.load(name, course) for name in assignments.names(course)],
-        )
+        everything = {name: assignments.load(name, course) for name in assignments.names(course)}
+        write_handout(handout, [everything[name] for name in names], list(everything.values()))
         click.echo(f"wrote {handout}")
 
 
 @main.command()
-@click.argument("results_dir", type=click.Path(path_type=Path))
-@click.option(
-    "--submitted",
-    type=click.Path(path_type=Path),
-    help="Folder of the submissions, for times and the students' own figures.",
-)
+@click.argument("results_dir", type=PATH)
+@click.option("--submitted", type=PATH, help="Folder of the submissions, for times and the students' own figures.")
 @click.option("--exercises", default="", help="Web address of the folder that holds the assignments.")
-@click.option(
-    "--roster", type=click.Path(path_type=Path), help="CSV file with the names of the students, for the gradebook."
-)
+@click.option("--roster", type=PATH, help="CSV file with the names of the students, for the gradebook.")
 @click.pass_obj
 def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
     """Write feedback, a page for each class and the gradebook."""
@@ -370,17 +357,17 @@ def report(course: Path, results_dir: Path, submitted: Path | None, exercises: s
 
 
 @main.command()
-@click.argument("results_dir", type=click.Path(path_type=Path))
+@click.argument("results_dir", type=PATH)
 @click.option("--to", "to", type=Choice(FORMATS), required=True)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder to write to (default: RESULTS_DIR; for nbgrader the course, with gradebook.db).",
 )
-@click.option("--submitted", type=click.Path(path_type=Path), help="Folder of the submissions, with their times.")
+@click.option("--submitted", type=PATH, help="Folder of the submissions, with their times.")
 @click.option(
     "--roster",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="CSV file with the ids and other names of the students. A download of Canvas or Moodle is filled in.",
 )
 @click.option("--assignment", default="", help="Export this assignment only.")
@@ -422,7 +409,7 @@ def export(
         course=course,
         roster=read_roster(roster) if roster else None,
         assignment=assignment,
-        columns={entry.partition("=")[0]: entry.partition("=")[2] for entry in columns},
+        columns=dict(entry.split("=", 1) for entry in columns),
         scale=scale,
         say=lambda remark: click.echo(remark, err=True),
     ):

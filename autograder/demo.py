@@ -4,8 +4,6 @@ Runs the instructor's commands one after the other and shows them. `python -m au
 assignment.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -50,7 +48,7 @@ def main(names: list[str]) -> None:
     total = sum(map(len, cases.values()))
     _say(
         f"The demo builds the releases of {', '.join(cases)}, grades {total} sample submissions as an instructor does, "
-        f"and writes their feedback. This takes about {_minutes(total)} on two cores."
+        f"and writes their feedback. This takes about {'one minute' if total < 10 else 'two minutes'} on two cores."
     )
     _say("Step 1 of 3: the students' versions, without solutions and hidden checks")
     _run("release", *names)
@@ -67,10 +65,6 @@ def main(names: list[str]) -> None:
     _run("report", str(FOLDER), "--submitted", str(submitted))
     _say("Open this page in a browser:")
     Console().print((FOLDER / "index.html").resolve().as_uri(), style="bold", soft_wrap=True)
-
-
-def _minutes(submissions: int) -> str:
-    return "one minute" if submissions < 10 else "two minutes"
 
 
 def _say(text: str) -> None:

@@ -9,15 +9,13 @@ Layout: ``RESULTS_DIR/<assignment>/drawings/<student>.json``, a list of drawings
 from the seed of grading (`ebmcourse.checking.drawings`). Drawings do not affect marks.
 """
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from autograder.results import result_path, write_atomically
+from autograder.results import encode_json, result_path, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,7 @@ def write_drawings(results_dir: Path, assignment: str, student: str, drawings: l
     """Write the file atomically; without drawings, delete an older file."""
     path = drawings_path(results_dir, assignment, student)
     if drawings:
-        text = json.dumps([asdict(drawing) for drawing in drawings], ensure_ascii=False, indent=2, sort_keys=True)
-        write_atomically(path, f"{text}\n".encode())
+        write_atomically(path, encode_json([asdict(drawing) for drawing in drawings]))
     else:
         path.unlink(missing_ok=True)
 

@@ -1,7 +1,5 @@
 """Reads files that come from students: a path may be a link, a pipe, a device, or a very large file."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence

@@ -10,8 +10,6 @@ the points of the checks, for example after a late penalty. Timings have their o
 again gives the same bytes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -59,7 +57,7 @@ class Result:
         if self.confined is None:
             del data["confined"]
         result_from(data)
-        return _encode(data)
+        return encode_json(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ def write_result(results_dir: Path, result: Result) -> Path:
 def write_timings(results_dir: Path, assignment: str, student: str, timings: Timings) -> Path:
     """Write the timings file atomically, and return its path."""
     path = timings_path(results_dir, assignment, student)
-    write_atomically(path, _encode(asdict(timings)))
+    write_atomically(path, encode_json(asdict(timings)))
     return path
 
 
@@ -139,6 +137,15 @@ def read_result(path: Path) -> Result:
     except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"cannot use {path}: {error}; delete the file and grade again") from error
     return result
+
+
+def find_result(results_dir: Path, assignment: str, student: str) -> Result | None:
+    """Read the result of a student; return None if there is none, or it is damaged."""
+    path = result_path(results_dir, assignment, student)
+    try:
+        return read_result(path)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def read_timings(results_dir: Path, assignment: str, student: str) -> Timings | None:
@@ -177,6 +184,14 @@ def is_student_id(name: str) -> bool:
         return False
 
 
+def encode_json(data: object) -> bytes:
+    """Return data as JSON, in the form of the result files."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
+    # A lone surrogate (from an undecodable file name) has no UTF-8 form; backslashreplace writes it as “\udc80”, which
+    # is its JSON escape.
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary file, then rename it: a full disk or Ctrl-C never leaves an incomplete file at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,13 +218,6 @@ def _file_name(name: str) -> str:
     if len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
         raise ValueError(f"{name[:30]!r}… cannot be the name of a student: it has more than {_MAX_NAME_BYTES} bytes")
     return name
-
-
-def _encode(data: object) -> bytes:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
-    # A lone surrogate (from an undecodable file name) has no UTF-8 form; backslashreplace writes it as “\udc80”, which
-    # is its JSON escape.
-    return text.encode("utf-8", "backslashreplace")
 
 
 def _decode(path: Path) -> Any:

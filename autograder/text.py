@@ -5,8 +5,6 @@ characters and stacked accents by their codes, such as ⟨U+202E⟩, so that no 
 can reorder or cover its line. Jinja escapes the markup.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -99,11 +97,7 @@ def number(value: float) -> str:
 def percent(share: float) -> str:
     """Format a fraction in [0, 1] as a whole percentage; only exactly 1 and 0 become 100 % and 0 %."""
     whole = round(100 * share)
-    if whole == 100 and share < 1:
-        whole = 99
-    if whole == 0 and share > 0:
-        whole = 1
-    return f"{whole} %"
+    return f"{min(max(whole, 1), 99) if 0 < share < 1 else whole} %"
 
 
 def seconds(value: float) -> str:

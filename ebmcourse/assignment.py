@@ -1,7 +1,5 @@
 """What ``assignment.toml`` says about an assignment: read the same way by instructors' and students' tools."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The students' commands. Exit codes: 0 for success, 1 if a problem was found, 2 for wrong use."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

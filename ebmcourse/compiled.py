@@ -1,7 +1,5 @@
 """Functions compiled by numba, with a cache on disk that other users can read and that costs nobody an exception."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks that a machine has everything for the course, and says how to install what is missing."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import re

@@ -1,7 +1,5 @@
 """The options of the commands."""
 
-from __future__ import annotations
-
 import click
 
 

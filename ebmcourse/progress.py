@@ -1,7 +1,5 @@
 """The progress of all commands: a bar on a terminal, and a line now and then in a log file."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

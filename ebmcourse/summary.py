@@ -1,7 +1,5 @@
 """The output of `ebmcourse check`: a line per exercise, and the first failure in detail."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """The text of Python files, and their syntax errors, found without running or importing anything."""
 
-from __future__ import annotations
-
 import ast
 import codecs
 import io

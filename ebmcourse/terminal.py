@@ -1,7 +1,5 @@
 """Printing on terminals whose encoding lacks some characters, such as cp1252 on Windows or ascii in the C locale."""
 
-from __future__ import annotations
-
 import codecs
 import sys
 from io import TextIOWrapper

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from autograder.assignment import load
 from autograder.release.build import build
 from autograder.release.programs import solved
-from ebmcourse.checking.public import run_public_checks
+from ebmcourse.checking.public import PublicChecks
 
 
 def executed(folder: Path, name: str, seconds: int = 600) -> nbformat.NotebookNode:
@@ -55,7 +55,7 @@ def pictures_by_part(notebook: nbformat.NotebookNode) -> dict[int, int]:
 def public_points(folder: Path) -> dict[str, float]:
     """The points of the public checks of the program in `folder`, by the cell that tests them."""
     public: dict[str, float] = {}
-    for outcome in run_public_checks(folder):
+    for outcome in PublicChecks(folder).outcomes():
         cell = f"test-{outcome.part.replace('.', '-')}"
         public[cell] = public.get(cell, 0.0) + outcome.max_points
     return public

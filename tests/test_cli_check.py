@@ -14,7 +14,7 @@ from rich.console import Console
 from autograder.cli import main as autograder
 from ebmcourse import summary
 from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
-from ebmcourse.checking.public import run_public_checks
+from ebmcourse.checking.public import PublicChecks
 from ebmcourse.cli import main as ebmcourse
 
 STUB = """
@@ -155,7 +155,7 @@ def test_ctrl_c_during_a_check_reaches_the_caller(folder):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_public_checks(folder, process=Process())
+        PublicChecks(folder).outcomes(Process())
 
 
 @pytest.mark.slow

@@ -6,8 +6,6 @@ In anonymous submissions, `anon_ab12c` replaces name and user, and LATE comes fi
 write times: the dates in the zip file are those of the download.
 """
 
-from __future__ import annotations
-
 import re
 
 from autograder.collect.archive import Source

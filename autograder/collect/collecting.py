@@ -1,7 +1,5 @@
 """Copies the submissions of a source to the folders of the students."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from dataclasses import dataclass, field

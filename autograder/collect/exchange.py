@@ -4,8 +4,6 @@ Students can write to this folder: any link, name and time in it may be forged. 
 counts. Its time is the one in the name of the folder, compared with what the system knows about the folder.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 

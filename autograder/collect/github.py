@@ -4,8 +4,6 @@
 the team).
 """
 
-from __future__ import annotations
-
 from autograder.collect.archive import Source
 from autograder.collect.people import Person, Reading, student_id
 

@@ -4,8 +4,6 @@
 group has several submitters.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime

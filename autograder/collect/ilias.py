@@ -5,8 +5,6 @@ the user who uploaded; a list of them may be in the same folder. A late file beg
 dates in the zip file depend on the version of ILIAS, so they are not used.
 """
 
-from __future__ import annotations
-
 import re
 
 from autograder.collect.archive import Entry, Source

@@ -4,8 +4,6 @@ Students choose the names of some files, so one name proves nothing. A kind is c
 no other kind does; otherwise the instructor has to specify it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Puts the files of one submission into the folder of one student."""
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

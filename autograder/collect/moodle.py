@@ -6,8 +6,6 @@ group's; with anonymous submissions the name is “Participant”. Moodle does n
 grading worksheet, given as the roster, has them.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

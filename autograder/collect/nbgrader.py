@@ -3,8 +3,6 @@
 `timestamp.txt` is written by the student's own process. It is kept, but `autograder.late` does not trust it.
 """
 
-from __future__ import annotations
-
 from autograder.collect.archive import Source
 from autograder.collect.people import Person, Reading, student_id
 from autograder.late import TIMESTAMP

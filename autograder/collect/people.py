@@ -1,14 +1,12 @@
 """The people who hand in, as a platform names them, and their ids in this course."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from autograder.collect.archive import MAX_NAME_BYTES, Entry
-from autograder.results import TIMINGS_SUFFIX
+from autograder.results import is_student_id
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,7 @@ def plain_name(name: str) -> str:
 
 def student_id(name: str) -> str | None:
     """Return the name of a student's folder if it is a valid id (see `autograder.results`), or None."""
-    is_fine = name and not name.startswith(".") and len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES
-    is_fine = is_fine and not re.search(r"[/\\\0+*\n\r]", name) and not name.endswith(TIMINGS_SUFFIX)
-    return name if is_fine else None
+    return name if is_student_id(name) and not re.search(r"[\\+*\n\r]", name) else None
 
 
 def made_id(*names: str) -> str | None:

@@ -3,8 +3,6 @@
 Folders with names of Moodle's form do not fit.
 """
 
-from __future__ import annotations
-
 from autograder.collect.archive import Source
 from autograder.collect.people import Person, Reading, student_id
 

@@ -10,8 +10,6 @@ English or German), which also has the times of submission. The id is then the l
 column of a list that all students have.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from contextlib import suppress

@@ -4,8 +4,6 @@ The place of each cell in the text is kept, so that some cells can be changed wh
 the same.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections.abc import Mapping

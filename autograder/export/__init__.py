@@ -6,8 +6,6 @@ and notebooks, which formgrader shows, into the folder `autograded/`. The late p
 changes the exported scores, but not the result files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

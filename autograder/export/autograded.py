@@ -4,11 +4,9 @@ nbgrader's own autograding executes the student's notebook. Here, nothing is exe
 released cells, the student's answers in the solution cells, and the outcomes of the checks below each tested cell.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
-from datetime import UTC, datetime
+from datetime import datetime
 from html import escape
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from nbformat.v4 import new_markdown_cell, new_output
 from autograder.export.markdown import harmless
 from autograder.export.written_answers import WrittenAnswers, grade_id, is_solution, shortened
 from autograder.files import read_regular
-from autograder.late import TIMESTAMP
+from autograder.late.times import TIMESTAMP, stamp
 from autograder.results import Result, write_atomically
 from autograder.text import number, prose
 from ebmcourse.checking.notebook import Report
@@ -67,8 +65,7 @@ def write(folder: Path, notebooks: dict[str, str], submission: Path, time: datet
         write_atomically(folder / f"{name}.ipynb", text.encode("utf-8"))
     secret = _secret(submission / SECRET) or _secret(folder / SECRET) or secrets.token_hex(64)
     write_atomically(folder / SECRET, secret.encode("ascii"))
-    stamp = f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC" if time else ""
-    write_atomically(folder / TIMESTAMP, stamp.encode("ascii"))
+    write_atomically(folder / TIMESTAMP, (stamp(time) if time else "").encode("ascii"))
 
 
 def _secret(path: Path) -> str | None:

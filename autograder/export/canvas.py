@@ -8,8 +8,6 @@ There is one file per assignment, because an empty cell would delete the mark of
 import into an existing Canvas assignment with another name, write “Title (Canvas id)” in the first row.
 """
 
-from __future__ import annotations
-
 from autograder.export.known import Known
 from autograder.export.sheets import Row, csv_bytes
 from autograder.results import Result

@@ -4,8 +4,6 @@ Only the cells of the marks change: columns, order, separators, quotes, line end
 platform can import the new file without any settings.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ whose name is the end of its own name: `test-3-2a` belongs to part 3.2a. It gets
 part. Manually graded cells keep their marks and comments. As in nbgrader, a missing answer gets no points.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime

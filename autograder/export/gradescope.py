@@ -5,13 +5,9 @@ not interpret them. Public checks are visible at once, hidden ones after the mar
 exported, because it may be the secret of the course.
 """
 
-from __future__ import annotations
-
-import json
-
 from autograder.export.known import Known
 from autograder.late import Lateness
-from autograder.results import Result, Timings
+from autograder.results import Result, Timings, encode_json
 from autograder.text import number, on_one_line, visible
 from ebmcourse.checking.outcome import Outcome
 
@@ -21,8 +17,7 @@ def files(results: list[Result], known: Known) -> dict[str, bytes]:
     content = {}
     for result in results:
         data = _results_json(result, known.timings.get(result.student), known.late.get(result.student))
-        text = json.dumps(data, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-        content[f"{result.assignment}/{result.student}/results.json"] = text.encode("utf-8")
+        content[f"{result.assignment}/{result.student}/results.json"] = encode_json(data)
     return content
 
 

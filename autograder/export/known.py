@@ -1,7 +1,5 @@
 """What is known about the students of one assignment in addition to their results."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from autograder.late import Lateness

@@ -5,8 +5,6 @@ in. Markdown is not parsed here, because parsers differ. Instead, a space is ins
 unusual scheme, or an external picture could begin, so that no parser recognizes it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Container
 

@@ -5,8 +5,6 @@ next column to the grade item, and the last column to its feedback. There is one
 reads an empty cell as “no grade”. Moodle shows feedback as HTML, so the text is escaped and its lines end in <br>.
 """
 
-from __future__ import annotations
-
 import html
 import re
 

@@ -1,7 +1,5 @@
 """Plain CSV: a table of marks, and a table of checks for statistics tools."""
 
-from __future__ import annotations
-
 from autograder.export.known import Known
 from autograder.export.sheets import Row, csv_bytes
 from autograder.late import Lateness

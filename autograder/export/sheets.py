@@ -1,7 +1,5 @@
 """Cells and rows of the CSV files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

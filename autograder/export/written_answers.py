@@ -4,8 +4,6 @@ Only the text of the cells that the release gives to fill in is taken, or what s
 pictures pasted into written answers. What else there is (outputs, metadata, further cells) stays behind.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The released checks contain formulas and stand-ins for functions of other exercises, which a student can copy.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from functools import lru_cache

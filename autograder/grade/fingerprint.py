@@ -1,7 +1,5 @@
 """The fingerprint of a grading: it changes with everything that a mark depends on, apart from the submission."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

@@ -3,21 +3,18 @@
 What a submission gets depends only on itself, the checks and the seed: not on the worker, the order, or the time.
 """
 
-from __future__ import annotations
-
 import platform
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from autograder import Failure
 from autograder.assignment import Assignment
 from autograder.drawings import Drawn
-from autograder.grade.draw import draw, drawings_in
+from autograder.grade.draw import draw
 from autograder.grade.fingerprint import fingerprint
 from autograder.grade.job import Job
 from autograder.grade.submissions import Submission
@@ -26,7 +23,6 @@ from autograder.results import Result, Timings
 from autograder.sandbox.huge_pages import use_huge_pages
 from autograder.sandbox.outside import Sandbox, SandboxProcess
 from autograder.sandbox.selftest import failures
-from ebmcourse.checking.drawings import Drawing
 from ebmcourse.checking.judge import Judge
 from ebmcourse.checking.local import LocalProcess
 from ebmcourse.checking.observer import Observer, StudentProcess
@@ -56,9 +52,9 @@ class Grader:
                 self._sandbox.launch()  # it imports what submissions need while the judge imports the same
             reference = stack.enter_context(laid_out(reference_program(job.assignment)))
             # A copy, because Python would take the compiled form of an older file with the same size and time.
-            self._checks = Path(stack.enter_context(TemporaryDirectory()), "checks").resolve()
-            shutil.copytree(job.assignment.checks, self._checks, ignore=shutil.ignore_patterns("__pycache__"))
-            self._judge = Judge(self._checks, LiveReference(job.seed.value, reference))
+            checks = Path(stack.enter_context(TemporaryDirectory()), "checks").resolve()
+            shutil.copytree(job.assignment.checks, checks, ignore=shutil.ignore_patterns("__pycache__"))
+            self._judge = Judge(checks, LiveReference(job.seed.value, reference))
             self._requests = self._judge.requests
             self._public = LiveReference(PUBLIC_SEED, reference)
             if fingerprint(job.assignment) != job.checks_sha256:
@@ -101,31 +97,21 @@ class Grader:
         )
         return result, Timings(time.perf_counter() - begin, observer.seconds)
 
-    @property
-    def internal_errors(self) -> dict[str, str]:
-        """Check id -> traceback of a judgement that failed in a way its author did not expect."""
-        return self._judge.internal_errors
-
     def draw(self, submission: Submission) -> list[Drawn]:
         """The drawings for the feedback, made in a process of their own: they do not affect the mark."""
-        if not self._drawings:
+        if not self._judge.drawings:
             return []
         for _ in range(MAX_KILLED):
             with self._process(submission) as process:
                 observer = self._observer(submission, process, DRAWING_SECONDS)
-                drawings = [drawn for drawing in self._drawings if (drawn := draw(drawing, observer, self._public))]
+                found = [draw(drawing, observer, self._public) for drawing in self._judge.drawings]
             if not was_killed(process):
                 break
-        return drawings
+        return [drawn for drawn in found if drawn]
 
     def close(self) -> None:
         """End the sandbox, and remove the files of the reference."""
         self._open.close()
-
-    @cached_property
-    def _drawings(self) -> list[Drawing]:
-        # Not read in __init__: the judge imports the same files, and must have finished.
-        return drawings_in(self._checks)
 
     def _observer(self, submission: Submission, process: StudentProcess, seconds: float) -> Observer:
         return Observer(process, submission.files, submission.problems, messages=False, budget=seconds)

@@ -5,8 +5,6 @@ The instructor's notebook imports this `check_part` instead of the students'. Th
 them there: only the marks of `autograder grade` are protected.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

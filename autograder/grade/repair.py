@@ -4,8 +4,6 @@ Students delete, copy, split, join and edit cells, and editors lose the metadata
 undoes this: given and tested cells are those of the release, and what the student wrote is found wherever it is.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The folder with the results of an assignment, while a grader writes to it."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

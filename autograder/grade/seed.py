@@ -1,7 +1,5 @@
 """The course's secret seed: hidden inputs are drawn from it, so that they cannot be known in advance."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets

@@ -4,8 +4,6 @@ The folders come from students, so a name may be a link, a pipe or a file of a g
 executes or parses what it finds.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

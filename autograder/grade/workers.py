@@ -25,13 +25,14 @@ from autograder import Failure
 from autograder.drawings import Drawn, write_drawings
 from autograder.grade import submissions
 from autograder.grade.job import Job
-from autograder.results import Result, Timings, read_result, result_path, write_result, write_timings
+from autograder.results import Result, Timings, find_result, write_result, write_timings
+from autograder.sandbox.limits import LIMITS
 
 if TYPE_CHECKING:
     from autograder.grade.grader import Grader
 
 MAX_KILLED = 3
-WORKER_BYTES = 3 * 2**30  # of memory: the libraries, twice, and what a submission may use
+WORKER_BYTES = LIMITS["memory_bytes"] + 2**30  # what a submission may use, and the libraries, twice
 
 
 class _Warm:
@@ -62,20 +63,12 @@ def grade_folder(job: Job, folder: Path, student: str) -> tuple[Result, Timings,
 
 def is_graded(job: Job, results_dir: Path, submitted: Path, student: str) -> bool:
     """Whether the results folder holds the result that grading the student's submission now would give."""
-    path = result_path(results_dir, job.assignment.name, student)
-    if not path.exists():
+    result = find_result(results_dir, job.assignment.name, student)
+    if result is None:
         return False
-    try:
-        result = read_result(path)
-    except ValueError:
-        return False  # damaged: grade again
     handed = submissions.handed_in(submitted / student / job.assignment.name, job.assignment)
-    return (result.submission_sha256, result.checks_sha256, result.seed, result.confined) == (
-        handed.sha256,
-        job.checks_sha256,
-        job.seed.label,
-        job.confined,
-    )
+    now = (handed.sha256, job.checks_sha256, job.seed.label, job.confined)
+    return (result.submission_sha256, result.checks_sha256, result.seed, result.confined) == now
 
 
 Graded = tuple[Result, Timings, list[Drawn]]
@@ -143,16 +136,11 @@ def _on_this_machine(job: Job, folders: dict[str, Path], workers: int | None) ->
                 killed.update(running.values())
                 count = max(1, count - 1)  # most often the machine has too little memory for so many
     if left:
-        raise _Killed(list(left))
+        raise _killed(list(left))
 
 
-class _Killed(Failure):
-    """Workers were killed during the submissions of these students."""
-
-    def __init__(self, students: list[str]) -> None:
-        super().__init__(
-            f"Workers were killed while they graded {', '.join(students)}; the other submissions are graded."
-        )
+def _killed(students: list[str]) -> Failure:
+    return Failure(f"Workers were killed while they graded {', '.join(students)}; the other submissions are graded.")
 
 
 @contextmanager
@@ -201,4 +189,4 @@ def _on_cluster(job: Job, folders: dict[str, Path], scheduler: str) -> Generator
         finally:
             client.cancel(list(futures))
     if killed:
-        raise _Killed(sorted(killed))
+        raise _killed(sorted(killed))

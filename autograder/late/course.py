@@ -27,8 +27,6 @@ A day is 24 hours, even if the clocks change in between. Late days are spent in 
 policy `zero`, they are spent only if there are enough of them.
 """
 
-from __future__ import annotations
-
 import math
 import tomllib
 from collections.abc import Mapping

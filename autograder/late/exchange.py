@@ -4,8 +4,6 @@ A submission is a folder `<user>+<assignment>+<time>[+<random>]`. The student's 
 name and its files, but not its owner or the time of its last change.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import re

@@ -1,7 +1,5 @@
 """The late penalty of each mark. Result files are not changed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

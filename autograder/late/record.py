@@ -4,11 +4,9 @@ No submission can overwrite this file: `collect` writes submissions only below `
 the id of a student never begins with a dot.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -57,12 +55,7 @@ def update_record(submitted: Path, assignment: str, changes: Mapping[str, Noted 
     if new == record:
         return
     students = {
-        student: {
-            "platform": noted.platform,
-            "time": noted.time.isoformat() if noted.time else None,
-            "late": noted.late,
-            "remarks": list(noted.remarks),
-        }
+        student: asdict(noted) | {"time": noted.time.isoformat() if noted.time else None}
         for student, noted in sorted(new.items())
     }
     text = json.dumps({"schema": _SCHEMA, "students": students}, ensure_ascii=True, indent=2) + "\n"

@@ -4,8 +4,6 @@ The first of these sources that has a time is used: `course.toml`; the record of
 folder in the exchange; `timestamp.txt` in the submission, which students can write.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Times as nbgrader writes them."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 

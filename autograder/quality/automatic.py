@@ -9,8 +9,6 @@ What survives and is no mistake must be explained in ``quality/equivalent.toml``
     reason = "It is assigned again before it is read."
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest

@@ -22,8 +22,6 @@ solution in ``blind/base``. The share of these mistakes that is found before a c
 quote.
 """
 
-from __future__ import annotations
-
 import os
 import tomllib
 from dataclasses import dataclass

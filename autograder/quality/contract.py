@@ -11,8 +11,6 @@ only there, so that a check that did not vary the dimension would let it pass; o
     arguments = "It is called by the sampler only, always with the same kind of tensor."
 """
 
-from __future__ import annotations
-
 import tomllib
 
 from autograder.assignment import Assignment

@@ -15,8 +15,7 @@ A leaf is called by the number of the call in its check and the way to it. Of se
 time is forged and the others are left out.
 """
 
-from __future__ import annotations
-
+import math
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
@@ -294,8 +293,8 @@ def _forged(kind: str, value: Any, generator: torch.Generator) -> Any:
     if isinstance(value, list):
         if not value or isinstance(value[0], str):
             return [_forged(kind, item, generator) for item in value] or _same()
-        items = _forged_tensor(kind, torch.tensor(value), generator).tolist()
-        return [type(item)(number) if _is_finite(number) else number for item, number in zip(value, items, strict=True)]
+        items = zip(value, _forged_tensor(kind, torch.tensor(value), generator).tolist(), strict=True)
+        return [type(item)(number) if math.isfinite(number) else number for item, number in items]
     if isinstance(value, str):
         return value[::-1] if kind == "noise" else _same()
     if value is None or (isinstance(value, bool) and kind not in ("zeros", "ones")):
@@ -303,7 +302,7 @@ def _forged(kind: str, value: Any, generator: torch.Generator) -> Any:
     number = _forged_tensor(
         kind, torch.tensor(value, dtype=None if isinstance(value, bool) else torch.float64), generator
     )
-    return type(value)(number.item()) if _is_finite(number.item()) else number.item()
+    return type(value)(number.item()) if math.isfinite(number.item()) else number.item()
 
 
 def _forged_tensor(kind: str, value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -334,10 +333,6 @@ _EMPTY: dict[type, Any] = {str: "", list: [], dict: {}, torch.Tensor: torch.zero
 
 def _same() -> Any:
     raise Same
-
-
-def _is_finite(number: float) -> bool:
-    return abs(number) < float("inf")
 
 
 def _look(value: Any) -> tuple[Any, ...]:

@@ -1,7 +1,5 @@
 """Grade all cases and compare with what must come out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -15,8 +15,6 @@ solution in code. With `cell`, a name or id, one cell is treated as people and c
 `kernel` gives the notebook a kernel of this name, and of this `language` (by default Python).
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """The texts of an assignment that contain solutions, and which lines and functions belong to which exercise."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """The table of `autograder quality`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Group

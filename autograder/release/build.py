@@ -4,8 +4,6 @@ Solutions and hidden tests are removed (`autograder.release.stubs`, and nbgrader
 released with the recorded observations of the reference that they compare with.
 """
 
-from __future__ import annotations
-
 import filecmp
 import re
 import shutil
@@ -72,7 +70,7 @@ def release(assignment: Assignment, built: Path, course: Path = COURSE) -> None:
 def differing(assignment: Assignment, built: Path, course: Path = COURSE) -> list[Path]:
     """Return the files, relative to the assignment's folder, in which the release differs from the build."""
     target = course / "assignments" / assignment.name
-    return [path for path in sorted({*_files(built), *_files(target)}) if not _same(built / path, target / path)]
+    return [path for path in sorted(_files(built) | _files(target)) if not _same(built / path, target / path)]
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -88,10 +86,9 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    )
+def _files(folder: Path) -> set[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder) for path in files}
 
 
 def _readme(assignment: Assignment) -> str:

@@ -1,7 +1,5 @@
 """The release gate: a release contains no solution, no hidden check and no value of one, and its stubs are stubs."""
 
-from __future__ import annotations
-
 import io
 import tokenize
 from collections.abc import Iterable, Iterator
@@ -11,7 +9,7 @@ from autograder.assignment import Assignment
 from autograder.release.stubs import BEGIN_HIDDEN, BEGIN_SOLUTION, END_HIDDEN, END_SOLUTION
 from ebmcourse.checking.judge import collect
 from ebmcourse.checking.observation import decode
-from ebmcourse.checking.public import RECORDING, run_public_checks
+from ebmcourse.checking.public import RECORDING, PublicChecks
 
 # A line with fewer tokens, such as `return loss` or `x, y = batch`, reveals nothing, nor do these.
 TRIVIAL_TOKENS = 7
@@ -102,7 +100,7 @@ def stub_complaints(released: Path) -> list[str]:
     """Return a sentence for every public check whose diagnosis of the stub is not “not implemented yet”."""
     return [
         f"on the stub, {outcome.id} says: {outcome.status}, {outcome.diagnosis}"
-        for outcome in run_public_checks(released)
+        for outcome in PublicChecks(released).outcomes()
         if not outcome.is_unwritten
     ]
 

@@ -4,8 +4,6 @@ It contains the wheel of `ebmcourse`, the released assignments, the tested versi
 guide, and the scripts for the GPU pool and nbgrader. Equal sources give equal bytes.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
@@ -60,18 +58,14 @@ def _fill(folder: Path, assignments: list[Assignment]) -> None:
     shutil.copyfile(COURSE / "requirements.lock", folder / "constraints.txt")
     (folder / SLURM).parent.mkdir()
     shutil.copyfile(COURSE / SLURM, folder / SLURM)
+    guide = (COURSE / "docs" / "student.md").read_text("utf-8")
     texts = {
-        "README.md": _guide((COURSE / "docs" / "student.md").read_text("utf-8")),
+        "README.md": re.sub(r"<!--.*?-->\n", "", guide, flags=re.DOTALL),  # without the comments for its tests
         "environment.yml": _environment((COURSE / "environment.yml").read_text("utf-8")),
         "requirements.txt": f"--constraint constraints.txt\n./{wheel.name}[notebook]\n",
     }
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8", newline="\n")
-
-
-def _guide(page: str) -> str:
-    """The students' guide without the comments for its tests."""
-    return re.sub(r"<!--.*?-->\n", "", page, flags=re.DOTALL)
 
 
 def _environment(text: str) -> str:

@@ -5,8 +5,6 @@ the release, in which solutions are already removed, with the instructors' noteb
 it, nbgrader makes the same release, byte for byte, and adds the cells to its gradebook.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -16,16 +14,14 @@ from autograder.release.programs import part_points
 from autograder.results import write_atomically
 
 
-def source_folder(assignment: Assignment, course: Path = COURSE) -> Path:
-    """Return the folder of nbgrader's source of an assignment (`source_directory` in nbgrader_config.py)."""
-    return course / "build" / "source" / assignment.name
-
-
 def fill(assignment: Assignment, course: Path = COURSE) -> Path | None:
-    """Rebuild the source folder from `assignments/<name>/`, and return it; return None if there is no notebook."""
+    """Rebuild the source folder from `assignments/<name>/`, and return it; return None if there is no notebook.
+
+    It is `build/source/<name>/`: see `source_directory` in nbgrader_config.py.
+    """
     if assignment.notebook is None:
         return None
-    released, target = course / "assignments" / assignment.name, source_folder(assignment, course)
+    released, target = course / "assignments" / assignment.name, course / "build" / "source" / assignment.name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(released, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     text = full_notebook(assignment.notebook.read_text("utf-8"), part_points(assignment))

@@ -5,8 +5,6 @@ of one kind. In file names and texts, `__NAME__` is replaced by the name of the 
 of the module that the checks use.
 """
 
-from __future__ import annotations
-
 import keyword
 import re
 import shutil

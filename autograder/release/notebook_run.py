@@ -1,7 +1,5 @@
 """Runs a released notebook with the reference, to find cells that stop with an exception for every student."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -50,7 +48,7 @@ def first_error(assignment: Assignment, released: Path, progress: Callable[[int,
         try:
             client.execute(env=os.environ | SETTINGS, stderr=subprocess.DEVNULL)
         except CellExecutionError as error:
-            cell = next(cell for cell in notebook.cells if any(_is_error(output) for output in cell.get("outputs", ())))
+            cell = next(c for c in notebook.cells if any(o["output_type"] == "error" for o in c.get("outputs", ())))
             where = f"the cell {cell.id} of the notebook" + _line(error.traceback)
             return f"with the reference, {where} stops with {error.ename}: {error.evalue}"
     return None
@@ -60,7 +58,3 @@ def _line(traceback: str) -> str:
     """The line of the cell that IPython marks by an arrow, because cells without a `grade_id` are hard to find."""
     found = re.search(r"^-+> *\d+ +(.*\S)", re.sub(r"\x1b\[[\d;]*m", "", traceback), re.MULTILINE)
     return f" (`{found[1]}`)" if found else ""
-
-
-def _is_error(output: dict[str, str]) -> bool:
-    return output["output_type"] == "error"

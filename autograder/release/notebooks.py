@@ -10,8 +10,6 @@ in ``.py`` files: ``### BEGIN SOLUTION 3.2a``, the TODO for students, the soluti
 are also the same as in ``.py`` files (`autograder.release.stubs`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jupytext

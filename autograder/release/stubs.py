@@ -5,8 +5,6 @@ and a ``raise NotImplementedError``. Regions between ``### BEGIN HIDDEN TESTS`` 
 removed.
 """
 
-from __future__ import annotations
-
 import json
 import re
 

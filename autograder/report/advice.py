@@ -1,7 +1,5 @@
 """What to fix first: the mistakes behind the checks that a student did not pass, in the order of the page."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ A strip is one row of cells, one per student, best mark first. The height of a c
 passed check fills the row, a failed check half of it, and a check that was not run is a line at the bottom.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The lines of a submission around the place that a diagnosis names."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

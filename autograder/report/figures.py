@@ -4,8 +4,6 @@ The files are not trusted, so nothing here decodes an image. A figure is used if
 reasonable size, and its bytes are copied into the page. An <img> element runs no code.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

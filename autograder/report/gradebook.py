@@ -1,7 +1,5 @@
 """The gradebook of a course: one row for each student, one column for each assignment."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ page has a script, except for the gradebook, whose policy allows the one that so
 results give the same bytes.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

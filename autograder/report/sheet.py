@@ -1,7 +1,5 @@
 """What the course adds to the results of an assignment: titles, and links to the exercises."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Statistics of a class: difficulty and discrimination of the checks, and the most common mistakes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import correlation

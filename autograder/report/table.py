@@ -1,7 +1,5 @@
 """A table of the class for the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import fmean
 

@@ -1,7 +1,5 @@
 """Finds bubblewrap, without importing torch. Runs outside."""
 
-from __future__ import annotations
-
 import shutil
 
 from autograder import Failure

@@ -5,8 +5,6 @@ Making one takes the right to write to the cgroup above that of this process: ro
 user has it in what ``systemd-run --user --scope`` starts. Everywhere else there is no such limit.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Gather the memory of a process in huge pages. Runs on both sides: in the judge, and in the sandbox."""
 
-from __future__ import annotations
-
 import ctypes
 from pathlib import Path
 

@@ -14,8 +14,6 @@ without any capability, with a private empty /tmp, under the limits of `limits.p
 of `syscalls.py`.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import importlib

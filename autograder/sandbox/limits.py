@@ -1,7 +1,5 @@
 """The limits on the process of a submission. Wall time is limited for each check, from outside."""
 
-from __future__ import annotations
-
 MIB = 2**20
 
 LIMITS: dict[str, int] = {

@@ -4,8 +4,6 @@ Each proof is an attempt, which tries something in the sandbox and reports what 
 report. The attempts (`selftest_inside.py`) run as submissions do, so what they cannot do, no submission can.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets
@@ -18,6 +16,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from autograder.assignment import COURSE
 from autograder.sandbox import selftest_inside as attempts
@@ -184,8 +184,7 @@ def planted(folders: Iterable[Path]) -> Iterator[list[str]]:
                 continue
             for path in folder.glob(f"{own}[0-9]*-*"):
                 if not Path("/proc", path.name.removeprefix(own).partition("-")[0]).exists():
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+                    _remove(path)
             path = folder / name
             stack.callback(_remove, path)  # first, so that an interrupt leaves nothing
             with contextlib.suppress(OSError):
@@ -235,14 +234,7 @@ def _alive(name: str) -> bool:
     """Whether a process of that name is running anywhere on this machine."""
     deadline = time.monotonic() + 1.0  # the kernel may still be ending it
     while time.monotonic() < deadline:
-        if not any(_name(path) == name for path in Path("/proc").glob("[0-9]*/comm")):
+        if all(process.info["name"] != name for process in psutil.process_iter(["name"])):
             return False
         time.sleep(0.01)
     return True
-
-
-def _name(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -1,7 +1,5 @@
 """The attempts of the self-test. They run in the sandbox, as a submission would, and report what they reached."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import fcntl

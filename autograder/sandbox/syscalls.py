@@ -13,8 +13,6 @@ What is left out, and why:
 * Interfaces that no exercise needs and that kernel exploits began with: bpf, io_uring, userfaultfd, perf, keyrings.
 """
 
-from __future__ import annotations
-
 import errno
 import platform
 import struct

@@ -4,8 +4,6 @@ It is a list of what is needed, not of what is hidden. Of `/usr`, of a home dire
 folders named here are visible, read-only, at their own places.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import site

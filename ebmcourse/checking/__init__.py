@@ -7,8 +7,6 @@ What the author of a check needs::
 Names are imported at their first use: a command that only reads results does not import torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

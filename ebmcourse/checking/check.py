@@ -1,7 +1,5 @@
 """The two decorators of a check's judgement: `exercise` for the check itself, `inputs` for its inputs."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Callable

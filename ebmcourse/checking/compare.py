@@ -4,8 +4,6 @@ What a judgement says may reach the student, and the student's values may have b
 out. So a reason is made of fixed sentences and never repeats a value of either side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ebmcourse.checking.form import NOT_FINITE, kind_of, shape_difference, unsound
+from ebmcourse.checking.form import NOT_FINITE, first, kind_of, shape_difference, unsound
 from ebmcourse.checking.outcome import DIFFERENT_NUMBERS
 
 
@@ -54,7 +52,8 @@ def assert_close(
     if not _diagnosing.get():
         raise Mismatch(reason)
     known = mistakes() if callable(mistakes) else mistakes or {}
-    usual = {f"{name}.": change(want) for name, change in _USUAL_MISTAKES.items() if _is_numbers(want)}
+    is_numbers = isinstance(want, torch.Tensor) and want.is_floating_point()
+    usual = {f"{name}.": change(want) for name, change in _USUAL_MISTAKES.items() if is_numbers}
     for name, wrong in {**known, **usual}.items():
         if difference(got, wrong, rtol, atol) is None and difference(wrong, want, rtol, atol) is not None:
             raise Mismatch(reason, name)
@@ -102,13 +101,13 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
     if isinstance(want, dict):
         if type(got) is not type(want) or got.keys() != want.keys():
             return "The value has another structure than expected."
-        return _first(difference(got[key], want[key], rtol, atol) for key in want)
+        return first(difference(got[key], want[key], rtol, atol) for key in want)
     if isinstance(want, list):
         if not isinstance(got, list):
             return "The value has another structure than expected."
         if len(got) != len(want):
             return f"There are too {'few' if len(got) < len(want) else 'many'} items."
-        return _first(difference(a, b, rtol, atol) for a, b in zip(got, want, strict=True))
+        return first(difference(a, b, rtol, atol) for a, b in zip(got, want, strict=True))
     if isinstance(want, float) and not isinstance(want, bool):
         if isinstance(got, torch.Tensor) and got.numel() == 1:
             got = got.item()
@@ -129,14 +128,6 @@ def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -
     if not torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
         return DIFFERENT_NUMBERS
     return None
-
-
-def _first(differences: Any) -> str | None:
-    return next((found for found in differences if found), None)
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 _USUAL_MISTAKES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

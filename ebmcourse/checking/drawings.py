@@ -9,8 +9,6 @@ A drawing is a function of ``run`` alone, so that no hidden input is within its 
         return [Panel("Yours", table, got), Panel("The right kind", table, want)]
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,22 +32,18 @@ class Panel:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing of the exercise `part`: its caption, the function that makes the panels, and the time that its probes
-    may take, in seconds for each."""
+    """A drawing of the exercise `part`: its caption, and the function that makes the panels."""
 
     part: str
     caption: str
     make: Callable[[Run], list[Panel]]
-    seconds: float
 
 
-def drawing(
-    part: str, caption: str, *, seconds: float = 10.0
-) -> Callable[[Callable[[Run], list[Panel]]], Callable[[Run], list[Panel]]]:
+def drawing(part: str, caption: str) -> Callable[[Callable[[Run], list[Panel]]], Callable[[Run], list[Panel]]]:
     """Make a function in a file of checks a drawing. It calls ``got, want = run(probe, *inputs)`` as checks do."""
 
     def mark(make: Callable[[Run], list[Panel]]) -> Callable[[Run], list[Panel]]:
-        make.drawing = Drawing(part, caption, make, seconds)  # type: ignore[attr-defined]
+        make.drawing = Drawing(part, caption, make)  # type: ignore[attr-defined]
         return make
 
     return mark

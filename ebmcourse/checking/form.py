@@ -5,10 +5,8 @@ reference's and be of similar size: then no judgement takes much longer than for
 says, undefined and infinite values cannot pass where the reference has none.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
@@ -63,11 +61,11 @@ def misfit(got: Any, want: Any) -> str | None:
     if isinstance(want, dict):
         if type(got) is not dict or got.keys() != want.keys():
             return "The value has another structure than expected."
-        return _first(misfit(got[key], want[key]) for key in want)
+        return first(misfit(got[key], want[key]) for key in want)
     if isinstance(want, list):
         if not isinstance(got, list):
             return f"A list is expected, not {kind_of(got)}."
-        return _first(misfit(item, model) for item, model in _paired(got, want))
+        return first(misfit(item, model) for item, model in _paired(got, want))
     if isinstance(want, torch.Tensor):
         return None if isinstance(got, torch.Tensor) else f"A tensor is expected, not {kind_of(got)}."
     return f"{_expected(want)}, not {kind_of(got)}." if isinstance(got, dict | list) else None
@@ -88,9 +86,9 @@ def unsound(got: Any, want: Any) -> str | None:
                 reason = reason or found
         return reason
     if isinstance(want, dict):
-        return _first(unsound(got[key], want[key]) for key in want)
+        return first(unsound(got[key], want[key]) for key in want)
     if isinstance(want, list):
-        return _first(unsound(item, model) for item, model in _paired(got, want))
+        return first(unsound(item, model) for item, model in _paired(got, want))
     if isinstance(want, torch.Tensor):
         return None if _is_finite(got) or _may_be_infinite(got, want) else NOT_FINITE
     if want is None:
@@ -110,13 +108,13 @@ def other_shape(got: Any, want: Any) -> str | None:
     This is what is wrong where a judgement stops with an exception.
     """
     if isinstance(want, Ways):
-        return _first(other_shape(got[way], _model(want, way)) for way in got if got[way] is not None)
+        return first(other_shape(got[way], _model(want, way)) for way in got if got[way] is not None)
     if isinstance(want, dict):
-        return _first(other_shape(got[key], want[key]) for key in want)
+        return first(other_shape(got[key], want[key]) for key in want)
     if isinstance(want, list):
         if len(got) != len(want):
             return f"There are too {'few' if len(got) < len(want) else 'many'} items."
-        return _first(map(other_shape, got, want))
+        return first(map(other_shape, got, want))
     if not isinstance(want, torch.Tensor):
         return None
     return shape_difference(got, want) or ("The numbers have another dtype." if got.dtype is not want.dtype else None)
@@ -154,7 +152,8 @@ def _may_be_infinite(got: torch.Tensor, want: torch.Tensor) -> bool:
     return not bool(is_finite.all()) and not bool((got.isnan() & is_finite).any())
 
 
-def _first(reasons: Any) -> str | None:
+def first(reasons: Iterable[str | None]) -> str | None:
+    """The first of several reasons that there is; None where there is none."""
     return next((reason for reason in reasons if reason), None)
 
 

@@ -5,8 +5,6 @@ pytest needs more time to run a test than most judgements take. Grading, the rel
 check` and `check_part` all run checks through this module.
 """
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import os
@@ -22,7 +20,8 @@ import pytest
 
 from ebmcourse.checking.check import Check
 from ebmcourse.checking.compare import Mismatch
-from ebmcourse.checking.form import is_too_large, largest_answer, misfit, other_shape, unsound
+from ebmcourse.checking.drawings import Drawing
+from ebmcourse.checking.form import first, is_too_large, largest_answer, misfit, other_shape, unsound
 from ebmcourse.checking.observer import Call, NoObservation, Observing, Request
 from ebmcourse.checking.outcome import Outcome, Status
 from ebmcourse.checking.probes import probe_source, stand_ins
@@ -57,10 +56,11 @@ class Judge:
         collection = _Collection(reference)
         collection.run([checks / name for name in files] or [checks])
         self.internal_errors: dict[str, str] = {}  # check id -> traceback of a judgement that raised what it should not
+        self.calls: dict[str, Call] = {}  # those that the checks have made so far, as ``check id#number``, in order
+        self.drawings = collection.drawings
+        self.files = collection.files
         self._judgements = collection.judgements
-        self._files = collection.files
         self._reference = reference
-        self._calls: dict[str, Call] = {}  # all calls that were made so far, in order
 
     def outcomes(self, observer: Observing | None, parts: list[str] | None = None) -> list[Outcome]:
         """Run all checks, or those of some parts, on the submission that `observer` observes, in the order of files.
@@ -96,7 +96,7 @@ class Judge:
         assert self.of_reference
         requests: list[list[Call]] = []
         sent: set[str] = set()
-        for call in dict.fromkeys(self._calls.values()):
+        for call in dict.fromkeys(self.calls.values()):
             needed = stand_ins(call.file, call.probe)
             if not requests or call.file != requests[-1][0].file or not needed <= sent:
                 requests.append([])
@@ -106,20 +106,10 @@ class Judge:
             requests.append([requests[0].pop()])
         return [Request(tuple(calls)) for calls in requests]
 
-    @property
-    def calls(self) -> dict[str, Call]:
-        """The calls that the checks have made so far, as ``check id#number``, in order."""
-        return dict(self._calls)
-
     def probe_sources(self, parts: list[str] | None = None) -> list[str]:
         """What the process of a submission receives to run the probes of all checks, or of those of some parts."""
         self.outcomes(None, parts)  # makes the calls
-        return [probe_source(call.file, call.probe) for call in dict.fromkeys(self._calls.values())]
-
-    @property
-    def files(self) -> dict[str, list[str]]:
-        """The names of the files that hold the checks of each part."""
-        return {part: list(dict.fromkeys(names)) for part, names in self._files.items()}
+        return [probe_source(call.file, call.probe) for call in dict.fromkeys(self.calls.values())]
 
     def _outcome(
         self, check: Check, judgement: Judgement, observer: Observing | None, earlier: dict[str, Outcome]
@@ -171,9 +161,9 @@ class Judge:
         the call.
         """
         key = f"{check.id}#{next(iter(numbers))}"
-        if key not in self._calls:
-            self._calls[key] = self._new_call(check, key, probe, arguments)
-        call = self._calls[key]
+        if key not in self.calls:
+            self.calls[key] = self._new_call(check, key, probe, arguments)
+        call = self.calls[key]
         want = self._reference.observation(key, call)
         if observer is None:
             return want, want
@@ -191,7 +181,7 @@ class Judge:
         file = Path(inspect.getfile(probe))
         seed = derive(self._reference.seed, f"{file.stem}.{probe.__name__}")
         call = Call(check.id, file, probe.__name__, arguments, seed, check.seconds)
-        for known in self._calls.values():
+        for known in self.calls.values():
             if known.asks_the_same(call):
                 return known
         return replace(call, largest=largest_answer(self._reference.observation(key, call)))
@@ -199,7 +189,7 @@ class Judge:
 
 def _mismatch(reason_in: Callable[[Any, Any], str | None], observed: Iterable[tuple[Any, Any]]) -> Mismatch | None:
     """The first reason that a function finds in pairs of observations."""
-    reason = next(filter(None, itertools.starmap(reason_in, observed)), None)
+    reason = first(itertools.starmap(reason_in, observed))
     return Mismatch(reason) if reason else None
 
 
@@ -220,7 +210,8 @@ class _Collection:
     def __init__(self, reference: Reference | None) -> None:
         self.checks: list[Check] = []
         self.judgements: list[tuple[Check, Judgement]] = []
-        self.files: dict[str, list[str]] = {}  # part -> names of files, one for each check
+        self.files: dict[str, list[str]] = {}  # part -> the names of the files with its checks
+        self.drawings: list[Drawing] = []
         self._reference = reference
         self._complaints: list[str] = []
         self._interrupted = False
@@ -247,6 +238,11 @@ class _Collection:
     def run_of_a_judgement(self) -> None:
         """Takes the place of `run`, which the judge passes to a judgement itself."""
 
+    def pytest_pycollect_makeitem(self, obj: object) -> None:
+        """Keep the drawings, which are not tests."""
+        if isinstance(drawing := getattr(obj, "drawing", None), Drawing):
+            self.drawings.append(drawing)
+
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Keep the pytest functions that are checks, and refuse two with one id."""
         items[:] = [item for item in items if hasattr(getattr(item, "function", None), "check")]
@@ -268,22 +264,20 @@ class _Collection:
         given = [name for name in inspect.signature(pyfuncitem.function).parameters if name != "run"]
         judgement = partial(pyfuncitem.function, **{name: pyfuncitem.funcargs[name] for name in given})
         self.judgements.append((_check(pyfuncitem), judgement))
-        self.files.setdefault(_check(pyfuncitem).part, []).append(pyfuncitem.path.name)
+        files = self.files.setdefault(_check(pyfuncitem).part, [])
+        if pyfuncitem.path.name not in files:
+            files.append(pyfuncitem.path.name)
         return True
 
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        self._complain(report)
+    def pytest_collectreport(self, report: pytest.CollectReport | pytest.TestReport) -> None:
+        if report.failed:
+            self._complaints.append(f"{report.nodeid}: {report.longreprtext}")
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._complain(report)
+    pytest_runtest_logreport = pytest_collectreport
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Remember Ctrl-C, which pytest does not pass on; it calls this with another class when it stops itself."""
         self._interrupted = excinfo.type is KeyboardInterrupt
-
-    def _complain(self, report: pytest.CollectReport | pytest.TestReport) -> None:
-        if report.failed:
-            self._complaints.append(f"{report.nodeid}: {report.longreprtext}")
 
 
 def _check(item: pytest.Item) -> Check:

@@ -1,7 +1,5 @@
 """A plain process that runs a program on the student's own machine, where no confinement is needed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -4,8 +4,6 @@ nbgrader reads the points of a tested cell from its output: a number as the last
 on standard error is no credit, and no output at all is full credit.
 """
 
-from __future__ import annotations
-
 import atexit
 import hashlib
 import io

@@ -5,8 +5,6 @@ one safetensors file: the tensors as they are, the tree around them as JSON in t
 code of the sender: no pickle, no ``torch.load``.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """What became of one check of one submission, and how every page, table and notebook says it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 

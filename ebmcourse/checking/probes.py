@@ -4,8 +4,6 @@ A file of checks holds probes and judgements. Only the probes may enter the proc
 extracts what one question needs: functions and classes marked `@probe`, and the imports and constants they mention.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from functools import cache
@@ -17,12 +15,11 @@ _Definition = ast.FunctionDef | ast.ClassDef
 
 
 def probe(item: Marked) -> Marked:
-    """Mark a function or class as one that runs with the student's code.
+    """Mark a function or class as one that runs with the student's code; `probe_source` finds the mark in the text.
 
     A probe is called as ``probe(student, *inputs)`` and returns an observation. Of its file it sees only the imports,
     the other probes, and the constants that they mention.
     """
-    item.is_probe = True  # type: ignore[attr-defined]
     return item
 
 

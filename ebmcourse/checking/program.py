@@ -8,8 +8,6 @@ Every cell becomes a file of its own, ``cell <name>``, and the module runs them 
 and a cell that fails does not stop the next ones, as in Jupyter.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator

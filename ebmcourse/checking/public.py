@@ -1,7 +1,5 @@
 """The public checks on a student's own machine, against the recorded observations of the reference."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -127,11 +125,6 @@ class _Announcing(Observer):
     def observe(self, call: Call) -> Any:
         self.announce(call.part)
         return super().observe(call)
-
-
-def run_public_checks(folder: Path, part: str | None = None, process: StudentProcess | None = None) -> list[Outcome]:
-    """Run the public checks of the program in `folder`, or those of one part, once; see `PublicChecks`."""
-    return PublicChecks(folder, part).outcomes(process)
 
 
 def _belongs(exercise: str, part: str) -> bool:

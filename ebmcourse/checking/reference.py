@@ -1,7 +1,5 @@
 """Where a check's inputs and the reference's observations come from: live, or recorded for the student's machine."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

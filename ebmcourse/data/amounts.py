@@ -6,8 +6,6 @@ Digits" (Alpaydin and Kaynak, 1998), so nothing is downloaded. An image is (8, W
 An amount has three to five digits. The first is not 0, and the last is 0 or 5: prices are rounded to five cents.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """MNIST from its four official archives in a folder ``MNIST/raw``, where torchvision puts them."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from pathlib import Path

@@ -4,8 +4,6 @@ A face is named by its path below the font folder, for example ``gotico-antiqua/
 Origin, licence and checksum of every file: ``fonts/README.md``.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -8,8 +8,6 @@ Files in the folder (the format of the assignment ``jem``):
 * ``classes.json``: index, letter and counts of each class, and what the two sets of outliers hold.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

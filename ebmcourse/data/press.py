@@ -8,8 +8,6 @@ resolution that differs from picture to picture, some in two tones, and enlarged
 Ink and paper are arrays of FINE x FINE cells; lengths are in cells unless they are called pixels.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -4,8 +4,6 @@ An image is float32 (32, W) in [0, 1], bright ink on black, by default with W = 
 reads it in windows of 32 x 18 pixels, 4 pixels apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path

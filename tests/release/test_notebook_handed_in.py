@@ -11,7 +11,7 @@ from autograder.quality.notebook_edits import edit_notebook
 from autograder.release.build import build
 from autograder.release.gate import leaks, stub_complaints
 from autograder.release.programs import solved
-from ebmcourse.checking.public import run_public_checks
+from ebmcourse.checking.public import PublicChecks
 from ebmcourse.cli import main as ebmcourse
 
 pytestmark = pytest.mark.slow
@@ -52,22 +52,22 @@ def test_the_cells_check_the_definitions_in_the_kernel(note, released):
 def test_ebmcourse_check_reads_the_saved_notebook(note, released):
     assert "Not written yet: 1a" in CliRunner().invoke(ebmcourse, ["check", str(released)]).output
     (released / "note.ipynb").write_text(solved(note), "utf-8")
-    assert [outcome.passed for outcome in run_public_checks(released)] == [True]
+    assert [outcome.passed for outcome in PublicChecks(released).outcomes()] == [True]
     (released / "note.ipynb").write_text("{", "utf-8")
-    (outcome,) = run_public_checks(released)
+    (outcome,) = PublicChecks(released).outcomes()
     assert "`note.ipynb` cannot be used" in outcome.diagnosis
     (released / "note.ipynb").unlink()
-    (outcome,) = run_public_checks(released)
+    (outcome,) = PublicChecks(released).outcomes()
     assert outcome.diagnosis == "The file `note.ipynb` is missing."
 
 
 def test_a_syntax_error_is_reported_with_its_cell_and_affects_one_exercise(note, released):
     broken = {"cell": "plus", "source": "def plus(x, y:\n    return x"}
     (released / "note.ipynb").write_text(edit_notebook(solved(note), broken, ""), "utf-8")
-    assert [outcome.passed for outcome in run_public_checks(released)] == [True]
+    assert [outcome.passed for outcome in PublicChecks(released).outcomes()] == [True]
     broken = {"cell": "double", "source": "def double(x:\n    return x"}
     (released / "note.ipynb").write_text(edit_notebook(solved(note), broken, ""), "utf-8")
-    (outcome,) = run_public_checks(released)
+    (outcome,) = PublicChecks(released).outcomes()
     assert "is not valid Python: '(' was never closed in cell double, line 1: `def double(x:`" in outcome.diagnosis
 
 

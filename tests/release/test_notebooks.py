@@ -24,7 +24,7 @@ from autograder.release.programs import part_points
 from ebmcourse.checking import notebook as cells
 from ebmcourse.checking.notebook import Report, check_part, once_written
 from ebmcourse.checking.outcome import Outcome
-from ebmcourse.checking.public import Unusable, run_public_checks
+from ebmcourse.checking.public import PublicChecks, Unusable
 
 SCRIPT = '''\
 # %% [markdown]
@@ -237,9 +237,9 @@ def test_nbgraders_validation_runs_the_public_checks_only(solved, released, monk
 
 def test_the_public_checks_of_one_part_or_all_parts_can_be_run(solved):
     process = cells._process(solved, ())
-    assert [outcome.id for outcome in run_public_checks(solved, None, process)] == ["1a/double"]
-    assert [outcome.passed for outcome in run_public_checks(solved, "1a", process)] == [True]
-    assert run_public_checks(solved, "1b", process) == []
+    assert [outcome.id for outcome in PublicChecks(solved).outcomes(process)] == ["1a/double"]
+    assert [outcome.passed for outcome in PublicChecks(solved, "1a").outcomes(process)] == [True]
+    assert PublicChecks(solved, "1b").outcomes(process) == []
     folders = {Path(getattr(module, "__file__", None) or "/").parent for module in list(sys.modules.values())}
     assert solved / "checks" not in folders and str(solved / "checks") not in sys.path
 

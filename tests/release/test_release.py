@@ -13,7 +13,7 @@ from autograder.cli import main as autograder
 from autograder.release.build import build, differing, release, student_version
 from autograder.release.gate import complaints, leaks, stub_complaints
 from autograder.release.programs import part_points
-from ebmcourse.checking.public import run_public_checks
+from ebmcourse.checking.public import PublicChecks
 
 SOURCE = '''
 def f(x):
@@ -132,7 +132,7 @@ def test_inputs_whose_body_is_hidden_are_released_as_values(tiny_course, tmp_pat
     assert "numbers**2" not in (tmp_path / "built" / "checks" / "test_1.py").read_text()
     square = "import torch\n\n\ndef double(x):\n    return x**2\n"
     (tmp_path / "built" / "tiny.py").write_text(square)
-    [outcome] = run_public_checks(tmp_path / "built")
+    [outcome] = PublicChecks(tmp_path / "built").outcomes()
     assert outcome.diagnosis == "This is the square."
 
 

@@ -19,11 +19,12 @@ from report_sample import sample_class
 from autograder import assignment
 from autograder.drawings import Drawn, Picture, drawings_path, read_drawings, write_drawings
 from autograder.grade import seed
-from autograder.grade.draw import draw, drawings_in
+from autograder.grade.draw import draw
 from autograder.grade.job import Job
 from autograder.grade.workers import grade_class
 from autograder.release.programs import reference_program
 from autograder.report.pages import feedback_page, write_report
+from ebmcourse.checking.judge import Judge
 from ebmcourse.checking.observation import decode, encode
 from ebmcourse.checking.observer import NoObservation
 from ebmcourse.checking.program import laid_out
@@ -54,9 +55,10 @@ def course(tiny_course: Path) -> Path:
 def drawn(course: Path, observe: Callable[[Any], Any] | None, seed: str = PUBLIC_SEED) -> Drawn | None:
     """The drawing of a submission that returns `observe(table)`, encoded as by the sandbox."""
     folder = course / "solutions/tiny"
-    (drawing,) = drawings_in(folder / "checks")
+    reference = LiveReference(seed, folder)
+    (drawing,) = Judge(folder / "checks", reference).drawings
     observer = Mock(observe=lambda call: decode(encode(observe(*call.inputs)))) if observe else None
-    return draw(drawing, observer, LiveReference(seed, folder))
+    return draw(drawing, observer, reference)
 
 
 def pixels(picture: Picture) -> Any:
@@ -108,12 +110,11 @@ def test_a_mistake_of_the_author_is_raised(course: Path) -> None:
 
 def test_the_references_of_all_assignments_can_be_drawn() -> None:
     for about in map(assignment.load, assignment.names()):
-        if drawings := drawings_in(about.checks):
-            with laid_out(reference_program(about)) as folder:
-                live = LiveReference(PUBLIC_SEED, folder)
-                for drawing in drawings:
-                    found = draw(drawing, None, live)
-                    assert found and found.panels and found.part in about.parts
+        with laid_out(reference_program(about)) as folder:
+            live = LiveReference(PUBLIC_SEED, folder)
+            for drawing in Judge(about.checks, live).drawings:
+                found = draw(drawing, None, live)
+                assert found and found.panels and found.part in about.parts
 
 
 def test_drawings_can_be_written_and_read(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def grade(tiny, tmp_path):
         folder = tmp_path / case.name / "tiny"
         case.write(tiny, folder)
         result, _ = grader.grade(submissions.read(folder, "s001", tiny))
-        assert not grader.internal_errors, grader.internal_errors
+        assert not grader._judge.internal_errors, grader._judge.internal_errors
         return result
 
     yield grade

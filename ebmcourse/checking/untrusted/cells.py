@@ -1,7 +1,5 @@
 """The cells of a notebook, run one after another in the module that they make (see `ebmcourse.checking.program`)."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which statements of a notebook belong to the program that is graded."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Collection, Sequence
 from itertools import chain

@@ -3,8 +3,6 @@
 It knows no expected values: a submission that tampers with it can only change what is reported about itself.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os

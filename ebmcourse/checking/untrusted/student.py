@@ -1,7 +1,5 @@
 """What a probe is given: the modules of a program, in a process with a known state."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import random
