@@ -364,7 +364,9 @@ def judge_energy(got, want, logits, mistakes):
         return known | {
             "The sign is wrong: this is the energy E. The network returns f = -E.": -right,
             "All values are multiplied by the same number. Leave out this factor.": multiple(f, right),
-            "The values are nearly right. Do not round them, and add no small number.": nearly(f, right),
+            "The values are nearly right. Do not round them, and add no small number.": (
+                nearly(f, right) if logits.abs().max() < 50 else right
+            ),
         }
 
     # The tolerance is that of the logits in 3.2a.

@@ -711,9 +711,9 @@ def judge_side_effects(got, want, slopes):
         "detached": "The samples are not detached. Detach the chains in each step.",
         "requires_grad": "After sampling, requires_grad of the parameters is not restored. "
         + (
-            "Parameters stay frozen. Store requires_grad before you freeze them."
+            "Parameters stay frozen. Store requires_grad before you freeze them, and restore it."
             if is_frozen
-            else "Parameters that were frozen before are not frozen any more. Store requires_grad of each of them."
+            else "Parameters that were frozen before are not frozen any more. Restore requires_grad of each of them."
         ),
         "parameter_gradient": (
             "Sampling deletes .grad of the parameters. Keep the gradients from before: use no zero_grad."
@@ -852,11 +852,11 @@ def test_noise_has_the_right_spread(run, slopes, start):
     # The spread of 64 steps; where it is large, the limits of the image range make it smaller.
     wrong_noise = {
         "The noise is the same in each step, or 8 times too large. Draw new noise, and multiply it by NOISE_STD.": 0.32,
-        "The noise of a step is `step_size` times too large. Multiply only the gradient by `step_size`.": 0.38,
-        "The noise of a step is √step_size times too large. Multiply it by NOISE_STD only.": 0.126,
-        "The noise of a step is √(2 · step_size) times too large. Multiply it by NOISE_STD only.": 0.179,
-        "The noise of a step is twice as large as it should be. It should have NOISE_STD, not START_STD.": 0.08,
-        "The standard deviation of the noise is √NOISE_STD. NOISE_STD is a standard deviation, not a variance.": 0.52,
+        "The noise of a step is about `step_size` times too large. Multiply only the gradient by `step_size`.": 0.38,
+        "The noise of a step is about √step_size times too large. Multiply it by NOISE_STD only.": 0.126,
+        "The noise of a step is about √(2 · step_size) times too large. Multiply it by NOISE_STD only.": 0.179,
+        "The noise of a step is about twice as large as it should be. It should have NOISE_STD, not START_STD.": 0.08,
+        "The standard deviation of the noise is about √NOISE_STD. NOISE_STD is not the variance.": 0.52,
     }
 
     def other_noise(spread):

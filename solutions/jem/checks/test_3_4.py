@@ -475,9 +475,9 @@ def wrong_weights(got, parts):
     if slope.shape != (3,) or difference(loss, slope @ parts, 1e-4, 1e-4):
         return {}
     wrong = [abs(slope[0].item() - 1) > 1e-3, (slope[1] + slope[2] - LMBD).abs().item() > 1e-3]
-    rules = "the weight of `pyx_step` is 1", "the weight of `px_step` is `lmbd`"
+    rules = "that of `pyx_step` should be 1", "that of `px_step` should be `lmbd`"
     names = [rule for rule, is_wrong in zip(rules, wrong, strict=True) if is_wrong]
-    sentence = f"The losses are weighted wrongly: {', and '.join(names)}."
+    sentence = f"The weight of a loss is wrong: {', and '.join(names)}."
     return {sentence: loss} if names else {}
 
 

@@ -775,7 +775,7 @@ def wrong_rates(scores_id, scores_ood):
         ),
         "The scores are negated. A larger score means OOD.": first_rate(-inside, -outside),
         "This is the rate where more than 95 % are detected. Exactly 95 % are enough: use >=.": false[true > 0.95][0],
-        "The threshold is a quantile of the in-distribution scores, and missed OOD images are counted. Swap the roles.": (
+        "The threshold is a quantile of the in-distribution scores, and missed OOD images count. Swap the roles.": (
             np.mean(outside < np.quantile(inside, 0.95))
         ),
         "The threshold is the 95 % quantile of the in-distribution scores. It should detect 95 % of the OOD images.": (

@@ -21,6 +21,8 @@ def multiple(got, want):
     """
     if got.shape != want.shape or want.numel() < 4 or not got.isfinite().all():
         return want
+    if want.std() < 0.02 * want.abs().max():
+        return want
     factor = (got * want).sum() / want.square().sum()
     return want * factor if factor.abs() > 0.01 and (factor.abs() - 1).abs() > 0.01 else want
 
