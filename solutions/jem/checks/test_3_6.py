@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import nn
+from wrong_values import multiple, nearest, nearly, proven
 
 from ebmcourse.checking import (
     Mismatch,
@@ -193,7 +194,7 @@ def judge_state(got, want, function):
 def test_norm_of_the_gradient(run, images, centres, labels):
     """`grad_norm` returns ‖∂f/∂x‖₂ of each image and does not change gradients of the network."""
 
-    def mistakes(given, norms):
+    def mistakes(got, given, norms):
         # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
         weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
@@ -201,6 +202,8 @@ def test_norm_of_the_gradient(run, images, centres, labels):
         gradient = -(chosen[:, :, None, None, None] * offsets).sum(1) / 4
         free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
         largest = offsets.flatten(2)[torch.arange(len(images)), weights.argmax(1)].norm(dim=1) / 4
+        mean_offset = (weights[:, :, None, None, None] * offsets).sum(1)
+        all_logits = offsets.sum(1).flatten(1).norm(dim=1) / 4
         return {
             "This is the square of the norm. Compute the square root.": norms.square(),
             "This is the sum of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).sum(1),
@@ -217,16 +220,51 @@ def test_norm_of_the_gradient(run, images, centres, labels):
                 norms / len(images)
             ),
             "This is the root of the mean square. Use the sum of the squares.": norms / gradient[0].numel() ** 0.5,
-            "This is a sum of norms of rows or channels. Compute one norm over all pixels of an image.": (
-                gradient.norm(dim=-1).flatten(1).sum(1)
+            "This is a sum of norms of rows or channels. Compute one norm over all pixels of an image.": nearest(
+                got, *(gradient.norm(dim=axis).flatten(1).sum(1) for axis in (1, 2, 3))
+            ),
+            "This is a mean of norms of rows or channels. Compute one norm over all pixels of an image.": nearest(
+                got, *(gradient.norm(dim=axis).flatten(1).mean(1) for axis in (1, 2, 3))
             ),
             "This is a sum of norms of channels. Compute one norm over all pixels of an image.": (
                 gradient.flatten(2).norm(dim=2).sum(1)
             ),
+            "This is a mean of norms of channels. Compute one norm over all pixels of an image.": (
+                gradient.flatten(2).norm(dim=2).mean(1)
+            ),
+            "This is a matrix norm of each channel. Compute the Euclidean norm over all pixels of an image.": nearest(
+                got,
+                *(
+                    reduced(torch.linalg.matrix_norm(gradient, ord=order))
+                    for order in (2, "nuc", 1, torch.inf)
+                    for reduced in (lambda each: each.norm(dim=1), lambda each: each.sum(1), lambda each: each.mean(1))
+                ),
+            ),
+            "This is the largest absolute value. Compute the Euclidean norm.": gradient.abs().flatten(1).amax(1),
+            "This is the mean of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).mean(1),
+            "This is the sum of the values. Compute the Euclidean norm.": nearest(
+                got, gradient.flatten(1).sum(1), gradient.flatten(1).sum(1).abs()
+            ),
+            "This is the standard deviation of the values. Compute the Euclidean norm.": nearest(
+                got, *(gradient.flatten(1).std(1, correction=correction) for correction in (0, 1))
+            ),
+            "The gradient is clamped as in the sampler. Compute the norm of the gradient itself.": nearest(
+                got, *(gradient.clamp(-limit, limit).flatten(1).norm(dim=1) for limit in (0.01, 0.03, 0.1))
+            ),
+            "This is the logarithm of the norm. Compute the norm itself.": norms.log(),
+            "This is the root of the norm. Compute the norm itself.": norms.sqrt(),
+            "This is the gradient of log q(y|x). Differentiate f.": (
+                (gradient + mean_offset / 4).flatten(1).norm(dim=1)
+            ),
+            "This is the gradient of the sum of all logits. Differentiate f.": all_logits,
             "Only one channel counts. Compute the norm over all pixels and channels.": gradient[:, 0]
             .flatten(1)
             .norm(dim=1),
             "This is the gradient of the largest logit. Differentiate f.": largest,
+            "The norms are multiplied by a number. Compute the norm of the gradient of the sum of f.": (
+                multiple(got, norms)
+            ),
+            "The norms are nearly right. Do not round them, and add no small number.": nearly(got, norms),
         }
 
     for given in (labels, None, 0 * labels):
@@ -234,9 +272,9 @@ def test_norm_of_the_gradient(run, images, centres, labels):
         if got["off"] is True and got["norms"].shape == (0,):
             fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
         norms = want["norms"]
-        assert_close(got["norms"], norms, mistakes=partial(mistakes, given, norms))
+        assert_close(got["norms"], norms, mistakes=partial(mistakes, got["norms"], given, norms))
         if difference(got["again"], norms, 1e-4, 1e-5):
-            fail("A second call with the same images returns other norms. Differentiate with respect to a copy of x.")
+            fail("A second call with the same images fails or has other norms. Differentiate by a copy of x.")
         if got["graph"] is not False:
             fail("The norms are not detached.")
         if got["enabled"] is not False:
@@ -302,10 +340,17 @@ def test_score_px(run, images, centres, labels):
         assert_close(
             got["scores"],
             energy,
-            mistakes=lambda energy=energy, given=given: {
+            mistakes=lambda got=got, energy=energy, given=given: {
                 "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
                 "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
                 "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
+                "This is the energy of the largest logit. Return E = -f, with f of the model.": (
+                    -Bowls(centres).get_logits(images).detach().amax(1)
+                ),
+                "These are the energies of all classes. Return E = -f, with f of the model.": (
+                    -Bowls(centres).get_logits(images).detach()
+                ),
+                "The energies are multiplied by a number. Return E = -f.": multiple(got["scores"], energy),
                 IGNORED_ZEROS if given is not None and not given.any() else IGNORED: -Bowls(centres)(images).detach(),
             },
         )
@@ -319,7 +364,10 @@ def test_score_px(run, images, centres, labels):
 def test_score_py(run, images, centres, labels):
     """`score="py"` returns the negative confidence of the classifier."""
 
-    def mistakes(images, labels, confidence):
+    def mistakes(got, images, labels, confidence, level):
+        if level:
+            change = "The scores change with a number that is added to all logits. Use softmax, which does not change."
+            return {change: proven(got.shape == confidence.shape, got, -confidence)}
         logits = Bowls(centres).get_logits(images).detach()
         known = {
             "The orientation is wrong: this is the confidence. A score is larger for outliers, so negate it.": (
@@ -332,6 +380,17 @@ def test_score_py(run, images, centres, labels):
             "The softmax is computed over the batch. Compute it over the classes.": -logits.softmax(0).amax(1),
             "These are class numbers. Use amax instead of argmax.": -logits.argmax(1).float(),
             "The batch axis is missing for a single image. Do not use squeeze().": -confidence.squeeze(),
+            "This is the smallest probability. Use the largest one.": -logits.softmax(1).amin(1),
+            "These are the probabilities of all classes. Use the largest one.": nearest(
+                got, -logits.softmax(1), logits.softmax(1)
+            ),
+            "This is the entropy. Return -max q(y|x).": nearest(
+                got, *(sign * (logits.softmax(1) * logits.log_softmax(1)).sum(1) for sign in (-1, 1))
+            ),
+            "This is the energy -f. Return -max q(y|x).": -logits.logsumexp(1),
+            "This is the mean of the logits or probabilities. Return the largest probability.": nearest(
+                got, -logits.mean(1), -logits.softmax(1).mean(1)
+            ),
         }
         if labels is not None:
             own = logits.softmax(1)[torch.arange(len(images)), labels]
@@ -346,9 +405,10 @@ def test_score_py(run, images, centres, labels):
         (images, None, 1000.0),
     ):
         got, want = run(score, x, centres, given, "py", level)
-        if not got["scores"].isfinite().all():
+        if level and not got["scores"].isfinite().all():
             fail("The scores are infinite or NaN for large logits. Use softmax or log_softmax.")
-        assert_close(got["scores"], want["scores"], mistakes=partial(mistakes, x, given, -want["scores"]))
+        wrong = partial(mistakes, got["scores"], x, given, -want["scores"], level)
+        assert_close(got["scores"], want["scores"], mistakes=wrong)
         if got["graph"] is not False:
             fail("The scores are not detached. Compute them inside torch.no_grad().")
         judge_state(got, want, "score_fn")
@@ -358,19 +418,31 @@ def test_score_py(run, images, centres, labels):
 def test_score_mass(run, images, centres, norms, labels):
     """`score="mass"` returns the norm of the gradient, with and without labels."""
 
-    def judge(got, want):
+    def judge(got, want, labels):
         lacks = {"model": "without the model", "x": "without the images", "y": "without the labels"}
+        if labels is None:
+            lacks["y"] = "with labels, although there are none"
         for name, words in lacks.items():
             if name in got["missing"].split(", "):
                 fail(f"`grad_norm` is called {words}. Its arguments are model, x and y.")
+        scores, right = got["scores"], want["scores"]
         negated = (
             "The orientation is wrong: this is the negative norm. A score is larger for outliers, so return the norm."
         )
-        assert_close(got["scores"], want["scores"], mistakes={negated: -want["scores"]})
+        mistakes = {
+            negated: -right,
+            "This is the square of the norm. Return the norm.": right.square(),
+            "This is the negative square of the norm. Return the norm.": -right.square(),
+            "This is the logarithm of the norm. Return the norm.": right.log(),
+            "This is the reciprocal of the norm, which is smaller for outliers. Return the norm.": 1 / right,
+            "This is exp(-norm), which is smaller for outliers. Return the norm.": (-right).exp(),
+            "The norms are multiplied by a number. Return the result of `grad_norm`.": multiple(scores, right),
+        }
+        assert_close(scores, right, mistakes=mistakes)
 
     for given in (None, labels, 0 * labels):
         got, want = run(mass_score, images, centres, norms, given)
-        assert_either_way(got, want, judge)
+        assert_either_way(got, want, partial(judge, labels=given))
 
 
 ### END HIDDEN TESTS
@@ -405,21 +477,35 @@ def histogram(student, scores_id, scores_ood):
 def test_histogram_of_the_scores(run, scores_id, scores_ood):
     """`score_histogram` returns common bin edges and the density of each group."""
     got, want = run(histogram, scores_id, scores_ood)
-    one_group = torch.from_numpy(np.histogram_bin_edges(scores_id.numpy(), 20))
+    edges = got["edges"]
+    one_group = [torch.from_numpy(np.histogram_bin_edges(each.numpy(), 20)) for each in (scores_id, scores_ood)]
     low, high = want["edges"][0].item(), want["edges"][-1].item()
-    assert_close(
-        got["edges"],
-        want["edges"],
-        mistakes=lambda: {
-            "The bins cover only one group. Use the scores of all groups.": one_group,
-            "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
-            "The argument `bins` is ignored.": torch.linspace(low, high, 61),
-            "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
-            "The bins do not reach from the smallest to the largest score of all groups.": (
-                torch.linspace(got["edges"][0], got["edges"][-1], 21) if len(got["edges"]) == 21 else 0
-            ),
-        },
-    )
+    right = torch.linspace(low, high, 21)
+    known = {
+        "The bins cover only one group. Use the scores of all groups.": nearest(edges, *one_group),
+        "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
+        "The argument `bins` is ignored.": torch.linspace(low, high, 61),
+        "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
+        "There is one bin too many. There are bins + 1 edges.": torch.linspace(low, high, 22),
+        "These are the centres of the bins. Return the bins + 1 edges.": (right[1:] + right[:-1]) / 2,
+        "The last or the first edge is missing. Return the bins + 1 edges.": nearest(edges, right[:-1], right[1:]),
+    }
+    if edges.shape == right.shape and edges.isfinite().all():
+        first, last, tiny = edges[0].item(), edges[-1].item(), 1e-5 * high
+        is_even = difference(edges.double(), torch.linspace(first, last, 21).double(), 1e-4, 1e-5) is None
+        is_wide, is_narrow = first < low - tiny or last > high + tiny, first > low + tiny or last < high - tiny
+        sentence = "The bins have different widths, or the edges are not in order. Use numpy.histogram_bin_edges."
+        if is_even and is_wide and is_narrow:
+            sentence = "The first and the last edge are not the smallest and the largest score of all groups."
+        elif is_even and is_wide:
+            sentence = (
+                "The bins reach further than the scores. "
+                "The first edge is the smallest and the last edge the largest score of all groups, without rounding."
+            )
+        elif is_even:
+            sentence = "The bins do not reach from the smallest to the largest score of all groups."
+        known[sentence] = edges
+    assert_close(edges, want["edges"], mistakes=known)
     width = (want["edges"][1] - want["edges"][0]).item()
     for group, scores in (("test", scores_id), ("ood", scores_ood)):
         one = 1 / (len(scores) * width)  # the effect of one score that rounding moves to the next bin
@@ -435,6 +521,21 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
                 "These are fractions. Divide them by the width of the bins, or use density=True.": want[group] * width,
                 "The groups have different bins. Pass the common edges to numpy.histogram.": torch.from_numpy(
                     np.histogram(scores.numpy(), 20, density=True)[0]
+                ),
+                "The groups are exchanged.": want["ood" if group == "test" else "test"],
+                "This is a cumulative histogram. Return the density of each bin.": nearest(
+                    got[group], *((factor * want[group]).cumsum(0) for factor in (1, width, 1 / one))
+                ),
+                "The largest density is 1. Divide by the sum and the width of the bins instead.": (
+                    want[group] / want[group].max()
+                ),
+                "The density does not integrate to 1. Use density=True.": proven(
+                    got[group].shape == want[group].shape and abs(got[group].sum().item() * width - 1) > 0.01,
+                    got[group],
+                    want[group],
+                ),
+                "The density integrates to 1, but its values are wrong. Count the scores of the group in the bins.": (
+                    proven(got[group].shape == want[group].shape, got[group], want[group])
                 ),
             },
         )
@@ -453,6 +554,26 @@ def threshold(student, scores_id, quantile):
 
 
 ### BEGIN HIDDEN TESTS
+def wrong_thresholds(scores, quantiles):
+    """The thresholds that usual mistakes give: diagnosis -> thresholds."""
+    low, high, mean, spread = scores.min(), scores.max(), scores.mean(), scores.std()
+    places = (np.floor, np.ceil, np.round)
+    unsorted = [scores[np.minimum(place(quantiles * len(scores)).astype(int), len(scores) - 1)] for place in places]
+    unsorted += [scores[(quantiles * (len(scores) - 1)).astype(int)], scores[(quantiles * len(scores)).astype(int) - 1]]
+    normal = np.array([1.2816, 1.8808])
+    return [
+        ("numpy.percentile expects a percentage. Use numpy.quantile.", np.quantile(scores, quantiles / 100)),
+        *(("The scores are not sorted before an element is taken. Use numpy.quantile.", each) for each in unsorted),
+        ("This is a fraction of the range of the scores. Use their quantile.", low + quantiles * (high - low)),
+        ("This is a fraction of the largest score. Use the quantile of the scores.", quantiles * high),
+        ("This is a fraction of the mean. Use the quantile of the scores.", quantiles * mean),
+        *(
+            ("This is the quantile of a normal distribution. Use the quantile of the scores themselves.", each)
+            for each in (mean + normal * spread, mean + normal * scores.std(ddof=1))
+        ),
+    ]
+
+
 @exercise(
     "3.6b", points=1, hint="Return the quantile: this fraction of the in-distribution scores is below the threshold."
 )
@@ -470,16 +591,16 @@ def test_threshold(run, scores_id):
     wrong = [abs(share - quantile) > 0.009 for share, quantile in zip(below, (0.9, 0.97), strict=True)]
     if any(wrong) and found[0] == found[1]:
         fail("The argument `quantile` is ignored.")
-    if all(wrong) and below[0] < 0.02 and below[1] < 0.02:
-        fail("numpy.percentile expects a percentage. Use numpy.quantile.")
-    if all(wrong) and abs(below[0] - 0.1) < 0.009:
+    if any(wrong):
+        for diagnosis, thresholds in wrong_thresholds(scores_id.numpy().astype(float), np.array([0.9, 0.97])):
+            if np.abs(np.array(found) - thresholds).max() < 1e-4 * np.abs(thresholds).max():
+                fail(diagnosis)
+    if all(abs(1 - share - quantile) < 0.009 for share, quantile in zip(below, (0.9, 0.97), strict=True)):
         fail("This is the quantile at the lower end. Outliers have large scores, so use the upper end.")
-    mean, spread = scores_id.mean().item(), scores_id.std().item()
-    if abs((found[0] - mean) / spread - 1.282) < 0.01 and abs((found[1] - mean) / spread - 1.881) < 0.01:
-        fail("This is the quantile of a normal distribution. Use the quantile of the scores themselves.")
     if any(wrong):
         fail("The fraction of the in-distribution scores below the threshold is not `quantile`.")
-    assert_close(largest, scores_id.max().item())
+    last = "For quantile=1, the threshold is not the largest score."
+    assert_close(largest, scores_id.max().item(), mistakes={last: largest})
 
 
 ### END HIDDEN TESTS
@@ -510,6 +631,12 @@ def hard_labels(scores_id, scores_ood):
     return truth, {name: scores > cut for name, cut in cuts.items()}
 
 
+def of_all_groups(mistakes, groups, *others):
+    """The results of `mistakes` for each pair of groups in one dict: diagnosis -> list of wrong values."""
+    found = [mistakes(*each) for each in zip(*zip(*groups, strict=True), *others, strict=True)]
+    return {name: [float(wrong[name]) for wrong in found] for name in found[0]}
+
+
 @exercise(
     "3.6c", points=1, public=True, hint="Use the scores themselves, with label 0 for in-distribution and 1 for OOD."
 )
@@ -518,15 +645,23 @@ def test_auroc(run, pairs, misleading):
 
     def mistakes(scores_id, scores_ood, right):
         truth, predictions = hard_labels(scores_id, scores_ood)
-        whole = torch.cat([scores_id, scores_ood]).int()
+        scores = torch.cat([scores_id, scores_ood])
         above = (scores_ood[:, None] > scores_id).float().mean().item()
         return {
-            "The classes are swapped. OOD is the positive class (label 1).": 1 - right,
+            "This is 1 - AUROC: the classes are swapped or the scores negated. OOD is the positive class (label 1).": (
+                1 - right
+            ),
             "This is a percentage. Return a fraction in [0, 1].": 100 * right,
             "Pairs of equal scores are ignored. They count one half.": above,
             "Pairs of equal scores count as one. They count one half.": 2 * right - above,
-            "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, whole),
-            "All scores count as equal. torchmetrics applies a sigmoid to scores outside [0, 1]: scale them.": 0.5,
+            "A score that misleads has an AUROC below 0.5. Do not replace it by 1 - AUROC.": max(right, 1 - right),
+            "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, scores.int()),
+            "The scores are rounded. Use the scores themselves.": roc_auc_score(truth, scores.round()),
+            "All scores count as equal. Use no threshold. For torchmetrics, scale the scores to [0, 1].": 0.5,
+            "This is the average precision. Compute the area under the ROC curve.": (
+                average_precision_score(truth, scores)
+            ),
+            "This is the Gini coefficient, 2 AUROC - 1. Return the AUROC.": 2 * right - 1,
         } | {
             f"This is the AUROC of predictions with a threshold ({name}). Use the scores themselves.": (
                 roc_auc_score(truth, cut)
@@ -534,15 +669,10 @@ def test_auroc(run, pairs, misleading):
             for name, cut in predictions.items()
         }
 
-    for groups in pairs:
-        got, want = run(metrics, *groups)
-        right = want["auroc"]
-        assert_close(
-            got["auroc"], right, atol=0.001, mistakes=lambda groups=groups, right=right: mistakes(*groups, right)
-        )
-    got, want = run(metrics, *misleading)
-    below = "A score that misleads has an AUROC below 0.5. Do not replace it by 1 - AUROC."
-    assert_close(got["auroc"], want["auroc"], atol=0.001, mistakes={below: 1 - want["auroc"]})
+    groups = [*pairs, misleading]
+    seen = [run(metrics, *each) for each in groups]
+    got, right = ([one["auroc"] for one in ones] for ones in zip(*seen, strict=True))
+    assert_close(got, right, atol=0.001, mistakes=lambda: of_all_groups(mistakes, groups, right))
 
 
 ### BEGIN HIDDEN TESTS
@@ -565,6 +695,14 @@ def test_aupr(run, pairs, misleading):
             "This is the area of trapezoids under the curve. Compute the average precision.": (
                 auc(*precision_recall_curve(truth, scores)[1::-1])
             ),
+            "The scores are converted to integers. Use the scores themselves.": average_precision_score(
+                truth, scores.astype(int)
+            ),
+            "The scores are rounded. Use the scores themselves.": average_precision_score(truth, scores.round()),
+            "This is the mean precision over the thresholds. Compute the average precision.": (
+                precision_recall_curve(truth, scores)[0].mean()
+            ),
+            "This is the fraction of the OOD images. Compute the average precision of the scores.": truth.mean(),
             "The average precision is computed with 100 thresholds. Use all scores as thresholds.": (
                 average_precision_score(truth, np.digitize(scores, np.linspace(scores.min(), scores.max(), 100)))
             ),
@@ -575,9 +713,10 @@ def test_aupr(run, pairs, misleading):
             for name, cut in predictions.items()
         }
 
-    for groups in (*pairs, misleading):
-        got, want = run(metrics, *groups)
-        assert_close(got["aupr"], want["aupr"], mistakes=lambda groups=groups: mistakes(*groups))
+    groups = [*pairs, misleading]
+    seen = [run(metrics, *each) for each in groups]
+    got, right = ([one["aupr"] for one in ones] for ones in zip(*seen, strict=True))
+    assert_close(got, right, mistakes=lambda: of_all_groups(mistakes, groups))
 
 
 def rates(negatives, positives):
@@ -586,43 +725,76 @@ def rates(negatives, positives):
     return [np.mean(group >= thresholds, axis=1) for group in (negatives, positives)]
 
 
+def first_rate(negatives, positives):
+    """The false positive rate at the largest threshold that detects at least 95 % of the positives."""
+    false, true = rates(negatives, positives)
+    return false[true >= 0.95][0]
+
+
 def wrong_rates(scores_id, scores_ood):
     """The rates that usual mistakes give: diagnosis -> rate."""
     inside, outside = (group.numpy().astype(float) for group in (scores_id, scores_ood))
     false, true = rates(inside, outside)
     right = false[true >= 0.95][0]
-    largest = np.sort(outside)[math.floor(0.05 * len(outside))]
+    threshold = np.sort(outside)[math.floor(0.05 * len(outside))]
     truth = np.arange(len(inside) + len(outside)) >= len(inside)
     thinned, reached, _ = roc_curve(truth, np.concatenate([inside, outside]))
-    swapped = "The classes are swapped. OOD is the positive class (label 1)."
-    return [
-        (
-            "The threshold is interpolated, so fewer than 95 % are detected. At least 95 % should be.",
-            (np.mean(inside >= np.quantile(outside, 0.05))),
+    return {
+        "The threshold is interpolated, so fewer than 95 % are detected. At least 95 % should be.": (
+            np.mean(inside >= np.quantile(outside, 0.05))
         ),
-        (
-            "The threshold is the one nearest to 95 %, which detects fewer. It should detect at least 95 %.",
-            (false[np.abs(true - 0.95).argmin()]),
+        "The threshold is interpolated, and scores equal to it are not counted. Detect at least 95 %.": (
+            np.mean(inside > np.quantile(outside, 0.05))
         ),
-        (
-            "The rate is interpolated between two thresholds. Use the one that detects at least 95 %.",
-            (np.interp(0.95, true, false)),
+        "The threshold is the one nearest to 95 %, which detects fewer. It should detect at least 95 %.": (
+            false[np.abs(true - 0.95).argmin()]
         ),
-        (
-            "Scores equal to the threshold are not counted. A score at or above it is detected.",
-            np.mean(inside > largest),
+        "The rate is interpolated between two thresholds. Use the one that detects at least 95 %.": (
+            np.interp(0.95, true, false)
         ),
-        *((swapped, wrong[found >= 0.95][0]) for wrong, found in (rates(-outside, -inside), rates(outside, inside))),
-        ("This is the rate where more than 95 % are detected. Exactly 95 % are enough: use >=.", false[true > 0.95][0]),
-        ("This is the false positive rate at 5 % true positives. Compute it at 95 %.", false[true >= 0.05][0]),
-        (
-            "This is the fraction of in-distribution scores below the threshold. Return the fraction above it.",
-            1 - right,
+        "Scores equal to the threshold are not counted, or the threshold is the next larger one: it detects fewer.": (
+            np.mean(inside > threshold)
         ),
-        ("roc_curve of sklearn leaves out thresholds. Use drop_intermediate=False.", thinned[reached >= 0.95].min()),
-        ("This is a percentage. Return a fraction in [0, 1].", 100 * right),
-        ("This is the rate at the smallest threshold. Use the largest one that detects at least 95 %.", 1.0),
-    ]
+        "The threshold detects at most 95 %, or scores equal to it are not counted. Detect at least 95 %, with >=.": (
+            false[true <= 0.95].max()
+        ),
+        "This is the rate where 90 % are detected. At least 95 % should be.": false[true >= 0.9][0],
+        "This is the rate where 99 % are detected. Use the largest threshold that detects at least 95 %.": (
+            false[true >= 0.99][0]
+        ),
+        "This is a mean over several thresholds. Use the largest one that detects at least 95 %.": (
+            false[true >= 0.95].mean()
+        ),
+        "The scores are converted to integers. Use the scores themselves.": first_rate(
+            inside.astype(int), outside.astype(int)
+        ),
+        "The scores are rounded. Use the scores themselves.": first_rate(inside.round(), outside.round()),
+        "The classes are swapped. OOD is the positive class (label 1).": first_rate(outside, inside),
+        "The roles of the classes are swapped: 95 % of the in-distribution images are accepted. Detect 95 % of OOD.": (
+            first_rate(-outside, -inside)
+        ),
+        "The scores are negated. A larger score means OOD.": first_rate(-inside, -outside),
+        "This is the rate where more than 95 % are detected. Exactly 95 % are enough: use >=.": false[true > 0.95][0],
+        "The threshold is a quantile of the in-distribution scores, and missed OOD images count. Swap the roles.": (
+            np.mean(outside < np.quantile(inside, 0.95))
+        ),
+        "The threshold is the 95 % quantile of the in-distribution scores. It should detect 95 % of the OOD images.": (
+            np.mean(outside >= np.quantile(inside, 0.95))
+        ),
+        "This is the false positive rate at 5 % true positives. Compute it at 95 %.": false[true >= 0.05][0],
+        "The threshold is the 95 % quantile of the OOD scores. 95 % of them should be above it: use 5 %.": (
+            np.mean(inside >= np.quantile(outside, 0.95))
+        ),
+        "This is the fraction of in-distribution scores below the threshold. Return the fraction above it.": 1 - right,
+        "roc_curve of sklearn leaves out thresholds. Use drop_intermediate=False.": thinned[reached >= 0.95].min(),
+        "This is a percentage. Return a fraction in [0, 1].": 100 * right,
+        "This is the threshold. Return the false positive rate at this threshold.": threshold,
+        "This is the true positive rate. Return the false positive rate at the same threshold.": true[true >= 0.95][0],
+        "This is the true positive rate at 5 % false positives. Compute the opposite: see the text of the exercise.": (
+            true[false <= 0.05].max(initial=0)
+        ),
+        "This is the rate at the smallest threshold. Use the largest one that detects at least 95 %.": 1.0,
+    }
 
 
 @exercise(
@@ -634,14 +806,14 @@ def test_fpr95(run, pairs, ties):
     """`ood_metrics` returns the false positive rate at 95 % true positives."""
     twenty = ties["ood"][ties["ood"] >= 40]  # 19 of 20 are exactly 95 %
     calls = [(metrics, *groups) for groups in (*pairs, (ties["id"], ties["ood"]))]
-    for call, *groups in (*calls, (metrics_of_any_kind, ties["id"], twenty)):
-        got, want = run(call, *groups)
-        rate, right = got["fpr95"], want["fpr95"]
-        if isinstance(rate, float) and difference(rate, right, 0, 1e-6):
-            for diagnosis, wrong in wrong_rates(*groups):
-                if abs(rate - wrong) < 1e-6:
-                    fail(diagnosis)
-        assert_close(rate, right, rtol=0, atol=1e-6)
+    calls.append((metrics_of_any_kind, ties["id"], twenty))
+    seen = [run(call, *groups) for call, *groups in calls]
+    got, right = ([one["fpr95"] for one in ones] for ones in zip(*seen, strict=True))
+
+    def mistakes():  # the rates are multiples of 1/240 or so: only all inputs together tell one mistake from another
+        return of_all_groups(wrong_rates, [groups for _, *groups in calls])
+
+    assert_close(got, right, rtol=0, atol=1e-6, mistakes=mistakes)
 
 
 ### END HIDDEN TESTS
