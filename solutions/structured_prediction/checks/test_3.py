@@ -1,6 +1,9 @@
 """3: matrices over windows and targets. L, T and the batch size all differ, so transposed answers fail."""
 
 import math
+from functools import partial
+from itertools import groupby
+from string import ascii_lowercase
 
 import numpy as np
 import torch
@@ -8,7 +11,7 @@ from oracles import judge_refusal
 from stand_ins import build_path_matrix, refusal, replaced
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
 
 BATCH, FRAMES, TARGETS = 3, 7, 4
 
@@ -91,17 +94,21 @@ def picked(energies, targets):
 ### END HIDDEN TESTS
 
 
-@inputs
-def wrong_matrices(_, energies, targets):
-    """What known mistakes make of the path matrix and of the cross-entropies."""
-    ### BEGIN HIDDEN TESTS
-    path, right = picked(energies, targets), picked(-(-energies).log_softmax(2), targets)
-    of_path = {
+### BEGIN HIDDEN TESTS
+def wrong_path_matrices(energies, targets):
+    """The results of known mistakes for the path matrix."""
+    path, (frames, labels) = picked(energies, targets), (energies.shape[1], targets.shape[1])
+    return {
         "The axes are swapped: windows (L) come before targets (T).": path.mT,
         "All words use the targets of the first word: each word has its own.": energies[:, :, targets[0]],
-        "These are the energies of the first T classes: select the classes in `targets`.": energies[:, :, :TARGETS],
+        "These are the energies of the first T classes: select the classes in `targets`.": energies[:, :, :labels],
+        "These are the energies of all classes: select those in `targets`.": energies,
         "These are log-probabilities: the matrix contains the energies unchanged.": picked(
             (-energies).log_softmax(2), targets
+        ),
+        "These are probabilities: the matrix contains the energies unchanged.": picked((-energies).softmax(2), targets),
+        "These are cross-entropies: the matrix contains the energies unchanged, without log Z.": picked(
+            -(-energies).log_softmax(2), targets
         ),
         "The classes are shifted by one: class k is column k of the energies, and the blank is 26.": picked(
             energies, (targets + 1) % 27
@@ -112,37 +119,141 @@ def wrong_matrices(_, energies, targets):
         "These are the columns of all classes in the batch: there is one column for each target of a word.": (
             energies[:, :, list(dict.fromkeys(targets.flatten().tolist()))]
         ),
-        "There are T rows: a row for each of the L windows is expected.": path[:, :TARGETS],
+        "There are T rows: a row for each of the L windows is expected.": path[:, :labels],
+        "There is only the row of the first window: expand the index, so that it has a row for each window.": (
+            path[:, :1]
+        ),
+        "All rows are those of the first window: row i holds the energies of window i.": (
+            path[:, :1].repeat(1, frames, 1)
+        ),
+        "Only the first target of each word is selected: there is a column for each target.": path[:, :, :1],
         "This is the matrix of the first word only: (B, L, T) is expected.": path[0],
+        "The words come after windows and targets: (B, L, T) is expected.": path.permute(1, 2, 0),
+        "The windows come before the words: (B, L, T) is expected.": path.transpose(0, 1),
         "Every word is combined with the targets of all words, which gives one axis too many.": (
             energies[:, :, targets]
         ),
     }
-    of_ce = {
+
+
+def wrong_ce_matrices(energies, targets):
+    """The results of known mistakes for the cross-entropies."""
+    path, log_z = picked(energies, targets), (-energies).logsumexp(2, keepdim=True)
+    right, labels = path + log_z, targets.shape[1]
+    return {
         "This is the cross-entropy of +energies: negate them, since low energies are likely.": picked(
             -energies.log_softmax(2), targets
         ),
         "The axes are swapped: windows (L) come before targets (T).": right.mT,
         "The gap is missing in log Z: the sum runs over all 27 classes.": (
-            picked(energies + (-energies[:, :, :26]).logsumexp(2, keepdim=True), targets)
+            path + (-energies[:, :, :26]).logsumexp(2, keepdim=True)
         ),
-        "log Z is that of +energies: take the `logsumexp` of -energies.": (
-            picked(energies + energies.logsumexp(2, keepdim=True), targets)
-        ),
+        "log Z is that of +energies: take the `logsumexp` of -energies.": path + energies.logsumexp(2, keepdim=True),
         "These are log-probabilities: the cross-entropy is the negative.": -right,
-        "These are the energies: add log Z of each window.": picked(energies, targets),
-        "log Z has the wrong sign: the cross-entropy is E + log Z.": 2 * picked(energies, targets) - right,
+        "These are probabilities: the cross-entropy is minus their logarithm.": (-right).exp(),
+        "These are the energies: add log Z of each window.": path,
+        "log Z has the wrong sign: the cross-entropy is E + log Z.": path - log_z,
+        "The energies have the wrong sign: the cross-entropy is E + log Z.": log_z - path,
+        "Z is added without the logarithm: the cross-entropy is E + log Z.": path + log_z.exp(),
+        "Only log Z is returned: the cross-entropy is E + log Z.": log_z.repeat(1, 1, labels),
+        "log Z is that of the mean over the classes: Z is the sum.": right - math.log(27),
+        "The logarithm has another base: use the natural one.": right / math.log(2),
         "The softmax is taken over the windows: take it over the 27 classes.": picked(
             -(-energies).log_softmax(1), targets
         ),
-        "The softmax is taken over the targets of the word: take it over all 27 classes.": (
-            -(-picked(energies, targets)).log_softmax(2)
+        "The softmax is taken over the words of the batch: take it over the 27 classes.": picked(
+            -(-energies).log_softmax(0), targets
+        ),
+        "log Z is one number for all windows of a word: each window has its own.": (
+            path + (-energies).flatten(1).logsumexp(1)[:, None, None]
+        ),
+        "log Z is one number for the whole batch: each window has its own.": path + (-energies).flatten().logsumexp(0),
+        "The softmax is taken over the targets of the word: take it over all 27 classes.": (-(-path).log_softmax(2)),
+        "All words use the targets of the first word: each word has its own.": (
+            -(-energies).log_softmax(2)[:, :, targets[0]]
         ),
         "This is the mean, a single number: pass `reduction='none'`.": right.mean(),
+        "This is the sum, a single number: one entry for each window and target is expected.": right.sum(),
+        "These are the cross-entropies of the first T classes: select the classes in `targets`.": (
+            -(-energies).log_softmax(2)[:, :, :labels]
+        ),
         "This is the matrix of the first word only: (B, L, T) is expected.": right[0],
     }
-    return {"path": of_path, "ce": of_ce}
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_matrices(_, energies, targets):
+    """What known mistakes make of the path matrix and of the cross-entropies."""
+    ### BEGIN HIDDEN TESTS
+    wrong = {"path": wrong_path_matrices(energies, targets), "ce": wrong_ce_matrices(energies, targets)}
+    return wrong | {"energies of the targets": picked(energies, targets)}
     ### END HIDDEN TESTS
+
+
+def about_entries(matrix, energies, targets):
+    """Of which word, window and class the entries of a wrong path matrix are; None where they are no energies."""
+    words, frames, labels = len(energies), energies.shape[1], targets.shape[1]
+    if matrix.shape != (words, frames, labels):
+        return "The shape is wrong: (B, L, T) is expected for any number of words, windows and targets."
+    distances, nearest = (matrix.double().reshape(-1, 1) - energies.double().reshape(1, -1)).abs().min(1)
+    if not distances.max() < 1e-6:
+        return None
+    nearest = nearest.view(matrix.shape)
+    classes, windows, owners = nearest % 27, nearest // 27 % frames, nearest // 27 // frames
+    if (owners != torch.arange(words)[:, None, None]).any():
+        return "Some entries are energies of another word: pm[b] holds those of word b."
+    if (windows != torch.arange(frames)[:, None]).any():
+        return "Some entries are energies of another window: row i holds those of window i."
+    if all(torch.isin(found, own).all() for found, own in zip(classes, targets, strict=True)):
+        if (classes == classes[:, :1]).all():
+            return "The columns of a word are in another order than its targets: column j is target j."
+        return (
+            "The targets of a word are mixed up: column j is target j in every row. Does a `view` or `reshape` build "
+            "the index? Expand the targets along the windows instead."
+        )
+    if torch.isin(classes, targets).all():
+        return "Some entries are those of the targets of other words: each word has its own targets."
+    return "Some entries are those of classes that are not among the targets."
+
+
+def about_offsets(matrix, path, right):
+    """In which part wrong cross-entropies differ from the right ones, path + log Z; None where it is unknown."""
+    if matrix.shape != path.shape:
+        return "The shape is wrong: (B, L, T) is expected for any number of words, windows and targets."
+    if path.shape[2] == 1:
+        return None
+    if has_offsets(matrix, path):
+        return "The energies are right, but log Z is not: it is the `logsumexp` of the 27 -energies of each window."
+    if has_offsets(matrix, -path):
+        return "The energies have the wrong sign: the cross-entropy is E + log Z."
+    wrong = (matrix - right).abs() > 1e-3
+    added = (matrix[wrong].double().neg().exp() - right[wrong].double().neg().exp()).sort().values
+    if len(added) > 1 and added[0] > 0 and added[-1] < 1.2 * added[0]:
+        return "A small number is added to the probabilities: use `logsumexp` or `log_softmax` instead."
+    if len(added) > 1 and added[0] > 0 and matrix[wrong].max() - matrix[wrong].min() < 1e-4:
+        return "The probabilities are limited: use `logsumexp` or `log_softmax` instead."
+    return None
+
+
+def has_offsets(matrix, right):
+    """Whether the entries of each window are those of `right` up to a number that is the same for all targets."""
+    if matrix.shape != right.shape:
+        return False
+    offsets = matrix - right
+    return bool((offsets - offsets[:, :, :1]).abs().max() <= 1e-3)
+
+
+def judge_matrix(matrix, right, mistakes, about, **tolerance):
+    """Fail unless the matrix is right; where no known mistake explains it, say what `about()` tells about it."""
+    try:
+        assert_close(matrix, right, mistakes=mistakes, **tolerance)
+    except Mismatch as mismatch:
+        if mismatch.diagnosis is None and isinstance(matrix, torch.Tensor):
+            raise Mismatch(mismatch.reason, about()) from None
+        raise
 
 
 @exercise(
@@ -154,18 +265,11 @@ def wrong_matrices(_, energies, targets):
 def test_energies_of_the_targets(run, energies, targets, wrong_matrices):
     """`build_path_matrix` returns the energy of every window for every target, shape (B, L, T)."""
     got, want = run(path_matrix, energies, targets)
-    assert_close(got["whole"]["matrix"], want["whole"]["matrix"], mistakes=wrong_matrices["path"])
+    matrix, right = got["whole"]["matrix"], want["whole"]["matrix"]
+    judge_matrix(matrix, right, wrong_matrices["path"], lambda: about_entries(matrix, energies, targets))
 
 
 ### BEGIN HIDDEN TESTS
-def has_offsets(matrix, right):
-    """Whether the entries of each window are those of `right` up to a number that is the same for all targets."""
-    if matrix.shape != right.shape:
-        return False
-    offsets = matrix - right
-    return bool((offsets - offsets[:, :, :1]).abs().max() <= 1e-3)
-
-
 def judge_operations(run, made_by, energies, targets, longer):
     few, _ = run(made_by, energies, targets)
     many, _ = run(made_by, longer["energies"], longer["targets"])
@@ -175,10 +279,10 @@ def judge_operations(run, made_by, energies, targets, longer):
         right = picked(longer["energies"], longer["targets"])
         if many["matrix"].shape != right.shape:
             fail("The shape is wrong: (B, L, T) is expected for any number of words, windows and targets.")
+        if not has_offsets(few["matrix"], picked(energies, targets)):
+            fail("The matrix is wrong, whatever operations make it.")
         if not has_offsets(many["matrix"], right):
             fail("The matrix of a larger batch of longer words is wrong.")
-        if not has_offsets(few["matrix"], picked(energies, targets)):
-            fail("The matrix is wrong.")
         if not (isinstance(few["operations"], int) and isinstance(many["operations"], int)):
             fail("The number of operations is unknown.")
         # Without loops, ten operations suffice; a loop over the words, windows or targets takes more for longer words.
@@ -194,14 +298,22 @@ def test_path_matrix_without_loops(run, energies, targets, longer):
     judge_operations(run, path_matrix, energies, targets, longer)
 
 
+def judge_single(matrix, right, about, **tolerance):
+    """Judge a matrix with axes of size 1."""
+    if isinstance(matrix, torch.Tensor) and matrix.dim() < 3:
+        fail("An axis of size 1 is missing: (B, L, T) is expected.")
+    if isinstance(matrix, torch.Tensor) and matrix.shape != right.shape:
+        fail("The shape is wrong for a single word, window or target: (B, L, T) is expected.")
+    judge_matrix(matrix, right, {}, about, **tolerance)
+
+
 @exercise("3a", points=0.5, hint="There may be only one word, window or target: keep all three axes.")
 def test_path_matrix_of_one_letter(run, energies, targets):
     """`build_path_matrix` works for a single word, window or target."""
     for frames, labels in ((1, 1), (1, 3), (FRAMES, 1)):
         words, letters = energies[:1, :frames], targets[:1, :labels]
         got, _ = run(small_path_matrix, words, letters)
-        squeezed = {"An axis of size 1 is missing: (B, L, T) is expected.": picked(words, letters).squeeze()}
-        assert_close(got, picked(words, letters), mistakes=squeezed)
+        judge_single(got, picked(words, letters), partial(about_entries, got, words, letters))
 
 
 ### END HIDDEN TESTS
@@ -218,7 +330,9 @@ def test_cross_entropies_of_the_targets(run, energies, targets, wrong_matrices):
     got, want = run(ce_matrix, energies, targets)
 
     def judge(got, want):
-        assert_close(got["matrix"], want["matrix"], mistakes=wrong_matrices["ce"])
+        matrix, path = got["matrix"], wrong_matrices["energies of the targets"]
+        about = partial(about_offsets, matrix, path, want["matrix"])
+        judge_matrix(matrix, want["matrix"], wrong_matrices["ce"], about)
 
     assert_either_way(got, want, judge)
 
@@ -237,7 +351,7 @@ def saturated(matrix, energies, targets, right):
         limit = (value - math.log(max(1, int((window < -limit).sum())))) / 2
     limited = energies.clamp(-limit, limit) if limit > 0 else energies
     return {
-        "A small number is added to the probabilities: use `logsumexp` or `log_softmax`, which need none.": (
+        "A small number is added to the probabilities, or limits them: use `logsumexp` or `log_softmax` instead.": (
             -(picked(p, targets) + epsilon).log()
         ).float(),
         "The energies are limited: `logsumexp` takes energies of any magnitude.": picked(
@@ -258,31 +372,31 @@ def test_ce_matrix_without_loops(run, energies, targets, longer):
 def test_cross_entropies_of_large_energies(run, large_energies, targets):
     """`build_ce_matrix` returns E + log Z for energies of any magnitude, without overflow."""
     got, want = run(ce_matrix, large_energies, targets[:2])
-    right = picked(large_energies + (-large_energies).logsumexp(2, keepdim=True), targets[:2])
+    path = picked(large_energies, targets[:2])
+    right = path + (-large_energies).logsumexp(2, keepdim=True)
     overflow = (
         "exp gives infinity or 0 for large energies: use `logsumexp`, `log_softmax` or the given `cross_entropy`."
     )
 
     def judge(got, want):
-        if got["matrix"].shape == right.shape and not got["matrix"].isfinite().all():
+        matrix = got["matrix"]
+        if matrix.shape == right.shape and not matrix.isfinite().all():
             fail(overflow)
-        other = picked(large_energies.logsumexp(2, keepdim=True) - large_energies, targets[:2])
-        positive = "This is the cross-entropy of +energies: negate them, since low energies are likely."
         # The values are about 1000: those of the reference differ by 1e-4 from the same in float64.
-        mistakes = {positive: other} | saturated(got["matrix"], large_energies, targets[:2], right)
-        assert_close(got["matrix"], right, atol=1e-2, mistakes=mistakes)
+        mistakes = wrong_ce_matrices(large_energies, targets[:2])
+        mistakes |= saturated(matrix, large_energies, targets[:2], right)
+        judge_matrix(matrix, right, mistakes, partial(about_offsets, matrix, path, right), atol=1e-2)
 
     assert_either_way(got, want, judge)
     # A single word, window and target.
     energies, labels = large_energies[:1, :1], targets[:1, :1]
     got, want = run(ce_matrix, energies, labels)
-    single = picked(-(-energies).log_softmax(2), labels)
-    squeezed = {"An axis of size 1 is missing: (B, L, T) is expected.": single.squeeze()}
+    single, path = picked(-(-energies).log_softmax(2), labels), picked(energies, labels)
 
-    def judge_single(got, want):
-        assert_close(got["matrix"], single, atol=1e-2, mistakes=squeezed)
+    def judge_one(got, want):
+        judge_single(got["matrix"], single, partial(about_offsets, got["matrix"], path, single), atol=1e-2)
 
-    assert_either_way(got, want, judge_single)
+    assert_either_way(got, want, judge_one)
 
 
 ### END HIDDEN TESTS
@@ -310,6 +424,7 @@ def texts(rng):
         "newline": a + b + "\n",
         "digit": a + "7" + c,
         "brace": a + "{" + c,
+        "underscore": a + "_" + c,
         "accent": a + b + "é",
         "empty": "",
     }
@@ -320,7 +435,16 @@ def texts(rng):
 
 @probe
 def transformed(student, words):
-    return [student.structured_prediction.transform_word(word) for word in words]
+    transform = student.structured_prediction.transform_word
+    try:
+        return [transform(word) for word in words]
+    except ValueError:
+        refused = [letter for letter in ascii_lowercase if refusal(lambda letter=letter: transform(letter))["type"]]
+        require(refused != ["z"], "A word with a z is refused: z belongs to the letters a-z.")
+        require(refused != ["a"], "A word with an a is refused: a belongs to the letters a-z.")
+        require(refused != list(ascii_lowercase), "A word of one letter is refused.")
+        require(not refused, "Words with some of the letters a-z are refused.")
+        require(False, "A word of the letters a-z is refused.")
 
 
 ### BEGIN HIDDEN TESTS
@@ -344,6 +468,12 @@ def wrong_encodings(word):
         "The letters start at 1: a is 0.": torch.where(right == 26, 26, right + 1),
         "These are character codes: subtract the code of a.": torch.where(right == 26, 26, right + 97),
         "There is an extra batch axis: return a tensor with one axis.": right[None],
+        "Letters and blanks are in two columns: return a tensor with one axis, c _ a _ t _.": right.view(-1, 2),
+        "The letters come before all blanks: put a blank after each letter.": torch.cat([right[::2], right[1::2]]),
+        "The targets run backwards.": right.flip(0),
+        "Equal neighbours are merged: every letter of the word is a target.": encoded(
+            "".join(letter for letter, _ in groupby(word)), "c_"
+        ),
     }
 
 
@@ -363,7 +493,13 @@ def test_a_blank_follows_every_letter(run, words, wrong_words):
     """`transform_word` puts a blank after every letter, and nothing before the first."""
     got, want = run(transformed, words)
     for value, right, wrong in zip(got, want, wrong_words, strict=True):
-        assert_close(value, right, mistakes=wrong)
+        try:
+            assert_close(value, right, mistakes=wrong)
+        except Mismatch as mismatch:
+            same = isinstance(value, torch.Tensor) and value.shape == right.shape
+            if same and mismatch.diagnosis is None and torch.equal(value[::2].long(), right[::2]):
+                fail("The letters are right, but the blanks after them are not BETWEEN = 26.")
+            raise
         if value.dtype is not torch.int64:
             fail("The indices have the wrong dtype: `gather` needs torch.int64.")
 
@@ -381,6 +517,10 @@ def transform_tried(student, texts):
     for text in texts:
         labels = []
         error = refusal(lambda text=text, labels=labels: labels.append(transform(text)))
+        require(
+            not labels or labels[0] is not None,
+            "`transform_word` returns nothing (None) for some texts: raise a ValueError where a text is no word.",
+        )
         found.append(as_text(labels[0]) if labels else error["type"])
     return found
 
@@ -394,19 +534,25 @@ def test_only_letters_are_words(run, texts):
         "capitals": "Capital letters are accepted: they have no class.",
         "space": "A space is accepted: it has no class.",
         "first space": "A space before the word is accepted: it has no class.",
-        "newline": "A newline at the end is accepted: `re.fullmatch` does not ignore it as `$` does.",
+        "newline": "A newline at the end is accepted: `strip` removes it, and `$` in a regular expression ignores it.",
         "digit": "A digit is accepted: it has no class.",
-        "brace": "The character after z is accepted: it would get the class of the blank.",
+        "brace": "The character `{`, which follows z, is accepted: it would get the class of the blank.",
+        "underscore": "An underscore is accepted: it shows a blank, but is no letter.",
         "accent": "A letter other than a-z is accepted: `isalpha` and `islower` are true for é, too.",
         "empty": "An empty text is accepted: it has no letters to align.",
     }
+    foreign = [found for found, given in zip(got, texts, strict=True) if given["kind"] not in ("word", "empty")]
+    if not any(found.isidentifier() for found in foreign):
+        fail("Any characters are accepted: raise a ValueError for all but the letters a-z.")
     for found, given in zip(got, texts, strict=True):
         text = given["text"]
         if given["kind"] != "word":
             judge_refusal({"type": found if found.isidentifier() else ""}, [], sentences[given["kind"]], "")
+        elif found.isidentifier():
+            fail("A word of the letters a-z is refused.")
         # Where the blanks are is judged above.
         elif found not in map(as_text, (encoded(text, "c_"), *wrong_encodings(text).values())):
-            fail("A word of the letters a-z is not transformed.")
+            fail("A word of the letters a-z gets wrong targets.")
 
 
 ### END HIDDEN TESTS

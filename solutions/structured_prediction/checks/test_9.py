@@ -1,6 +1,7 @@
 """9: from labels to text."""
 
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def frames_of(rng, pieces):
 def plain(rng):
     """Frames of words without double letters, with blanks at different places and some letters next to each other."""
     words = []
-    for pattern in ("_c_cc_", "c_c_c_", "ac_c", "_c", "c_c_c_c"):
+    for pattern in ("_c_cc_", "c_c_c_", "ac_cc", "_c", "c_c_c_c"):
         letters = iter(letters_of(rng, len(pattern) - pattern.count("_"), 0 if "a" in pattern else None))
         words.append("".join("_" if sign == "_" else next(letters) for sign in pattern))
     return {"frames": [frames_of(rng, word) for word in words], "texts": [word.replace("_", "") for word in words]}
@@ -72,46 +73,73 @@ def texts_of_nothing(student, frames):
 ### BEGIN HIDDEN TESTS
 def merged(labels):
     """Labels without the repetitions, as text with _ for blanks."""
-    kept = [label for label, before in zip(labels, [None, *labels], strict=False) if label != before]
-    return "".join("_" if label == BETWEEN else chr(97 + label) for label in kept)
+    return "".join(sign for sign, _ in groupby(signs_of(labels)))
+
+
+def signs_of(labels):
+    return "".join("_" if label == BETWEEN else chr(97 + label) for label in labels)
+
+
+def shifted(text, by):
+    return "".join(chr(ord(letter) + by) for letter in text)
 
 
 def wrong_texts(labels, text):
-    """The results of known mistakes for labels that read as `text`."""
-    signs = "".join("_" if label == BETWEEN else chr(97 + label) for label in labels)
+    """The results of known mistakes for labels that read as `text`; the variants of a mistake are in a fixed order."""
+    signs, shown = signs_of(labels), merged(labels)
     segments = [segment for segment in signs.split("_") if segment]
-    shown = merged(labels)
+    commonest = [max(segment, key=segment.count) for segment in segments]
+    blank_zero = shown.replace("a", "")
     return {
-        "The letters are joined with `_`: join them without a separator.": (
+        "The letters are joined with `_`: join them without a separator.": [
             "_".join(segments),
             "_".join(text),
-            "_".join(merged(labels).replace("_", "")),
-            "_".join(max(segment, key=segment.count) for segment in segments),
-        ),
-        "The blanks are still in the text: drop them after merging neighbours.": (
-            shown,
-            signs,
-            shown.strip("_"),
-        ),
-        "The blanks became the character `{`: drop them.": (shown.replace("_", "{"),),
-        "Repetitions are still in the text: merge equal neighbours before dropping the blanks.": (
-            signs.replace("_", ""),
-        ),
-        "Double letters are merged: merge equal neighbours first, then drop the blanks.": (
-            merged([label for label in labels if label != BETWEEN]),
-        ),
-        "Every letter appears only once: merge equal neighbours, not all equal letters.": (
-            "".join(dict.fromkeys(text)),
-        ),
-        "Letters are lost: a run between two blanks may contain several letters.": (
-            "".join(max(segment, key=segment.count) for segment in segments),
+            "_".join(commonest),
+        ],
+        "The blanks are still in the text: drop them after merging neighbours.": [shown, signs],
+        "Only the blanks at the ends are dropped: drop all of them.": [shown.strip("_"), signs.strip("_")],
+        "The blanks became the character `{`: drop them.": [shown.replace("_", "{"), signs.replace("_", "{")],
+        "The blanks became spaces: drop them.": [shown.replace("_", " "), shown.replace("_", " ").strip()],
+        "Repetitions are still in the text: merge equal neighbours before dropping the blanks.": [
+            signs.replace("_", "")
+        ],
+        "Double letters are merged: merge equal neighbours first, then drop the blanks.": [
+            merged([label for label in labels if label != BETWEEN])
+        ],
+        "Every letter appears only once: merge equal neighbours, not all equal letters.": [
+            "".join(dict.fromkeys(text))
+        ],
+        "Letters are lost: a run between two blanks may contain several letters.": [
+            "".join(commonest),
             "".join(segment[0] for segment in segments),
-        ),
-        "There are spaces between the letters: join them without a separator.": (" ".join(text),),
-        "The last letters are lost where no blank follows them.": (shown.rpartition("_")[0].replace("_", ""),),
-        "An a at the beginning is lost: the label before the first window must be no class.": (text.removeprefix("a"),),
-        "The text is in capitals: use lower-case letters.": (text.upper(),),
-        "The letters are off by one: 0 is a.": ("".join(chr(ord(letter) + 1) for letter in text),),
+            "".join(segment[-1] for segment in segments),
+        ],
+        "There are spaces between the letters: join them without a separator.": [" ".join(text)],
+        "The letters after the last blank are lost: a word may also end without a blank.": [
+            shown.rpartition("_")[0].replace("_", "")
+        ],
+        "The letters before the first blank are lost: a word may also begin without a blank.": [
+            shown.partition("_")[2].replace("_", "")
+        ],
+        "The last run of labels is lost: a letter counts also where no other label follows.": [
+            shown[:-1].replace("_", "")
+        ],
+        "The first run of labels is lost: a letter counts also where no other label comes before.": [
+            shown[1:].replace("_", "")
+        ],
+        "An a at the beginning is lost: the label before the first window must be no class.": [
+            shown.removeprefix("a").replace("_", "")
+        ],
+        "The blank is not 0, which is the letter a: it is BETWEEN = 26.": [
+            blank_zero,
+            blank_zero.replace("_", "{"),
+            shifted(blank_zero.replace("_", "{"), -1),
+        ],
+        "Every a is lost: its class is 0, which is no blank.": [text.replace("a", "")],
+        "The text is in capitals: use lower-case letters.": [text.upper()],
+        "The letters are off by one: 0 is a.": [shifted(text, 1), shifted(text, -1)],
+        "The text runs backwards.": [text[::-1]],
+        "The letters are sorted: keep their order.": ["".join(sorted(text)), "".join(sorted(set(text)))],
     }
 
 
@@ -127,15 +155,42 @@ def wrong_plain(_, plain):
 
 
 def judge_texts(found, texts, wrong):
-    for value, text, mistakes in zip(found, texts, wrong, strict=True):
-        if not isinstance(value, str):
-            raise Mismatch("The result must be a string.")
-        if value == text:
-            continue
-        for sentence, values in mistakes.items():
-            if value in values:
-                fail(sentence)
-        fail("The text is wrong.")
+    """Fail unless the texts are right, with the name of the one mistake that explains all of them.
+
+    wrong: for each text what each mistake gives, in a list of its variants
+    """
+    if not all(isinstance(value, str) for value in found):
+        raise Mismatch("The result must be a string.")
+    if found == texts:
+        return
+    explaining = [
+        sentence
+        for sentence, variants in wrong[0].items()
+        if any(found == [of_text[sentence][number] for of_text in wrong] for number in range(len(variants)))
+    ]
+    if len(explaining) == 1:
+        fail(explaining[0])
+    value, text = next(pair for pair in zip(found, texts, strict=True) if pair[0] != pair[1])
+    raise Mismatch(about_text(value, text))
+
+
+def about_text(value, text):
+    """What is wrong with a text."""
+    if any(not ("a" <= letter <= "z") for letter in value):
+        return "The text contains other characters than the letters a-z: drop the blanks, and add nothing."
+    if is_within(value, text):
+        return "Letters are missing in the text: each run of equal labels is a letter, but for the blanks."
+    if is_within(text, value):
+        return "There are too many letters in the text: each run of equal labels is one letter."
+    if sorted(value) == sorted(text):
+        return "The letters of the text are in the wrong order."
+    return "The text is wrong: it has other letters than the labels."
+
+
+def is_within(part, whole):
+    """Whether all letters of `part` are in `whole`, in the same order."""
+    rest = iter(whole)
+    return all(letter in rest for letter in part)
 
 
 @exercise("9a", points=1, public=True, hint="Merge equal neighbours, drop the blanks, join the letters.")
@@ -174,10 +229,11 @@ def test_text_without_letters(run, plain):
     if got["lists"][0] not in (plain["texts"][0], *wrong):
         fail("The text of labels with letters is wrong.")
     empty, _ = run(texts_of_nothing, [[BETWEEN] * 4, []])
-    if [found["raised"] for found in empty] != [["nothing", "nothing"]] * 2:
-        fail("There is an exception for blanks only or for no labels at all: the text is empty then.")
-    if [found["texts"] for found in empty] != [["", ""]] * 2:
-        fail("Blanks only, or no labels, must give an empty string.")
+    for what, found in zip(("blanks only", "no labels at all"), empty, strict=True):
+        if found["raised"] != ["nothing", "nothing"]:
+            fail(f"There is an exception for {what}: the text is empty then.")
+        if found["texts"] != ["", ""]:
+            fail(f"The text of {what} is not the empty string.")
 
 
 ### END HIDDEN TESTS
