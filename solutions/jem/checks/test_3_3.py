@@ -212,8 +212,9 @@ class Calls:
     def judge_fresh(self, first, last=CALLS):
         """Check that the chains which continue no other one start from noise of the right size."""
         chosen = (self.call >= first) & (self.call < last) & (self.origin < 0)
-        is_changed = (self.isolated & self.is_similar) | (self.starts.std(dim=1) > 0.02)
-        if is_changed[chosen].float().mean() > 0.5:
+        spread = self.starts.std(dim=1)  # of new chains: 0.01, and 0.0112 with the noise of a step
+        is_changed = (self.isolated & self.is_similar) | (spread > 0.02) | (spread < 0.008)
+        if is_changed[chosen].float().mean() > 0.2:
             fail(
                 "Many chains start neither from noise with standard deviation 0.01 nor exactly from an earlier chain. "
                 "Write exact copies of the chains, and start from them."

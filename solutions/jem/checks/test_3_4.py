@@ -567,12 +567,12 @@ def test_validation_logs(run, validation_images, validation_labels, lines, valid
         values = [network(x, given).detach() for x in (data, fake)]
         right, l2 = gap(batch, conditional), sum(each.square().mean() for each in values)
         known = {
+            "The contrastive divergence is its absolute value. It may be negative.": right.abs(),
             "The sign of the contrastive divergence is wrong. It is mean f(chains) - mean f(x).": -right,
             "The contrastive divergence contains the L2 term. It is only mean f(chains) - mean f(x).": right + 0.1 * l2,
             "The contrastive divergence is the difference of pixels. Use f of the chains and of the data.": (
                 fake.mean() - data.mean()
             ),
-            "The contrastive divergence is its absolute value. It may be negative.": right.abs(),
             "The contrastive divergence lacks f of the data. It is mean f(chains) - mean f(x).": values[1].mean(),
             "The contrastive divergence lacks f of the chains. It is mean f(chains) - mean f(x).": nearest(
                 divergence, values[0].mean(), -values[0].mean()
