@@ -355,16 +355,24 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
 @click.option(
     "--roster", type=click.Path(path_type=Path), help="CSV file with the names of the students, for the gradebook."
 )
-@click.pass_obj
-def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
+@click.pass_context
+def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
     """Write feedback, a page for each class and the gradebook."""
     from autograder.collect import read_roster
     from autograder.report import write_report
+    from autograder.report.unmatched import not_graded, not_in_roster
+    from autograder.text import listed
 
+    course = ctx.obj
     people = read_roster(roster).people if roster else {}
     names = {student: row.get("name", "") for student, row in people.items()}
     pages = write_report(results_dir, submitted, course, exercises, names)
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
+    for name, students in not_graded(results_dir, submitted, course).items():
+        command = shlex.join(["autograder", "grade", name, str(submitted), "--out", str(results_dir)])
+        click.echo(f"Handed in {name}, but not graded: {listed(students, 20)}. Run `{_with_course(ctx, command)}`.")
+    if roster and (unknown := not_in_roster(results_dir, people)):
+        click.echo(f"Results of students who are not in {roster}: {listed(unknown, 20)}")
 
 
 @main.command()
