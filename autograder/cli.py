@@ -1,4 +1,4 @@
-"""The instructors' commands. Exit codes: 0 for success, 1 if a problem was found, 2 for wrong use.
+"""The instructors' commands. Exit codes: 0 for success, 1 if a problem was found, 2 for wrong use, 130 if interrupted.
 
 Commands import their modules when they run, because torch and nbgrader take seconds to import and most commands need
 neither.
@@ -9,10 +9,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 
 import click
 from click.core import ParameterSource
@@ -33,11 +38,12 @@ _PRIVATE = {"collect", "grade", "report", "export"}
 
 
 class Commands(click.Group):
-    """Reports a user's mistake in one line on stderr, with exit code 2."""
+    """Reports a user's mistake in one line on stderr, with exit code 2. SIGTERM ends a command as Ctrl-C does."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with warnings.catch_warnings(action="ignore"):  # of libraries: an instructor can do nothing about them
+            # Warnings of libraries: an instructor can do nothing about them.
+            with warnings.catch_warnings(action="ignore"), _interrupted_by_sigterm():
                 return super().invoke(ctx)
         except Failure as error:
             raise click.ClickException(_with_course(ctx, str(error))) from error
@@ -46,6 +52,23 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             console.print("Interrupted. Run the same command again to continue.")
             sys.exit(130)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt: otherwise, the process ends at once and leaves files and semaphores."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there, Python allows handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _sentence(error: Exception) -> str:
