@@ -359,11 +359,13 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
     if handout:
         from autograder.release.handout import write_handout
 
-        write_handout(
-            handout,
-            [assignments.load(name, course) for name in names],
-            [assignments.load(name, course) for name in assignments.names(course)],
-        )
+        with progress(f"Building and testing {handout.name} (takes up to a minute)") as show:
+            write_handout(
+                handout,
+                [assignments.load(name, course) for name in names],
+                [assignments.load(name, course) for name in assignments.names(course)],
+                show,
+            )
         click.echo(f"wrote {handout}")
 
 
