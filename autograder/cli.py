@@ -116,9 +116,12 @@ def main(ctx: click.Context, course: Path) -> None:
 @click.pass_context
 def new(ctx: click.Context, name: str, notebook: bool) -> None:
     """Create a small but complete assignment in solutions/NAME/."""
+    from autograder.quality.cases import lacking
     from autograder.release.new import create
 
     click.echo(f"wrote {create(name, ctx.obj, notebook=notebook)}")
+    missing = lacking(assignments.load(name, ctx.obj))
+    click.echo(f"It is an example. In quality/, {missing} are still to be added; docs/checks.md says what for.")
     click.echo("Edit it, then run:")
     commands = {
         f"autograder release {name}": "builds the students' version, and runs its notebook once",
@@ -284,6 +287,7 @@ def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, wo
 
     The checks of the assignment NAME grade mutants, variants, attacks and forged replies, whose marks are known.
     """
+    from autograder.quality.cases import lacking
     from autograder.quality.forged import measure_forged
     from autograder.quality.measure import AUTOMATIC, BLIND_KINDS, KINDS, measure
     from autograder.quality.table import report
@@ -307,6 +311,8 @@ def quality(course: Path, name: str, only: str, blind: bool, automatic: bool, wo
         with progress("Forged replies") as show:
             forged = measure_forged(assignment, known_seed=seed, only=only, progress=show)
     Console().print(report(verdicts, forged))
+    if missing := lacking(assignment):
+        click.echo(f"Still to be added in {assignment.quality}: {missing}; docs/checks.md says what for.")
     sys.exit(1 if (forged and forged.complaints) or any(verdict.complaint for verdict in verdicts) else 0)
 
 
