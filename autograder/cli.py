@@ -470,8 +470,12 @@ def export(
 @click.pass_obj
 def selftest(course: Path) -> None:
     """Test the sandbox on this machine, one line per test."""
+    from autograder.sandbox.free_memory import shortage
+    from autograder.sandbox.limits import NEEDED_BYTES
     from autograder.sandbox.selftest import run_all
 
+    if short := shortage(NEEDED_BYTES):
+        raise Failure(f"The sandbox was not tested. {short}")
     broken = False
     for title, complaint in run_all(course):
         broken |= complaint is not None

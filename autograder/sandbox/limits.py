@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MIB = 2**20
+NEEDED_BYTES = 1536 * MIB  # that must be free: for the warm process, the judge, and a submission with usual needs
 
 LIMITS: dict[str, int] = {
     "memory_bytes": 2048 * MIB,  # beyond what the warm process, with torch in it, has
