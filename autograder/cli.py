@@ -181,6 +181,7 @@ def grade(
         raise ValueError(f"No submissions found: there is no folder {submitted}/<student>/{name}/.")
 
     from autograder.changes import changes, changes_table, identical, results_before
+    from autograder.collect.ids import handed_in_together
     from autograder.grade import seed as seeds
     from autograder.grade import workers as processes
     from autograder.grade.fingerprint import known, remember
@@ -190,6 +191,7 @@ def grade(
     from autograder.sandbox.bubblewrap import bubblewrap
     from autograder.text import on_one_line
 
+    together = handed_in_together(submitted, name)
     if unconfined:
         console.print("[bold red]Warning: grading without the sandbox. Every submission runs with your permissions.[/]")
     elif not scheduler:
@@ -220,7 +222,7 @@ def grade(
                     Console().print(changes_table(found, known(out / name)))
         results = [result for result in read_results(out, name) if result.student in everyone]
         Console().print(class_table(results))
-    for group in identical(results):
+    for group in identical(results, together):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
     if unusable:
         listed = ", ".join(map(on_one_line, unusable))

@@ -33,6 +33,12 @@ def other_ids(submitted: Path, kind: str, now: Ids) -> dict[str, list[str]]:
     return found
 
 
+def handed_in_together(submitted: Path, assignment: str) -> list[list[str]]:
+    """Return the groups that the platform or the roster names, each with the ids of its members."""
+    kinds = _read(submitted).get(assignment, {})
+    return [students for ids in kinds.values() for students in ids.values() if len(students) > 1]
+
+
 def remember_ids(submitted: Path, assignment: str, kind: str, now: Ids) -> None:
     """Record the ids of the people in a source whose submissions are in the folder `submitted`."""
     known = _read(submitted)
