@@ -501,6 +501,9 @@ def test_settings_of_the_sampler(run, images, extreme, samples, c):
     if got["asked"] == [1, 0]:
         fail("The sampler is called in the first step only. Each step needs new samples.")
     assert_close(got["asked"], want["asked"])
+    far = [distances(samples.flatten(1), seen.flatten(1)).min(1).values.max() for seen in got["seen"]]
+    if len(far) != 2 or max(far) > 0.5:
+        fail("The network is not given all samples in each step.")
 
 
 ### END HIDDEN TESTS
