@@ -35,6 +35,12 @@ class Assignment(Description):
         return f"{self.name}.ipynb" in self.files
 
     @property
+    def wanted(self) -> tuple[str, ...]:
+        """The names of all files to hand in: those of the program, and the notebook with the written answers."""
+        notebook = f"{self.name}.ipynb"
+        return self.files if self.notebook is None or notebook in self.files else (*self.files, notebook)
+
+    @property
     def scripts(self) -> tuple[Path, ...]:
         """The sources of the Python files that are handed in."""
         return tuple(self.folder / name for name in self.files if name.endswith(".py"))

@@ -1,6 +1,6 @@
 """Comparison of results: marks that changed when a class was graded again, and identical submissions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,20 +61,24 @@ def changes(before: Mapping[str, Result], after: Iterable[Result]) -> list[Chang
     return sorted((change for change in found if _mark(change.before) != _mark(change.after)), key=lambda c: c.student)
 
 
-def identical(results: Iterable[Result]) -> list[list[str]]:
-    """Return groups of students whose submissions are identical byte by byte, except submissions without points."""
+def identical(results: Iterable[Result], together: Collection[Collection[str]] = ()) -> list[list[str]]:
+    """Return groups of students whose submissions are identical byte by byte, except submissions without points.
+
+    Groups whose members are all in one of the groups `together`, which hand in together, are left out.
+    """
     groups: dict[str, list[str]] = {}
     for result in results:
         if result.score > 0:
             groups.setdefault(result.submission_sha256, []).append(result.student)
-    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+    found = sorted(sorted(group) for group in groups.values() if len(group) > 1)
+    return [group for group in found if not any({*group}.issubset(members) for members in together)]
 
 
 def changes_table(found: list[Change], known: Mapping[str, dict[str, str]]) -> Table:
     """Return a table of the changes for the terminal; `known` as for `Change.reasons`."""
     table = Table(title="changed marks")
     for column in ("student", "before", "now", "what changed", "checks"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # the ids of checks are long words
     for change in found:
         checks = [f"{id_} {_points(old)} → {_points(new)}" for id_, old, new in change.checks]
         cells = (

@@ -1,4 +1,4 @@
-"""The instructors' commands. Exit codes: 0 for success, 1 if a problem was found, 2 for wrong use.
+"""The instructors' commands. Exit codes: 0 for success, 1 if a problem was found, 2 for wrong use, 130 if interrupted.
 
 Commands import their modules when they run, because torch and nbgrader take seconds to import and most commands need
 neither.
@@ -7,10 +7,15 @@ neither.
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 
 import click
 from click.core import ParameterSource
@@ -32,11 +37,12 @@ _PRIVATE = {"collect", "grade", "report", "export"}
 
 
 class Commands(click.Group):
-    """Reports a user's mistake in one line on stderr, with exit code 2."""
+    """Reports a user's mistake in one line on stderr, with exit code 2. SIGTERM ends a command as Ctrl-C does."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with warnings.catch_warnings(action="ignore"):  # of libraries: an instructor can do nothing about them
+            # Warnings of libraries: an instructor can do nothing about them.
+            with warnings.catch_warnings(action="ignore"), _interrupted_by_sigterm():
                 return super().invoke(ctx)
         except Failure as error:
             raise click.ClickException(_with_course(ctx, str(error))) from error
@@ -45,6 +51,23 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             console.print("Interrupted. Run the same command again to continue.")
             sys.exit(130)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt: otherwise, the process ends at once and leaves files and semaphores."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there, Python allows handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _sentence(error: Exception) -> str:
@@ -92,9 +115,12 @@ def main(ctx: click.Context, course: Path) -> None:
 @click.pass_context
 def new(ctx: click.Context, name: str, notebook: bool) -> None:
     """Create a small but complete assignment in solutions/NAME/."""
+    from autograder.quality.cases import lacking
     from autograder.release.new import create
 
     click.echo(f"wrote {create(name, ctx.obj, notebook=notebook)}")
+    missing = lacking(assignments.load(name, ctx.obj))
+    click.echo(f"It is an example. In quality/, {missing} are still to be added; docs/checks.md says what for.")
     click.echo("Edit it, then run:")
     commands = {
         f"autograder release {name}": "builds the students' version, and runs its notebook once",
@@ -154,6 +180,7 @@ def grade(
         raise ValueError(f"No submissions found: there is no folder {submitted}/<student>/{name}/.")
 
     from autograder.changes import changes, changes_table, identical, results_before
+    from autograder.collect.ids import handed_in_together
     from autograder.grade import seed as seeds
     from autograder.grade import workers as processes
     from autograder.grade.fingerprint import known, remember
@@ -163,6 +190,7 @@ def grade(
     from autograder.sandbox.bubblewrap import bubblewrap
     from autograder.text import on_one_line
 
+    together = handed_in_together(submitted, name)
     if unconfined:
         console.print("[bold red]Warning: grading without the sandbox. Every submission runs with your permissions.[/]")
     elif not scheduler:
@@ -193,7 +221,7 @@ def grade(
                     Console().print(changes_table(found, known(out / name)))
         results = [result for result in read_results(out, name) if result.student in everyone]
         Console().print(class_table(results))
-    for group in identical(results):
+    for group in identical(results, together):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
     if unusable:
         listed = ", ".join(map(on_one_line, unusable))
@@ -259,6 +287,7 @@ def quality(
 
     The checks of the assignment NAME grade mutants, variants, attacks and forged replies, whose marks are known.
     """
+    from autograder.quality.cases import lacking
     from autograder.quality.forged import measure_forged
     from autograder.quality.measure import AUTOMATIC, BLIND_KINDS, KINDS, measure
     from autograder.quality.table import report
@@ -282,6 +311,8 @@ def quality(
         with progress("Forged replies") as show:
             forged = measure_forged(assignment, known_seed=seed, only=only, progress=show)
     Console().print(report(verdicts, forged))
+    if missing := lacking(assignment):
+        click.echo(f"Still to be added in {assignment.quality}: {missing}; docs/checks.md says what for.")
     sys.exit(1 if (forged and forged.complaints) or any(verdict.complaint for verdict in verdicts) else 0)
 
 
@@ -335,7 +366,8 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
         from autograder.release.handout import write_handout
 
         everything = {name: assignments.load(name, course) for name in assignments.names(course)}
-        write_handout(handout, [everything[name] for name in names], list(everything.values()))
+        with progress(f"Building and testing {handout.name} (takes up to a minute)") as show:
+            write_handout(handout, [everything[name] for name in names], list(everything.values()), show)
         click.echo(f"wrote {handout}")
 
 
@@ -344,16 +376,24 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
 @click.option("--submitted", type=PATH, help="Folder of the submissions, for times and the students' own figures.")
 @click.option("--exercises", default="", help="Web address of the folder that holds the assignments.")
 @click.option("--roster", type=PATH, help="CSV file with the names of the students, for the gradebook.")
-@click.pass_obj
-def report(course: Path, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
+@click.pass_context
+def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
     """Write feedback, a page for each class and the gradebook."""
     from autograder.collect import read_roster
     from autograder.report import write_report
+    from autograder.report.unmatched import not_graded, not_in_roster
+    from autograder.text import listed
 
+    course = ctx.obj
     people = read_roster(roster).people if roster else {}
     names = {student: row.get("name", "") for student, row in people.items()}
     pages = write_report(results_dir, submitted, course, exercises, names)
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
+    for name, students in not_graded(results_dir, submitted, course).items():
+        command = shlex.join(["autograder", "grade", name, str(submitted), "--out", str(results_dir)])
+        click.echo(f"Handed in {name}, but not graded: {listed(students, 20)}. Run `{_with_course(ctx, command)}`.")
+    if roster and (unknown := not_in_roster(results_dir, people)):
+        click.echo(f"Results of students who are not in {roster}: {listed(unknown, 20)}")
 
 
 @main.command()
@@ -420,8 +460,12 @@ def export(
 @click.pass_obj
 def selftest(course: Path) -> None:
     """Test the sandbox on this machine, one line per test."""
+    from autograder.sandbox.free_memory import shortage
+    from autograder.sandbox.limits import NEEDED_BYTES
     from autograder.sandbox.selftest import run_all
 
+    if short := shortage(NEEDED_BYTES):
+        raise Failure(f"The sandbox was not tested. {short}")
     broken = False
     for title, complaint in run_all(course):
         broken |= complaint is not None

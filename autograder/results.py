@@ -176,6 +176,11 @@ def read_results(results_dir: Path, assignment: str) -> list[Result]:
     return [read_result(path) for path in _result_files(results_dir / assignment)]
 
 
+def students_in(results_dir: Path, assignment: str) -> list[str]:
+    """Return the sorted ids of the students who have a result, without reading it."""
+    return [path.stem for path in _result_files(results_dir / assignment)]
+
+
 def is_student_id(name: str) -> bool:
     """Whether `name` can be used in the names of result files."""
     try:

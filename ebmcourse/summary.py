@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ebmcourse.checking.outcome import Outcome
 
-_STYLES = {"passed": "green", "skipped": "yellow"}
+_STYLES = {"passed": "green", "unwritten": "dim", "skipped": "yellow"}
 
 
 def show(
@@ -36,7 +36,7 @@ def show(
         if (everything and (part in written or len(by_part) == 1)) or part == first:
             _checks(out, by_part[part], everything=everything)
     if unwritten and not everything:
-        out.print(Text.assemble(("· ", "dim"), "Not written yet: ", (", ".join(unwritten), "bold")))
+        out.print(Text.assemble(("· ", "dim"), "Not implemented yet: ", (", ".join(unwritten), "bold")))
     points, most = sum(o.points for o in outcomes), sum(o.max_points for o in outcomes)
     out.print(f"\n[bold]{points:g} of {most:g} points[/] of the public checks; grading adds hidden ones.")
     if first and not everything:
@@ -65,7 +65,8 @@ def _part(out: Console, part: str, title: str, outcomes: list[Outcome]) -> None:
     if all(outcome.passed for outcome in outcomes):
         mark, style, state = "✓", "green", ""
     elif _is_unwritten(outcomes):
-        mark, style, state = "·", "dim", "  not implemented yet"
+        stub = next(outcome for outcome in outcomes if outcome.is_unwritten)
+        mark, style, state = stub.sign, "dim", f"  {stub.word}"
     else:
         mark, style = "✗", "red"
         counts = [f"{count} {word}" for word, count in words.items()]
@@ -80,11 +81,12 @@ def _checks(out: Console, outcomes: list[Outcome], *, everything: bool) -> None:
     # What is written tells more than what is not, and what was run more than what was not.
     told = min(failed, key=lambda outcome: (outcome.is_unwritten, outcome.status == "skipped"), default=None)
     for outcome in outcomes if everything else failed:
-        style = _STYLES.get(outcome.status, "red")
+        style = _STYLES.get(outcome.kind, "red")
         points = f"{outcome.points:g}/{outcome.max_points:g}"
         _indented(out, 4, Text.assemble((f"{outcome.sign} ", style), outcome.title, (f"  {points}", "dim")))
         if outcome is told or (everything and not outcome.passed):
-            _indented(out, 6, Text(outcome.explanation, style))
+            if outcome.explanation:
+                _indented(out, 6, Text(outcome.explanation, style))
             if outcome.advice:
                 _indented(out, 6, Text.assemble(("Hint: ", "cyan"), outcome.advice))
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from autograder.changes import changes, changes_table, identical, results_before
 from autograder.cli import main
+from autograder.collect.ids import handed_in_together, remember_ids
 from autograder.grade import submissions, workers
 from autograder.results import Result, write_result
 from ebmcourse.checking.outcome import Outcome
@@ -127,6 +128,23 @@ def marked(student: str, digest: str, score: float = 1.0) -> Result:
 def test_students_with_the_same_files_are_grouped():
     results = [marked("s004", "a"), marked("s002", "b"), marked("s001", "a"), marked("s003", "c")]
     assert identical(results) == [["s001", "s004"]]
+
+
+def test_a_group_that_hands_in_together_is_not_suspected_but_a_copy_of_its_work_is(tmp_path: Path):
+    for student in ("s001", "s003"):
+        (tmp_path / student / "jem").mkdir(parents=True)
+    remember_ids(tmp_path, "jem", "moodle", {"Team A": ["s001", "s002"], "Solo": ["s003"]})
+    together = handed_in_together(tmp_path, "jem")
+    assert together == [["s001", "s002"]] and handed_in_together(tmp_path, "other") == []
+    assert identical([marked("s001", "a"), marked("s002", "a"), marked("s003", "b")], together) == []
+    assert identical([marked(f"s00{n}", "a") for n in (1, 2, 3)], together) == [["s001", "s002", "s003"]]
+
+
+def test_the_ids_of_checks_are_not_cut_on_a_narrow_terminal():
+    id_ = "1a/" + "x" * 60
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(changes_table(changes({"s001": result("s001", {id_: 1.0})}, [result("s001", {id_: 2.0})]), {}))
+    assert console.export_text().count("x") == 60
 
 
 def test_submissions_without_points_are_not_compared():

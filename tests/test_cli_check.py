@@ -62,12 +62,12 @@ def test_what_is_not_written_is_listed_in_one_line_and_what_is_written_is_explai
     program = folder / "tiny.py"
     program.write_text(STUB)
     said = check(folder, expect=1)
-    assert "· Not written yet: 1a, 1b" in said and not any("Hint" in line for line in said)
+    assert "· Not implemented yet: 1a, 1b" in said and not any("Hint" in line for line in said)
     assert "Next is 1a, Doubling: search your files for `TODO (1a)`." in said
 
     program.write_text(STUB + "\n\ndef plus(x, y):\n    return x - y\n")
     said = check(folder, expect=1)
-    assert "· Not written yet: 1a" in said and "✗ 1b  Adding  0/1  failed" in said
+    assert "· Not implemented yet: 1a" in said and "✗ 1b  Adding  0/1  failed" in said
     assert "This is the difference of both." in said and "Hint: Add." in said
 
 

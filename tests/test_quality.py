@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from autograder import assignment as assignments
-from autograder.quality.cases import Kind, load
+from autograder.quality.cases import Kind, lacking, load
 from autograder.quality.forged import Forged, Survivor
 from autograder.quality.measure import CONTROL, STUB, complaint, measure
 from autograder.quality.table import report
+from autograder.release.new import create
 from autograder.results import Result
 from ebmcourse.checking.outcome import Outcome
 
@@ -68,9 +69,20 @@ def test_the_report_says_what_survives():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_there_are_enough_cases(name):
+    """Or the failure says what to add: it is the first that the author of a new assignment sees."""
     assignment = assignments.load(name)
-    assert len(load(assignment, "mutants")) >= 20 and len(load(assignment, "variants")) >= 10
-    assert len(load(assignment, "class")) >= 12
+    missing = lacking(assignment)
+    assert not missing, f"Add to {assignment.quality}: {missing}. See “What an assignment needs” in docs/checks.md."
+
+
+def test_what_a_new_assignment_lacks_is_said(tmp_path):
+    create("fresh", tmp_path)
+    fresh = assignments.load("fresh", tmp_path)
+    assert lacking(fresh) == "18 mutants, 9 variants, 9 submissions of the sample class"
+    for kind, count in (("mutants", 18), ("variants", 9), ("class", 9)):
+        for number in range(count):
+            (fresh.quality / kind / f"more-{number}.toml").write_text('title = "Another"\n')
+    assert lacking(fresh) == ""
 
 
 @pytest.mark.slow

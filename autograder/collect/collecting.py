@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autograder.assignment import Assignment
 from autograder.collect.archive import open_source, shown
+from autograder.collect.ids import Ids, other_ids, remember_ids
 from autograder.collect.kinds import KINDS, Kind, named, read_source
 from autograder.collect.layout import arranged, place
 from autograder.collect.people import Handed, Reading
@@ -66,11 +67,19 @@ def collect(
     """Put the submissions in the zip file or folder `path` into `out/<student>/<assignment>/`.
 
     Calling it again changes nothing. Existing submissions that are different are kept, or replaced with `update`.
-    Raises ValueError if `path` is not a source, or its kind is not clear.
+    Raises ValueError if `path` is not a source, its kind is not clear, or its people have other ids than before.
     """
     read_record(out, assignment.name)  # raises for a damaged record before anything is written
     with open_source(path, MAX_EACH if kind == "exchange" else None) as source:
         name, reading = read_source(source, assignment, kind)
+        ids = _ids_by_name(reading, roster)
+        elsewhere = other_ids(out, name, ids)
+        if moved := elsewhere.pop(assignment.name, []):
+            raise ValueError(
+                f"The same people were collected before under other ids ({named(moved)}), so nothing was changed."
+                " Collect with the roster of that time; or, if the new ids are right, delete the folders of the old"
+                f" ids in {out} and in the results first."
+            )
         collected = Collected(name, remarks={"": reading.remarks}, problems={"": source.refused})
         if reading.misfits:
             collected.problems[""].append(f"left out, not of the kind {name}: {named(reading.misfits)}")
@@ -78,6 +87,12 @@ def collect(
         for handed, students in _owners(reading, roster, collected):
             run.take(handed, students)
     update_record(out, assignment.name, run.noted)
+    remember_ids(out, assignment.name, name, ids)
+    for other, people in elsewhere.items():
+        collected.problems[""].append(
+            f"other ids than in {other} ({named(people)}): the gradebook has such a student twice. Use one roster for"
+            " all assignments."
+        )
     if roster:
         collected.remarks[""] += roster.remarks
         collected.missing = sorted(roster.people.keys() - collected.students.keys())
@@ -85,12 +100,28 @@ def collect(
     return collected
 
 
+def _ids(handed: Handed, roster: Roster | None) -> list[str | None]:
+    """Return the ids of those who handed it in, or of the members of the group; None for an unknown name."""
+    return roster.members(handed) if roster else [person.default_id for person in handed.people]
+
+
+def _ids_by_name(reading: Reading, roster: Roster | None) -> Ids:
+    found: Ids = {}
+    for handed in reading.handed.values():
+        ids = _ids(handed, roster)
+        owners = [ids] if len(handed.people) == 1 else [[student] for student in ids]
+        for person, students in zip(handed.people, owners, strict=False):
+            name = next(filter(None, person.names), handed.label)
+            found[name] = [student for student in students if student is not None]
+    return found
+
+
 def _owners(reading: Reading, roster: Roster | None, collected: Collected) -> list[tuple[Handed, list[str]]]:
     """Return each submission with the ids of its students. Students with several submissions are left out."""
     found: list[tuple[Handed, list[str]]] = []
     by_student: dict[str, list[str]] = {}
     for handed in reading.handed.values():
-        ids = roster.members(handed) if roster else [person.default_id for person in handed.people]
+        ids = _ids(handed, roster)
         if None in ids or not ids:
             collected.unknown.append(handed.label)
         students = list(dict.fromkeys(student for student in ids if student is not None))

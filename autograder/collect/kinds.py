@@ -100,13 +100,12 @@ def named(names: list[str]) -> str:
 
 
 def _wanted(source: Source, assignment: Assignment) -> list[tuple[str, ...]]:
-    wanted = {*assignment.files, f"{assignment.name}.ipynb"}
-    return [entry.path for entry in source.entries if entry.path[-1] in wanted]
+    return [entry.path for entry in source.entries if entry.path[-1] in assignment.wanted]
 
 
 def _is_submission(source: Source, assignment: Assignment) -> bool:
     """Whether a source with one folder can be the submission of one student."""
-    return top_folder(_wanted(source, assignment), {*assignment.files, f"{assignment.name}.ipynb"}) is not None
+    return top_folder(_wanted(source, assignment), assignment.wanted) is not None
 
 
 def _has_several(source: Source, assignment: Assignment) -> bool:

@@ -28,7 +28,7 @@ def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> d
     becomes the top level. A number in such a name (`ex_model-1.py`) is removed. nbgrader's own files are left out,
     except those in `keep`.
     """
-    wanted = {*assignment.files, f"{assignment.name}.ipynb"}
+    wanted = assignment.wanted
     files: dict[tuple[str, ...], bytes] = {}
     total = seen = 0
     for path, entry in _unpacked(handed):
@@ -58,12 +58,15 @@ def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> d
         brought = named.pop((own,), None)
         if brought is not None and (own != TIMESTAMP or brought.strip() != known):
             handed.remarks.append(f"Its own {own} was left out.")
-    if named and not any((name,) in named for name in wanted):
-        handed.problems.append(f"has none of the files to hand in ({', '.join(assignment.files)}).")
+    missing = [name for name in wanted if (name,) not in named]
+    if named and len(missing) == len(wanted):
+        handed.problems.append(f"has none of the files to hand in ({', '.join(wanted)}).")
+    elif named and missing:
+        handed.problems.append(f"lacks {', '.join(missing)}.")
     return {"/".join(path): content for path, content in sorted(named.items()) if not _is_covered(path, named)}
 
 
-def top_folder(paths: Iterable[tuple[str, ...]], wanted: set[str]) -> tuple[str, ...] | None:
+def top_folder(paths: Iterable[tuple[str, ...]], wanted: Collection[str]) -> tuple[str, ...] | None:
     """Return the highest folder with wanted files, () for the top level, or None if there is none or more than one."""
     folders = {path[:-1] for path in paths if _unnumbered(path[-1], wanted) in wanted}
     highest = [folder for folder in folders if len(folder) == min(map(len, folders))]
@@ -117,7 +120,9 @@ def _unpacked(handed: Handed) -> Iterator[tuple[tuple[str, ...], Entry]]:
         yield from ((path[:-1] + inner.path, inner) for inner in source.entries if not inner.is_folder)
 
 
-def _renamed(files: dict[tuple[str, ...], bytes], wanted: set[str], remarks: list[str]) -> dict[tuple[str, ...], bytes]:
+def _renamed(
+    files: dict[tuple[str, ...], bytes], wanted: Collection[str], remarks: list[str]
+) -> dict[tuple[str, ...], bytes]:
     """Return the top-level wanted files under their own names; the highest number, which came last, counts."""
     renamed = dict(files)
     numbered = [path for path in files if len(path) == 1 and _unnumbered(path[0], wanted) != path[0]]
@@ -128,7 +133,7 @@ def _renamed(files: dict[tuple[str, ...], bytes], wanted: set[str], remarks: lis
     return renamed
 
 
-def _unnumbered(name: str, wanted: set[str]) -> str:
+def _unnumbered(name: str, wanted: Collection[str]) -> str:
     plain = re.sub(r"(?:-\d{1,3}| ?\(\d{1,3}\))(\.\w+)$", r"\1", name)
     return plain if plain in wanted else name
 

@@ -16,6 +16,7 @@ from autograder.export.filled import fill
 from autograder.export.known import Known
 from autograder.late import of_results, with_penalty
 from autograder.report.sheet import read_sheet
+from autograder.report.unmatched import not_graded
 from autograder.results import Result, assignments_in, read_results, read_timings, write_atomically
 from autograder.text import listed, on_one_line
 
@@ -82,6 +83,9 @@ def export(
     for (name, student), entry in sorted(late.items()):
         for remark in entry.remarks if assignment in ("", name) else ():
             say(f"{on_one_line(student)}, {name}: {remark}")
+    for name, students in not_graded(results_dir, submitted, course).items() if course else ():
+        if assignment in ("", name):
+            say(f"Handed in, but not graded, so not exported: {listed(students, _NAMES_SHOWN)} ({name})")
     if to == "nbgrader":
         # Importing nbgrader takes seconds, and the other formats do not need it.
         from autograder.export import gradebook
@@ -94,6 +98,9 @@ def export(
     if columns or scale:
         raise ValueError(f"--column and --scale need a download of {to.capitalize()} as the --roster.")
     people = roster.people if roster else {}
+    graded = {result.student for results in counting for result in results}
+    if roster and (unknown := sorted(graded.difference(people))):
+        say(f"Results of students who are not in the roster: {listed(unknown, _NAMES_SHOWN)}")
     written = []
     for results in counting:
         timings = {

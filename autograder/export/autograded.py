@@ -90,7 +90,7 @@ def _found(result: Result, part: str) -> NotebookNode:
 def _item(check: Outcome) -> str:
     """A check as an item of a list; if it did not pass, with a list of what went wrong and the hint."""
     points = f"{number(check.points)} / {number(check.max_points)}"
-    details = [f"{check.word.capitalize()}. {prose(check.explanation)}"] if not check.passed else []
+    details: list[str] = [prose(check.verdict)] if check.verdict else []
     details += [f"<em>Hint:</em> {prose(check.advice)}"] if check.advice else []
     nested = f"<ul>{''.join(f'<li>{line}</li>' for line in details)}</ul>" if details else ""
     return f"<li><b>{check.sign} {points}</b> {prose(check.title)}{nested}</li>"

@@ -41,7 +41,7 @@ def _results_json(result: Result, timing: Timings | None, late: Lateness | None)
 
 
 def _test(check: Outcome) -> dict[str, object]:
-    output = "" if check.passed else f"{check.word.capitalize()}. {check.explanation}"
+    output = check.verdict
     if check.advice:
         output += f"\nHint: {check.advice}"
     return {

@@ -41,7 +41,8 @@ def _feedback(result: Result, late: Lateness | None) -> str:
             lines.append(
                 f"Part {check.part}, {check.word}: {check.title}"
                 f" ({number(check.points)} of {number(check.max_points)})."
-                f" {check.explanation}" + (f" Hint: {check.advice}" if check.advice else "")
+                + (f" {check.explanation}" if check.explanation else "")
+                + (f" Hint: {check.advice}" if check.advice else "")
             )
     text = "<br>".join(html.escape(on_one_line(line), quote=False) for line in lines)
     return _FORMULA.sub(lambda match: "".join(f"&#{ord(character)};" for character in match[0]), text)

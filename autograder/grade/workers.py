@@ -19,13 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from autograder import Failure
 from autograder.drawings import Drawn, write_drawings
 from autograder.grade import submissions
 from autograder.grade.job import Job
 from autograder.results import Result, Timings, find_result, write_result, write_timings
+from autograder.sandbox.free_memory import free_bytes
 from autograder.sandbox.limits import LIMITS
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def grade_class(
 
 def default_workers() -> int:
     """One worker for each core, but no more than the free memory allows."""
-    return max(1, min(os.cpu_count() or 1, psutil.virtual_memory().available // WORKER_BYTES))
+    return max(1, min(os.cpu_count() or 1, free_bytes() // WORKER_BYTES))
 
 
 def _on_this_machine(job: Job, folders: dict[str, Path], workers: int | None) -> Generator[Graded]:

@@ -34,6 +34,7 @@ from autograder.release.programs import released, solved
 from autograder.release.stubs import student_version
 
 Kind = Literal["mutants", "variants", "attacks", "class", "blind/mistakes", "blind/variants", "automatic"]
+ENOUGH: dict[Kind, int] = {"mutants": 20, "variants": 10, "class": 12}  # that the tests ask of each assignment
 COMMON_ATTACKS = Path(__file__).with_name("attacks")
 
 
@@ -80,6 +81,13 @@ def load(assignment: Assignment, kind: Kind) -> list[Case]:
     """The cases of one kind: the assignment's own and, for attacks, those common to all."""
     folders = [assignment.quality / kind, *([COMMON_ATTACKS] if kind == "attacks" else [])]
     return [_read(kind, path) for folder in folders for path in sorted(folder.glob("*.toml"))]
+
+
+def lacking(assignment: Assignment) -> str:
+    """What the tests ask for in addition to the cases that there are: “18 mutants, 9 variants”; or an empty text."""
+    needed = {kind: most - len(load(assignment, kind)) for kind, most in ENOUGH.items()}
+    names = {"class": "submissions of the sample class"}
+    return ", ".join(f"{count} {names.get(kind, kind)}" for kind, count in needed.items() if count > 0)
 
 
 def explanations(file: Path, table: str, keys: dict[str, str]) -> list[dict[str, str]]:

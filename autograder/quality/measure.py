@@ -142,8 +142,6 @@ def _mutant_complaint(case: Case, result: Result) -> str | None:
     elsewhere = [check for check in lost.values() if check.part != case.part]
     if elsewhere:
         return f"costs points outside of {case.part}: {elsewhere[0].id} ({elsewhere[0].diagnosis})"
-    if case.kind == "blind/mistakes":
-        return None
     missed = [name for name in case.fails if name not in lost]
     if missed:
         return f"passes {', '.join(missed)}; it fails {', '.join(lost)}"

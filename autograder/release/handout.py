@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,21 +27,31 @@ _TEMPLATES = Path(__file__).with_name("template") / "handout"
 _DATE = (2020, 1, 1, 0, 0, 0)  # of all files, because the time of the build would change the bytes
 
 
-def write_handout(target: Path, assignments: Iterable[Assignment], everything: list[Assignment]) -> None:
+def write_handout(
+    target: Path,
+    assignments: Iterable[Assignment],
+    everything: list[Assignment],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Write the hand-out with the releases of `assignments`; `everything` are all assignments of the course.
 
-    Raises `Failure` if the hand-out would contain something that students must not get.
+    `progress` is called with the numbers of finished and of all steps. Raises `Failure` if the hand-out would contain
+    something that students must not get.
     """
     chosen = list(assignments)
+    total = len(everything) + 2
+    progress(0, total)
     with TemporaryDirectory() as name:
         folder = Path(name) / TOP
         _fill(folder, chosen)
-        if found := complaints(folder, chosen, everything):
+        progress(1, total)
+        if found := complaints(folder, chosen, everything, lambda tested: progress(1 + tested, total)):
             raise Failure(f"{target} was not written: {found[0]}.")
         packed = Path(name) / "packed.zip"
         _pack(folder, packed)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, packed.read_bytes())
+    progress(total, total)
 
 
 def _fill(folder: Path, assignments: list[Assignment]) -> None:
@@ -84,11 +94,17 @@ def _pack(folder: Path, target: Path) -> None:
             archive.writestr(about, path.read_bytes())
 
 
-def complaints(folder: Path, assignments: Iterable[Assignment], everything: list[Assignment]) -> list[str]:
+def complaints(
+    folder: Path,
+    assignments: Iterable[Assignment],
+    everything: list[Assignment],
+    progress: Callable[[int], None] = lambda tested: None,
+) -> list[str]:
     """Return the reasons, as sentences, why the unpacked hand-out in `folder` must not be given to students.
 
     Its files are those listed in this module, and none contains a line of a solution, a hidden check, or what the
-    reference returns in a hidden check, of any assignment of the course.
+    reference returns in a hidden check, of any assignment of the course. `progress` is called with the number of these
+    that have been tested.
     """
     names = {assignment.name for assignment in assignments}
     found = []
@@ -101,8 +117,9 @@ def complaints(folder: Path, assignments: Iterable[Assignment], everything: list
         for path in sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file()):
             if not _belongs(path, names):
                 found.append(f"{path} is not a part of the hand-out")
-        for assignment in everything:
+        for tested, assignment in enumerate(everything, start=1):
             found += leaks(assignment, whole, everything)
+            progress(tested)
         for name in sorted(names):
             found += [*hidden_checks(whole / name), *hidden_values(whole / name)]
     return found

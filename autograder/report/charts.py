@@ -1,7 +1,8 @@
 """Geometry of the charts on the class page; the templates draw them as SVG.
 
 A strip is one row of cells, one per student, best mark first. The height of a cell shows the same as its colour: a
-passed check fills the row, a failed check half of it, and a check that was not run is a line at the bottom.
+passed check fills the row, a failed check half of it, and a check that was not run or is not implemented yet is a line
+at the bottom.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ _CELL_HEIGHT = {
     "timeout": STRIP_HEIGHT / 2,
     "memory": STRIP_HEIGHT / 2,
     "skipped": 2,
+    "unwritten": 2,
 }
 
 
@@ -87,7 +89,7 @@ def class_strips(
             if check.passed:
                 passed.append(f"M{n * pitch} 0h{width}v{STRIP_HEIGHT}h{-width}z")
                 continue
-            height = _CELL_HEIGHT[check.status]
+            height = _CELL_HEIGHT[check.kind]
             anchor = anchors[result.student][check.id]
             cells.append(Cell(n * pitch, STRIP_HEIGHT - height, width, height, result, check, anchor))
         strips[entry.id] = Strip(len(ranking) * pitch, STRIP_HEIGHT, "".join(passed), tuple(cells))

@@ -31,7 +31,7 @@ def gradebook(
 ) -> tuple[list[Row], float]:
     """Return the rows by student, and the sum of the full marks. A missing result counts as no points.
 
-    `names` maps the ids in the roster to names; each of these students has a row.
+    `names` maps ids to names, which may be empty; each of these students has a row.
     """
     found = {(name, result.student): result for name, results in classes.items() for result in results}
     most = sum(max(result.max_score for result in results) for results in classes.values())

@@ -32,6 +32,7 @@ from autograder.report.figures import figures_of
 from autograder.report.gradebook import gradebook
 from autograder.report.sheet import Sheet, read_sheet
 from autograder.report.statistics import check_statistics, common_mistakes, flags_of, histogram
+from autograder.report.unmatched import not_graded
 from autograder.results import (
     Result,
     Timings,
@@ -57,8 +58,9 @@ def write_report(
 
     The pages are `<assignment>/feedback/<student>.html` and `<assignment>/index.html` for each assignment, and
     `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the student's
-    own figures. Titles and deadlines come from the `course`. `exercises` is the web address of the folder that holds
-    the folders of the assignments. `names` maps the ids in the roster to names; the gradebook shows them.
+    own figures, and the other pages name the students whose submissions are not graded. Titles and deadlines come from
+    the `course`. `exercises` is the web address of the folder that holds the folders of the assignments. `names` maps
+    the ids in the roster to names; the gradebook shows them.
 
     Raises ValueError if there are no results, a result file is damaged, `exercises` is not a web address, or there are
     deadlines but no times of submission.
@@ -70,6 +72,7 @@ def write_report(
         raise ValueError(f"There are no results in {results_dir}: run `autograder grade` first.")
     if submitted is not None and not submitted.is_dir():
         raise ValueError(f"There is no folder {submitted}: --submitted is the folder of the graded submissions.")
+    ungraded = not_graded(results_dir, submitted, course)
     lateness = late.of_results([result for group in results.values() for result in group], submitted, course)
     written: list[Path] = []
     counting: dict[str, list[Result]] = {}
@@ -86,8 +89,9 @@ def write_report(
             page = feedback_page(result, own, sheet, mine[result.student], drawings)
             written.append(_write(folder / "feedback" / f"{result.student}.html", page))
         counting[assignment] = [late.with_penalty(result, mine[result.student]) for result in group]
-        written.append(_write(folder / "index.html", class_page(counting[assignment], timings, mine, sheet)))
-    written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets, names or {})))
+        page = class_page(counting[assignment], timings, mine, sheet, ungraded.get(assignment, ()))
+        written.append(_write(folder / "index.html", page))
+    written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets, names or {}, ungraded)))
     return written
 
 
@@ -96,11 +100,18 @@ def course_page(
     lateness: Mapping[tuple[str, str], late.Lateness],
     sheets: Mapping[str, Sheet],
     names: Mapping[str, str],
+    ungraded: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """Return the gradebook of the course; `classes` holds the results, with late penalties, by assignment."""
+    """Return the gradebook of the course; `classes` holds the results, with late penalties, by assignment.
+
+    `ungraded` holds, also by assignment, the students who handed in and have no result.
+    """
+    waiting_ones = ungraded or {}
+    everyone = {student: "" for students in waiting_ones.values() for student in students} | dict(names)
     return _render(
         "index.html",
-        book=gradebook(classes, lateness, names),
+        book=gradebook(classes, lateness, everyone),
+        ungraded=waiting_ones,
         classes=[
             {
                 **_class_summary(results),
@@ -147,8 +158,12 @@ def class_page(
     timings: dict[str, Timings],
     lateness: Mapping[str, late.Lateness] | None = None,
     sheet: Sheet | None = None,
+    ungraded: Sequence[str] = (),
 ) -> str:
-    """Return the page of a class. `timings` and `lateness` are by student and may be incomplete."""
+    """Return the page of a class. `timings` and `lateness` are by student and may be incomplete.
+
+    `ungraded` are the students who handed in and have no result.
+    """
     late_ones = {student: found for student, found in (lateness or {}).items() if found.days}
     remarks = [replace(r, flags=[*r.flags, *lateness[r.student].remarks]) for r in results] if lateness else results
     statistics = check_statistics(results)
@@ -175,6 +190,7 @@ def class_page(
         not_begun=next((mistake for mistake in mistakes if mistake.text == NOT_IMPLEMENTED), None),
         flags=flags_of(remarks),
         late=late_ones,
+        ungraded=ungraded,
         lost_parts={
             result.student: list(dict.fromkeys(check.part for check in result.checks if not check.passed))
             for result in results

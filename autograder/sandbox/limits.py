@@ -1,6 +1,7 @@
 """The limits on the process of a submission. Wall time is limited for each check, from outside."""
 
 MIB = 2**20
+NEEDED_BYTES = 1536 * MIB  # that must be free: for the warm process, the judge, and a submission with usual needs
 
 LIMITS: dict[str, int] = {
     "memory_bytes": 2048 * MIB,  # beyond what the warm process, with torch in it, has

@@ -18,7 +18,8 @@ import numpy as np
 
 from autograder.sandbox import cgroup
 from autograder.sandbox.bubblewrap import Unavailable, bubblewrap
-from autograder.sandbox.limits import LIMITS
+from autograder.sandbox.free_memory import address_limit, shortage
+from autograder.sandbox.limits import LIMITS, NEEDED_BYTES
 from autograder.sandbox.syscalls import seccomp_filter
 from autograder.sandbox.visible import LIBRARY, bind_arguments, needed_below, needed_paths
 from ebmcourse.checking.observation import MAX_BYTES, encode
@@ -127,6 +128,8 @@ class Sandbox:
             return
         complaint = self._complaint()
         self.close()
+        if reason := shortage(NEEDED_BYTES) or address_limit():
+            raise Unavailable(f"The sandbox does not start ({complaint}). {reason}")
         raise Unavailable(
             f"Submissions cannot be confined: the sandbox does not start here ({complaint}). Is it allowed to make "
             "user namespaces? See docs/sandbox.md, or grade with --unconfined if you trust every submission."

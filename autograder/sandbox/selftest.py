@@ -21,7 +21,8 @@ import psutil
 
 from autograder.assignment import COURSE
 from autograder.sandbox import selftest_inside as attempts
-from autograder.sandbox.limits import LIMITS, MIB
+from autograder.sandbox.free_memory import shortage
+from autograder.sandbox.limits import LIMITS, MIB, NEEDED_BYTES
 from autograder.sandbox.outside import Sandbox, SandboxProcess
 from autograder.sandbox.visible import LIBRARY, needed_below
 from ebmcourse.checking.observer import Call, NoObservation, Observer
@@ -204,7 +205,12 @@ def _remove(path: Path) -> None:
 def _try(sandbox: Sandbox, proof: Proof) -> tuple[str, str | None]:
     """The title of a proof, and None where it holds, else what was found."""
     for _ in range(proof.times):
-        found = _report(sandbox, proof)
+        found, was_killed = _report(sandbox, proof)
+    if was_killed:
+        return proof.title.format("unknown"), (
+            f"not known, because its process was killed {MAX_KILLED} times from outside. "
+            + (shortage(NEEDED_BYTES) or "Does this machine have too little memory?")
+        )
     try:
         holds = proof.holds(found)
     except (TypeError, AttributeError):  # the attempt ended in another way than by its report
@@ -213,8 +219,8 @@ def _try(sandbox: Sandbox, proof: Proof) -> tuple[str, str | None]:
     return proof.title.format(held), None if holds else f"the attempt gave {str(found)[:200]}"
 
 
-def _report(sandbox: Sandbox, proof: Proof) -> Any:
-    """What the attempt reports, or how it ended; it is made again where something else killed its process."""
+def _report(sandbox: Sandbox, proof: Proof) -> tuple[Any, bool]:
+    """What the attempt reports, or how it ended, and whether something else killed its process each time."""
     seconds = LOOP_SECONDS if proof.attempt is attempts.loop else 30.0
     call = Call("selftest", Path(attempts.__file__), proof.attempt.__name__, proof.inputs, 0, seconds)
     for _ in range(MAX_KILLED):
@@ -227,7 +233,7 @@ def _report(sandbox: Sandbox, proof: Proof) -> Any:
             process.close()
         if not process.was_killed:
             break
-    return found
+    return found, process.was_killed
 
 
 def _alive(name: str) -> bool:

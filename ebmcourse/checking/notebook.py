@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ebmcourse.checking.local import LocalProcess
 from ebmcourse.checking.observer import StudentProcess
-from ebmcourse.checking.outcome import Outcome, Status
+from ebmcourse.checking.outcome import Kind, Outcome
 from ebmcourse.checking.public import PublicChecks
 from ebmcourse.checking.untrusted.kernel import KernelProcess
 
@@ -110,7 +110,7 @@ class Report:
 
 
 def _row(outcome: Outcome) -> str:
-    pill = f"background:{_colour(outcome.status)};color:white;border-radius:.8em;padding:.05em .6em;white-space:nowrap"
+    pill = f"background:{_colour(outcome.kind)};color:white;border-radius:.8em;padding:.05em .6em;white-space:nowrap"
     text = f"<div>{_rich(outcome.title)}</div>"
     text += "".join(f'<div style="opacity:.8">{_rich(line)}</div>' for line in _lines(outcome))
     cells = (
@@ -122,8 +122,8 @@ def _row(outcome: Outcome) -> str:
     return "<tr>" + "".join(f'<td style="{style}">{cell}</td>' for cell in cells) + "</tr>"
 
 
-def _colour(status: Status) -> str:
-    return {"passed": _GREEN, "skipped": _GREY}.get(status, _RED)
+def _colour(kind: Kind) -> str:
+    return {"passed": _GREEN, "skipped": _GREY, "unwritten": _GREY}.get(kind, _RED)
 
 
 def _lines(outcome: Outcome) -> list[str]:

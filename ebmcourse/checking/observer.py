@@ -302,6 +302,8 @@ class Observer:
             return NoObservation("failed", NOT_IMPLEMENTED)
         if kind == "refused" and isinstance(message, str) and message in sentences(call.file, call.probe):
             return NoObservation("failed", message)
+        if kind == "not run" and self._messages and isinstance(message, str):
+            return NoObservation("error", message, loaded=False)
         if isinstance(missing, str) and missing in self._problems:
             return NoObservation("error", self._problems[missing], loaded=False)
         if kind == "memory":

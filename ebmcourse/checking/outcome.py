@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, get_args
 
 Status = Literal["passed", "failed", "error", "timeout", "memory", "skipped"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+Kind = Literal[Status, "unwritten"]
 
 NOT_IMPLEMENTED = "Not implemented yet."
 DIFFERENT_NUMBERS = "The numbers are different from those of a correct solution."  # names no mistake
@@ -16,8 +17,9 @@ class _Words(NamedTuple):
     explanation: str  # where there is no diagnosis
 
 
-_WORDS: dict[Status, _Words] = {
+_WORDS: dict[Kind, _Words] = {
     "passed": _Words("✓", "passed", ""),
+    "unwritten": _Words("·", "not implemented yet", ""),
     "failed": _Words("✗", "failed", "The result is not what the exercise asks for."),
     "error": _Words("✗", "crashed", "The code stopped with an exception, or ended its process."),
     "timeout": _Words("✗", "ran out of time", "The code was still running when the time of this check was over."),
@@ -58,19 +60,29 @@ class Outcome:
         return self.diagnosis == NOT_IMPLEMENTED
 
     @property
+    def kind(self) -> Kind:
+        """The status, or “unwritten” instead of “failed” for a stub."""
+        return "unwritten" if self.is_unwritten else self.status
+
+    @property
     def sign(self) -> str:
-        """A character for the status: ✓, ✗ or –."""
-        return _WORDS[self.status].sign
+        """A character for the kind: ✓, ·, ✗ or –."""
+        return _WORDS[self.kind].sign
 
     @property
     def word(self) -> str:
-        """The status in words: passed, failed, crashed, ran out of time, ran out of memory, not run."""
-        return _WORDS[self.status].word
+        """The kind in words: passed, not implemented yet, failed, crashed, ran out of time or of memory, not run."""
+        return _WORDS[self.kind].word
 
     @property
     def explanation(self) -> str:
-        """What went wrong: the diagnosis or else what the status means; empty for a check that passed."""
-        return (self.diagnosis or _WORDS[self.status].explanation) if not self.passed else ""
+        """What went wrong: the diagnosis or else what the status means; empty where the word says everything."""
+        return "" if self.passed or self.is_unwritten else self.diagnosis or _WORDS[self.kind].explanation
+
+    @property
+    def verdict(self) -> str:
+        """The word and the explanation as sentences; empty for a check that passed."""
+        return "" if self.passed else f"{self.word.capitalize()}. {self.explanation}".rstrip()
 
     @property
     def advice(self) -> str:

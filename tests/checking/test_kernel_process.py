@@ -88,3 +88,18 @@ def test_an_error_is_told_with_its_message(main):
 def test_an_interrupt_is_for_the_person_at_the_keyboard(main):
     with pytest.raises(KeyboardInterrupt):
         ask("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass")
+
+
+def test_a_function_whose_cell_was_not_run_is_named_and_the_cell_is_to_be_run(main):
+    before = dict(vars(main))
+    error = ask("return student.note.triple(1)")["error"]
+    assert error["kind"] == "not run" and error["from_check"]
+    assert error["message"].startswith("`triple` is not defined: its cell was not run, or stopped with an error.")
+    assert ask("return hasattr(student.note, 'triple')")["value"] is False
+    assert vars(main) == before
+
+
+def test_a_function_that_grading_would_not_define_is_not_said_to_be_not_run(main, monkeypatch):
+    monkeypatch.setattr(KernelProcess, "_hidden", {"double"})
+    error = ask("return student.note.double(1)")["error"]
+    assert error["kind"] == "error" and error["message"] == "the notebook does not define 'double'"

@@ -426,3 +426,10 @@ def test_a_missing_file_is_explained_in_words_of_ours():
 
 def test_the_last_line_of_the_student_s_own_is_shown():
     assert "line 1: `a`" in lost(observer(answer(error=ERROR | {"places": [["work.py", 1], ["given.py", 9]]}))).reason
+
+
+def test_only_a_students_own_machine_repeats_what_was_not_run():
+    error = ERROR | {"kind": "not run", "type": "AttributeError", "message": "`f` is not defined: 0.123 hidden"}
+    found = lost(observer(answer(error=error), messages=True))
+    assert found.reason == "`f` is not defined: 0.123 hidden" and not found.loaded
+    assert "hidden" not in lost(observer(answer(error=error))).reason

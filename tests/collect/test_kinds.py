@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sources import folder, tree, zipped
 
+from autograder.assignment import load
 from autograder.collect import collect
 
 
@@ -110,6 +111,21 @@ def test_a_submission_without_the_files_to_hand_in_is_named(tiny, tmp_path):
     collected = collect(source, tiny, tmp_path / "out")
     assert collected.students == {"s001": "new", "s002": "new"} and not collected.is_whole
     assert collected.problems["s002"] == ["has none of the files to hand in (tiny.py)."]
+
+
+def test_a_submission_that_lacks_a_file_or_the_notebook_with_the_answers_is_named(tiny, tmp_path):
+    (tiny.folder / "assignment.toml").write_text(
+        (tiny.folder / "assignment.toml").read_text().replace('["tiny.py"]', '["tiny.py", "more.py"]')
+    )
+    script = tiny.folder.rename(tiny.folder.with_name("sheet")) / "sheet.py"
+    script.write_text("# %% [markdown]\n# A question.\n")
+    sheet = load("sheet", tiny.folder.parents[1])
+    whole = {"tiny.py": "1", "more.py": "2", "sheet.ipynb": "{}"}
+    files = {f"s001/{name}": text for name, text in whole.items()}
+    files |= {"s002/tiny.py": "1", "s002/more.py": "2", "s003/sheet-1.ipynb": "{}", "s003/more.py": "2"}
+    collected = collect(folder(tmp_path / "clones", files), sheet, tmp_path / "out")
+    assert collected.problems == {"": [], "s002": ["lacks sheet.ipynb."], "s003": ["lacks tiny.py."]}
+    assert set(collected.students.values()) == {"new"} and not collected.is_whole
 
 
 @pytest.mark.parametrize("files", [{}, {"README": "nobody's"}])

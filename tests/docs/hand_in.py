@@ -10,12 +10,16 @@ from pathlib import Path
 
 from autograder import assignment as assignments
 from autograder.quality.cases import load
+from autograder.release.programs import released
 
 
 def main(name: str, folder: str) -> None:
     assignment = assignments.load(name)
     for case in load(assignment, "class"):
-        case.write(assignment, Path(folder.replace("*", case.name) if "*" in folder else f"{folder}/{case.name}"))
+        target = Path(folder.replace("*", case.name) if "*" in folder else f"{folder}/{case.name}")
+        case.write(assignment, target)
+        if not assignment.hands_in_notebook:  # then it has the written answers only
+            (target / f"{name}.ipynb").write_text(released(assignment), "utf-8")
 
 
 if __name__ == "__main__":

@@ -212,6 +212,29 @@ def test_workers_end_with_their_grader():
     assert psutil.wait_procs([worker], 60)[1] == []
 
 
+@pytest.mark.slow
+def test_sigterm_ends_a_grading_as_ctrl_c_does_and_it_goes_on(tiny_course, submitted, tmp_path):
+    """Without a message of multiprocessing about semaphores that were not released."""
+    program, go_on = submitted / "s002" / "tiny" / "tiny.py", tmp_path / "go on"
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(go_on)!r}).exists():\n    time.sleep(0.1)\n"
+    program.write_text(wait + program.read_text())
+    out = tmp_path / "out"
+    words = ["--course", tiny_course, "grade", "tiny", submitted, "--out", out, "--seed", "0", "--unconfined"]
+    command = [*GRADE, *map(str, words), "--workers", "2"]
+    grading = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (out / "tiny" / "s001.json").exists() and grading.poll() is None:
+        time.sleep(0.05)
+    children = psutil.Process(grading.pid).children(recursive=True)
+    grading.terminate()
+    said = grading.communicate()[1]
+    assert grading.returncode == 130 and said.endswith("Interrupted. Run the same command again to continue.\n")
+    assert "semaphore" not in said and "Traceback" not in said
+    assert psutil.wait_procs(children, 60)[1] == []
+    go_on.touch()
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(path.name for path in (out / "tiny").glob("s00?.json")) == ["s001.json", "s002.json"]
+
+
 def dies(job: Job, folder: Path, student: str) -> object:
     os.kill(os.getpid(), signal.SIGKILL)
     return time.sleep(600)

@@ -15,7 +15,7 @@ from autograder.grade.fingerprint import difference, fingerprint, known, parts, 
 
 # Modules that the grader imports and that no mark depends on.
 WITHOUT_EFFECT = {"autograder.grade.job", "autograder.sandbox.bubblewrap", "autograder.sandbox.limits"}
-WITHOUT_EFFECT |= {"autograder.sandbox.selftest", "autograder.sandbox.selftest_inside"}
+WITHOUT_EFFECT |= {f"autograder.sandbox.{name}" for name in ("free_memory", "selftest", "selftest_inside")}
 
 
 @pytest.fixture

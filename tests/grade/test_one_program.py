@@ -89,6 +89,17 @@ def test_the_reason_is_the_same_where_a_name_is_not_kept(note):
         assert "NameError" in diagnosis and "because a cell of your own sets it by training" in diagnosis
 
 
+def test_a_cell_with_a_syntax_error_is_named_on_each_side(note):
+    notebook = json.loads(NOTEBOOK)
+    place = next(place for place, cell in enumerate(notebook["cells"]) if cell["id"] == "free-energy")
+    notebook["cells"][place]["source"] = "def free_energy(energies, beta)\n    return energies\n"
+    content = json.dumps(notebook).encode()
+    diagnosis = next(iter(lost(note.in_kernel(content)).values()))
+    assert diagnosis.startswith("`free_energy` is not defined: its cell was not run, or stopped with an error.")
+    for side in (note.checked, note.graded):
+        assert "Your program is not valid Python: expected ':'" in next(iter(lost(side(content)).values()))
+
+
 def test_what_only_colab_has_costs_nothing_but_itself(note):
     notebook = json.loads(NOTEBOOK)
     place = next(place for place, cell in enumerate(notebook["cells"]) if cell["id"] == "free-energy")

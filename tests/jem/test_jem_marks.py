@@ -17,12 +17,12 @@ SOLUTION = Path(__file__).parents[2] / "solutions" / "jem"
 CLAMP = "gradient.clamp(-GRADIENT_CLAMP, GRADIENT_CLAMP)"
 UPDATE = "return (x + step_size * gradient + noise).clamp(*IMG_RANGE)"
 NAMES = {
-    "3.3b/gradient-at-the-images": (CLAMP, "gradient", "The gradient is not clamped."),
+    "3.3b/gradient-at-the-images": (CLAMP, "gradient", "The gradient is not clamped to ±0.03"),
     "3.3b/sampling-restores-the-network": ("self.model(x, clabel)", "self.model(x)", "The labels are ignored."),
     "3.3c/chains-move-uphill": (
         UPDATE,
         "x.add(gradient, alpha=step_size)\n        return (x + noise).clamp(*IMG_RANGE)",
-        "The chains do not move.",
+        "The chains do not follow the gradient. Add step_size",
     ),
     "3.3c/noise-has-the-right-spread": (
         UPDATE,

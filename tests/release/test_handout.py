@@ -57,6 +57,14 @@ def test_it_contains_the_release_as_it_is_and_equal_sources_give_equal_bytes(tin
 
 
 @pytest.mark.slow
+def test_what_takes_long_is_said(tiny_course, tmp_path):
+    command = ["--course", str(tiny_course), "release", "--handout", str(tmp_path / "course.zip")]
+    said = CliRunner().invoke(autograder, command).stderr.splitlines()
+    first = said.index("Building and testing course.zip (takes up to a minute): 0 of 3")
+    assert said[first + 1 :] == [f"Building and testing course.zip (takes up to a minute): {n} of 3" for n in (1, 2, 3)]
+
+
+@pytest.mark.slow
 def test_a_student_can_install_it_and_check_an_assignment(tiny_course, tmp_path):
     """The packages that are installed here are those that the hand-out asks for, so nothing is downloaded."""
     zipfile.ZipFile(write(tiny_course, tmp_path / "course.zip")).extractall(tmp_path / "student")

@@ -50,7 +50,7 @@ def test_the_cells_check_the_definitions_in_the_kernel(note, released):
 
 
 def test_ebmcourse_check_reads_the_saved_notebook(note, released):
-    assert "Not written yet: 1a" in CliRunner().invoke(ebmcourse, ["check", str(released)]).output
+    assert "Not implemented yet: 1a" in CliRunner().invoke(ebmcourse, ["check", str(released)]).output
     (released / "note.ipynb").write_text(solved(note), "utf-8")
     assert [outcome.passed for outcome in PublicChecks(released).outcomes()] == [True]
     (released / "note.ipynb").write_text("{", "utf-8")

@@ -49,3 +49,42 @@ def test_the_roster_adds_names_and_students_without_a_result_to_the_gradebook(tm
     assert "s001" in rows[0] and "Étudiant Un" in rows[0]
     assert "s002" in rows[1] and "Étudiante &lt;b&gt;Deux" in rows[1] and "–" in rows[1]
     assert "Étudiant" not in (results / "jem" / "feedback" / "s001.html").read_text("utf-8")
+
+
+def test_who_has_handed_in_and_has_no_result_is_named_on_the_pages_and_the_terminal(tmp_path: Path) -> None:
+    course, submitted = tmp_path / "course", tmp_path / "submitted"
+    for name in ("jem", "later"):
+        (course / "solutions" / name).mkdir(parents=True)
+        text = f'title = "{name}"\nfiles = []\nparts = {{}}\nlimits = {{ seconds = 1 }}\n'
+        (course / "solutions" / name / "assignment.toml").write_text(text)
+    results = write_class(tmp_path / "results", *sample_class(2))
+    for folder in ("s001/jem", "s002/jem", "s003/jem", "s004/later", "s005/unknown"):
+        (submitted / folder).mkdir(parents=True)
+    options = ["--submitted", str(submitted)]
+    done = run("--course", str(course), "report", str(results), *options)
+    assert done.exit_code == 0
+    again = f"autograder --course {course} grade jem {submitted} --out {results}"
+    assert f"Handed in jem, but not graded: s003. Run `{again}`." in done.output
+    assert "Handed in later, but not graded: s004." in done.output and "s005" not in done.output
+    page = (results / "index.html").read_text("utf-8")
+    rows = page[page.index("<tbody>") : page.index("</tbody>")].split("</tr>")
+    assert "s003" in rows[2] and "not graded" in rows[2] and "s004" in rows[3] and "not graded" not in rows[3]
+    assert "<bdi>jem</bdi>: s003" in page and "<bdi>later</bdi>: s004" in page
+    assert "1 student has handed in, but there is no result: s003" in (results / "jem/index.html").read_text("utf-8")
+
+    said = run("--course", str(course), "export", str(results), "--to", "csv", *options).output
+    assert "Handed in, but not graded, so not exported: s003 (jem)" in said
+    (submitted / "s003" / "jem").rmdir()
+    (submitted / "s004" / "later").rmdir()
+    done = run("--course", str(course), "report", str(results), *options)
+    assert "not graded" not in done.output + (results / "index.html").read_text("utf-8").lower()
+
+
+def test_results_that_are_not_in_the_roster_are_named(tmp_path: Path) -> None:
+    results = write_class(tmp_path / "results", *sample_class(2))
+    roster = tmp_path / "people.csv"
+    roster.write_text("id\ns001\ns003\n")
+    said = run("report", str(results), "--roster", str(roster)).output
+    assert f"Results of students who are not in {roster}: s002" in said
+    said = run("export", str(results), "--to", "csv", "--roster", str(roster)).output
+    assert "Results of students who are not in the roster: s002" in said

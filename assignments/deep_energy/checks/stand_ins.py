@@ -1,8 +1,8 @@
 """Stand-ins for what a check is not about, so that a mistake in one exercise does not cost points in another.
 
-They run in the student's process, so they contain no part of the reference solution: they return given tensors, or use
-a formula that is part of the exercise. A stand-in is sent to a submission only with a check of a later exercise than
-the one it replaces.
+They run in the student's process and are released, so none is the function that it replaces: they return given tensors
+or compute something else. A stand-in is sent to a submission only with a check of a later exercise than the one it
+replaces.
 """
 
 from contextlib import contextmanager
@@ -74,6 +74,32 @@ class Levels(nn.Module):
 
 
 @probe
+class OnMeta(nn.Module):
+    """f of images on the device `meta`: it exists on every machine, and its tensors have no values.
+
+    It records the devices of the images.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros((), device="meta"))
+        self.devices = []
+
+    def forward(self, x):
+        self.devices.append(x.device.type)
+        return self.w * x.flatten(1).sum(1)
+
+    def misses(self, attempt):
+        """Whether the attempt has tensors on another device. It may also fail because tensors have no values."""
+        try:
+            attempt()
+        except Exception as error:
+            if "expected device" in str(error) or "same device" in str(error):  # as on `meta`, or as on a GPU
+                return True
+        return "cpu" in self.devices
+
+
+@probe
 class GivenSampler:
     """Returns the given images, and records the arguments of each call."""
 
@@ -115,10 +141,11 @@ def marked(marks, states):
 
 
 @probe
-def every_nth(imgs_per_step, vis_steps):
-    """The frames of `pick_frames`, as the exercise states them."""
-    count = len(imgs_per_step)
-    n = count // vis_steps
-    steps = [1] if n > 1 else []
-    steps += [n * number for number in range(1, count // n + 1)]
-    return torch.stack([imgs_per_step[step - 1] for step in steps]), steps
+def other_frames(order):
+    """A stand-in for `pick_frames` that is no solution of 5a: the first of the entries whose numbers are in `order`."""
+
+    def pick_frames(imgs_per_step, vis_steps):
+        chosen = order[: vis_steps + 1]
+        return imgs_per_step[chosen], (chosen + 1).tolist()
+
+    return pick_frames

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ebmcourse.checking import assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe
 
 SMALL, OTHER = 8, 4  # hidden features
 
@@ -45,9 +45,12 @@ def other_weights(rng):
 
 
 @probe
-def outputs(student, images, weights, hidden, out_dim, training):
-    """The shapes of the parameters and, if they are right, f for the given ones: (B,), and of the first image alone."""
-    model = student.deep_energy.CNNModel(hidden_features=hidden, out_dim=out_dim).train(training)
+def outputs(student, images, weights, hidden, out_dim):
+    """The shapes of the parameters and, if they are right, f for the given ones: (B,), and of the first image alone.
+
+    again: f once more. train: f in train mode
+    """
+    model = student.deep_energy.CNNModel(hidden_features=hidden, out_dim=out_dim).eval()
     parameters = list(model.parameters())
     found = [list(parameter.shape) for parameter in parameters]
     are_right = found == [list(weight.shape) for weight in weights]
@@ -55,70 +58,70 @@ def outputs(student, images, weights, hidden, out_dim, training):
         for parameter, weight in zip(parameters, weights, strict=False):
             if are_right:
                 parameter.copy_(weight)
-        seen = {"f": model(images.clone()), "one": model(images[:1].clone())}
+        seen = {"f": model(images.clone()), "again": model(images.clone()), "one": model(images[:1].clone())}
+        seen["train"] = model.train()(images.clone())
     return {"shapes": [torch.tensor(shape) for shape in found], "are_right": are_right, **seen}
 
 
-def judge_shapes(got, want):
-    """Compare the shapes of the parameters, and name the layer that is different."""
-    if len(got["shapes"]) != len(want["shapes"]):
-        even = len(got["shapes"]) * 2 == len(want["shapes"])
-        fail(
-            "The layers have no bias."
-            if even
-            else "The number of parameters is wrong: there are four convolutions and "
-            "two linear layers, and no other layers with parameters."
-        )
-    names = ["first convolution", "second convolution", "third convolution", "fourth convolution"]
-    names += ["first linear layer", "second linear layer"]
-    for number, (mine, right) in enumerate(zip(got["shapes"], want["shapes"], strict=True)):
-        if mine.tolist() != right.tolist():
-            fail(f"The {names[number // 2]} has another size than in the table.")
+def judge_shapes(got, h, out_dim):
+    """Compare the shapes of the parameters, and name what is different."""
+    found, right = [tuple(shape.tolist()) for shape in got["shapes"]], shapes(h, out_dim)
+    weights, biases = (sum((len(shape) > 1) is many for shape in found) for many in (True, False))
+    if weights == 6 and biases < 6:
+        fail("Some layers have no bias." if biases else "The layers have no bias.")
+    if weights == 6 and biases > 6:
+        fail("There are layers with parameters that are not in the table. Use no normalisation.")
+    if len(found) != len(right):
+        fail("The number of layers is wrong: there are four convolutions and two linear layers, and no others.")
+    if found != right:
+        known = {
+            "`hidden_features` is ignored: the sizes are always those of 32.": shapes(32, out_dim),
+            "All layers are twice as wide as in the table. The first convolution has h/2 channels.": shapes(
+                2 * h, out_dim
+            ),
+            "All layers are half as wide as in the table. The first convolution has h/2 channels.": shapes(
+                h // 2, out_dim
+            ),
+            "`out_dim` is ignored: the second linear layer has always one output.": shapes(h, 1),
+        }
+        for sentence, wrong in known.items():
+            if found == wrong:
+                fail(sentence)
+        names = ["first convolution", "second convolution", "third convolution", "fourth convolution"]
+        names += ["first linear layer", "second linear layer"]
+        number = next(number for number, shape in enumerate(found) if shape != right[number])
+        fail(f"The {names[number // 2]} has {what_differs(found[number], right[number])} than in the table.")
     if got["are_right"] is not True:
         fail("The parameters do not have the shapes of the table.")
 
 
-def network(images, weights, *, act=F.silu, first_padding=4, skip=(), last=None):
-    """The network of the table with these parameters, or with a mistake."""
-    x = images
-    for number in range(4):
-        x = F.conv2d(x, *weights[2 * number : 2 * number + 2], stride=2, padding=first_padding if number == 0 else 1)
-        x = x if number in skip else act(x)
-    x = F.linear(x.flatten(1), *weights[8:10])
-    x = F.linear(x if 4 in skip else act(x), *weights[10:])
-    return x if last is None else last(x)
+def what_differs(mine, right):
+    """What is another one in the shape of the parameters of a layer."""
+    if len(mine) != len(right) or len(right) == 1:
+        return "another size"
+    if mine[2:] != right[2:]:
+        return "another size of the kernel"
+    return "another number of outputs" if mine[0] != right[0] else "another number of inputs"
 
 
-def mistakes_of(images, weights):
-    def squeezed(**options):
-        return network(images, weights, **options).squeeze(-1)
+@inputs
+def wrong_values(_, images, weights):
+    """The results of known mistakes of the network."""
 
-    return {
-        "The activation is ReLU. Use SiLU, which is smooth.": squeezed(act=F.relu),
-        "The activation is a leaky ReLU. Use SiLU, which is smooth.": squeezed(act=F.leaky_relu),
-        "The activation is GELU. The table asks for SiLU.": squeezed(act=F.gelu),
-        "The activation is ELU. The table asks for SiLU.": squeezed(act=F.elu),
-        "The activation is tanh. The table asks for SiLU.": squeezed(act=torch.tanh),
-        "The activation is a sigmoid. The table asks for SiLU, u · σ(u).": squeezed(act=torch.sigmoid),
-        "The activation is softplus. The table asks for SiLU.": squeezed(act=F.softplus),
-        "There is no activation between the convolutions.": squeezed(skip=(0, 1, 2, 3)),
-        "There is no activation between the linear layers.": squeezed(skip=(4,)),
-        "There is no activation after the last convolution.": squeezed(skip=(3,)),
-        "There is no activation at all.": squeezed(skip=(0, 1, 2, 3, 4)),
-        "There is an activation after the last layer: f may be any real number.": squeezed(last=F.silu),
-        "There is a sigmoid after the last layer: f may be any real number.": squeezed(last=torch.sigmoid),
-        "There is a tanh after the last layer: f may be any real number.": squeezed(last=torch.tanh),
-        "There is a softplus after the last layer: f may be any real number.": squeezed(last=F.softplus),
-        "These are energies. The network returns f = -E: remove the minus sign.": -squeezed(),
-        "The padding of the first convolution is 2. With 4, its output has 16 × 16 pixels.": squeezed(first_padding=2),
-        "The padding of the first convolution is 3. With 4, its output has 16 × 16 pixels.": squeezed(first_padding=3),
-        "The last axis is not removed: f has the shape (B,), not (B, 1).": network(images, weights),
-    }
+
+def judge_values(got, want, mistakes):
+    """Compare f of all images with the reference's."""
+    if difference(got["again"], got["f"], 1e-3, 1e-4):
+        fail("f of the same images is different in each call. Use no dropout and no random numbers.")
+    alone = got["f"][:1]
+    if got["one"].shape == alone.shape and difference(got["one"], alone, 1e-3, 1e-4):
+        fail("f of an image is different if it is alone in the batch. It must not depend on the other images.")
+    assert_close(got["f"], want["f"], rtol=1e-3, atol=1e-4, mistakes=mistakes)
 
 
 @exercise("1a", points=1.5, public=True, hint="Create the layers of the table in their order, with SiLU between them.")
-def test_values_of_the_network(run, images, weights):
+def test_values_of_the_network(run, images, weights, wrong_values):
     """`CNNModel` computes f of each image with the layers of the table."""
-    got, want = run(outputs, images, weights, SMALL, 1, False)
-    judge_shapes(got, want)
-    assert_close(got["f"], want["f"], rtol=1e-3, atol=1e-4, mistakes=lambda: mistakes_of(images, weights))
+    got, want = run(outputs, images, weights, SMALL, 1)
+    judge_shapes(got, SMALL, 1)
+    judge_values(got, want, wrong_values)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import torch
-from stand_ins import GivenSampler, Levels, energy_model
+from stand_ins import GivenSampler, Levels, OnMeta, energy_model
 from torch import nn
+from uniform import judge_uniform
 
 from ebmcourse.checking import (
+    Mismatch,
     assert_close,
     assert_either_way,
     difference,
@@ -21,6 +23,7 @@ ALPHA = 0.3
 SHAPE = (1, 8, 8)
 STEPS = 13
 NOISE = 0.005
+MISSING = -98765.0  # in the place of a value that is not logged
 LOGGED = ("loss", "loss_regularization", "loss_contrastive_divergence", "metrics_avg_real", "metrics_avg_fake")
 
 
@@ -40,10 +43,15 @@ def terms(student, f_real, f_fake, alpha):
     """Both terms, and their gradients with respect to f."""
     model = energy_model(student, Levels(torch.zeros(3)), GivenSampler(torch.zeros(4, *SHAPE)), alpha=alpha)
     real, fake = f_real.clone().requires_grad_(), f_fake.clone().requires_grad_()
-    found = model.loss_terms(real, fake)
+    try:
+        found = model.loss_terms(real, fake)
+    except Exception:
+        few = min(len(real), len(fake))
+        model.loss_terms(real[:few], fake[:few])  # fails, too, unless the sizes are the reason
+        require(False, "The terms fail if there are not as many samples as images. Take the mean of each first.")
     require(isinstance(found, tuple | list) and len(found) == 2, "`loss_terms` returns two tensors.")
     require(all(isinstance(term, torch.Tensor) for term in found), "`loss_terms` returns two tensors.")
-    require(all(term.requires_grad for term in found), "The terms have no gradient: do not detach f, or use item().")
+    require(all(term.requires_grad for term in found), "A term has no gradient: use neither detach() nor item().")
     slopes = [torch.autograd.grad(term.sum(), [real, fake], retain_graph=True, allow_unused=True) for term in found]
     return {
         "contrastive": found[0].detach(),
@@ -56,7 +64,10 @@ def judge_terms(got, want, real, fake, alpha):
     gap, squares = fake.mean() - real.mean(), real.square().mean() + fake.square().mean()
     both = torch.cat([real, fake])
     few = min(len(real), len(fake))
-    swapped = "The terms are in the wrong order: first the contrastive divergence."
+    if not difference(got["contrastive"], alpha * squares, 1e-4, 1e-5) and not difference(
+        got["regularisation"], gap, 1e-4, 1e-5
+    ):
+        fail("The terms are in the wrong order: first the contrastive divergence.")
     assert_close(
         got["contrastive"],
         want["contrastive"],
@@ -73,8 +84,10 @@ def judge_terms(got, want, real, fake, alpha):
             ),
             "The mean of f over data is missing.": fake.mean(),
             "The mean of f over samples is missing.": -real.mean(),
-            "Some samples are left out. There may be more samples than images.": fake[:few].mean() - real.mean(),
-            swapped: alpha * squares,
+            "Some values are left out. There need not be as many samples as images.": (
+                fake[:few].mean() - real[:few].mean()
+            ),
+            "The contrastive divergence is the regularisation.": alpha * squares,
         },
     )
     assert_close(
@@ -89,6 +102,9 @@ def judge_terms(got, want, real, fake, alpha):
             "The regularisation is half as large. It is the sum of two means, not their mean.": alpha * squares / 2,
             "The regularisation is the mean over data and samples together. Add the two means.": (
                 alpha * both.square().mean()
+            ),
+            "The regularisation is twice the mean over data and samples together. Add the two means.": (
+                2 * alpha * both.square().mean()
             ),
             "The regularisation is a sum over the batch. Use means.": alpha * both.square().sum(),
             "The regularisation has the squares of the means. Square first.": (
@@ -105,10 +121,10 @@ def judge_terms(got, want, real, fake, alpha):
                 alpha * (real.square().mean() - fake.square().mean())
             ),
             "The regularisation is multiplied by α².": alpha**2 * squares,
-            "Some samples are left out. There may be more samples than images.": (
-                alpha * (real.square().mean() + fake[:few].square().mean())
+            "Some values are left out. There need not be as many samples as images.": (
+                alpha * (real[:few].square().mean() + fake[:few].square().mean())
             ),
-            swapped: gap,
+            "The regularisation is the contrastive divergence.": gap,
         },
     )
 
@@ -167,7 +183,7 @@ def training(student, images, samples, c, alpha):
         require(isinstance(loss, torch.Tensor) and loss.dim() == 0, "The loss must be a tensor of shape ().")
         (slope,) = torch.autograd.grad(loss, network.w, allow_unused=True) if loss.requires_grad else (None,)
         seen = torch.cat(network.images)
-        missing = torch.tensor(float("nan"))
+        missing = torch.tensor(MISSING)
         return {
             "loss": loss.detach(),
             "slope": torch.zeros(()) if slope is None else slope,
@@ -180,6 +196,39 @@ def training(student, images, samples, c, alpha):
         }
 
     return ways(isolated=lambda: attempt(True), whole=lambda: attempt(False))
+
+
+@probe
+def two_steps(student, images, samples, c):
+    """Two training steps on the same images: how often the sampler was asked in each, and what the network was given.
+
+    The terms of the loss do not matter.
+    """
+    network, sampler = Levels(c, penalty=0.0), GivenSampler(samples)
+    model = energy_model(student, network, sampler)
+    model.loss_terms = lambda real, fake, *args: (real.mean(), fake.mean())
+    asked, seen = [], []
+    for number in range(2):
+        network.images.clear()
+        sampler.steps.clear()
+        model.training_step([images.clone(), torch.zeros(len(images))], number)
+        asked.append(len(sampler.steps))
+        seen.append(torch.cat(network.images))
+    return {"asked": asked, "seen": seen}
+
+
+@probe
+def two_steps_on_the_device(student, images, samples, c):
+    """`two_steps`, of a model whose noise must be on the device of the images."""
+    network = OnMeta()
+    model = energy_model(student, network, GivenSampler(samples.to("meta"))).to("meta")
+    model.loss_terms = lambda real, fake, *args: (real.mean(), fake.mean())
+    batch = [images.to("meta"), torch.zeros(len(images))]
+    require(
+        not network.misses(lambda: model.training_step(batch, 0)),
+        "The noise is not on the device of the images. Use torch.randn_like.",
+    )
+    return two_steps(student, images, samples, c)
 
 
 def distances(one, other):
@@ -204,43 +253,94 @@ def judge_training(run, images, samples, c, judge):
 
     def judge_way(way, right):
         isolated = right is want["isolated"]
-        judge(way, right, lambda real, fake: losses(isolated, real, fake, ALPHA))
+        try:
+            judge(way, right, lambda real, fake: losses(isolated, real, fake, ALPHA))
+        except Mismatch as mismatch:
+            if not mismatch.diagnosis and has_strong_noise(way["seen"], images, samples):
+                fail("The noise of the images is so strong that it changes f: its standard deviation is 0.005.")
+            raise
 
     assert_either_way(got, want, judge_way)
+
+
+def has_strong_noise(seen, images, samples):
+    """Whether images whose pixels were equal are given to the network with much more noise than they should have."""
+    if seen.shape[1:] != SHAPE or images.flatten(1).std(1).max() > 1e-6:
+        return False
+    noisy = seen[distances(seen.flatten(1), samples.flatten(1)).min(1).values > 1e-4]
+    return len(noisy) == len(images) and noisy.flatten(1).std(1).max().item() > 3 * NOISE
+
+
+def wrong_splits(real, fake):
+    """What counts as f of data and of samples, by mistake."""
+    both, few = torch.cat([real, fake]), min(len(real), len(fake))
+    less, more = len(both) // 2, (len(both) + 1) // 2
+    return {
+        "Some samples are left out. There may be more samples than images.": (real, fake[:few]),
+        "The output of the network is cut in halves, so samples count as data if there are more samples.": (
+            both[:more],
+            both[more:],
+        ),
+        "The output of the network is cut in the middle, so samples count as data if there are more samples.": (
+            both[:less],
+            both[less:],
+        ),
+    }
 
 
 def judge_loss(way, right, of, images, samples, c):
     real, fake = f_of(images, c), f_of(samples, c)
     first, second = of(real, fake)
-    both = torch.cat([real, fake])
-    half = len(both) // 2
-    halves = of(both[:half], both[half:]) if half else (first, second)
-    few = min(len(real), len(fake))
     # The noise changes the loss by about 0.0005.
     assert_close(
         way["loss"],
         right["loss"],
         rtol=0,
         atol=0.01,
-        mistakes=lambda: {
-            "The regularisation is missing in the loss.": first,
-            "The contrastive divergence is missing in the loss.": second,
-            "The regularisation is subtracted. Add both terms.": first - second,
-            "The regularisation is multiplied by α twice: `loss_terms` contains the factor.": first + ALPHA * second,
-            "The whole loss is multiplied by α. Add both terms.": ALPHA * (first + second),
-            "The sign of the loss is wrong.": -first - second,
-            "The output of the network is cut in halves, so samples count as data if there are more samples.": (
-                sum(halves)
+        mistakes=lambda: (
+            {
+                "The regularisation is missing in the loss.": first,
+                "The contrastive divergence is missing in the loss.": second,
+                "The regularisation is subtracted. Add both terms.": first - second,
+                "The contrastive divergence is subtracted. Add both terms.": second - first,
+                "The regularisation is multiplied by α twice: `loss_terms` contains the factor.": (
+                    first + ALPHA * second
+                ),
+                "The whole loss is multiplied by α. Add both terms.": ALPHA * (first + second),
+                "The loss is the mean of both terms. Add them.": (first + second) / 2,
+                "The terms are multiplied. Add them.": first * second,
+                "The sign of the loss is wrong.": -first - second,
+                "Data and samples are swapped.": sum(of(fake, real)),
+                "The samples are data: f of the images is used twice.": sum(of(real, real)),
+                "The images are not used: f of the samples is used twice.": sum(of(fake, fake)),
+                "The energies -f are used. Use f, the output of the network.": sum(of(-real, -fake)),
+            }
+            | {sentence: sum(of(*split)) for sentence, split in wrong_splits(real, fake).items()}
+        ),
+    )
+
+    def slope(of_data=True, of_samples=True, terms=slice(None)):
+        w = torch.ones((), requires_grad=True)
+        loss = sum(of(w * real if of_data else real, w * fake if of_samples else fake)[terms])
+        return torch.autograd.grad(loss, w)[0]
+
+    assert_close(
+        way["slope"],
+        right["slope"],
+        rtol=0,
+        atol=0.03,
+        mistakes={
+            "The loss is right, but it has no gradient with respect to the network: it is detached.": torch.zeros(()),
+            "The loss is right, but f of the samples has no gradient. Only the samples are constants.": slope(
+                of_samples=False
             ),
-            "Some samples are left out. There may be more samples than images.": sum(of(real[:few], fake[:few])),
-            "Data and samples are swapped.": sum(of(fake, real)),
-            "The samples are data: f of the images is used twice.": sum(of(real, real)),
-            "The images are not used: f of the samples is used twice.": sum(of(fake, fake)),
-            "The energies -f are used. Use f, the output of the network.": sum(of(-real, -fake)),
+            "The loss is right, but f of the images has no gradient: it is detached.": slope(of_data=False),
+            "The loss is right, but the regularisation has no gradient: it is detached.": slope(terms=slice(0, 1)),
+            "The loss is right, but the contrastive divergence has no gradient: it is detached.": slope(
+                terms=slice(1, 2)
+            ),
         },
     )
-    if way["slope"].shape != right["slope"].shape or abs(way["slope"] - right["slope"]) > 0.03:
-        fail("The loss is right, but its gradient is not. Check whether some values are detached from the network.")
 
 
 @exercise("4b", points=1, public=True, hint="Sample, compute f of data and samples, and add both terms of loss_terms.")
@@ -257,33 +357,39 @@ def test_logs_of_a_batch(run, images, samples, c):
     """`training_step` logs the loss, both terms, and the means of f over data and over samples."""
 
     def judge(way, right, of):
+        logged = way["logged"]
         for name in LOGGED:
-            if way["logged"][name].isnan().all():
+            if (logged[name] == MISSING).all():
                 fail(f"No value with the name `{name}` is logged.")
-        f_real, f_fake = f_of(images, c).mean(), f_of(samples, c).mean()
-        first, second = of(f_of(images, c), f_of(samples, c))
-        values = dict(zip(LOGGED, (first + second, second, first, f_real, f_fake), strict=True))
-        other = {
-            "loss_regularization": ("loss_contrastive_divergence", "The two terms have each other's names."),
-            "loss_contrastive_divergence": ("loss_regularization", "The two terms have each other's names."),
-            "metrics_avg_real": (
-                "metrics_avg_fake",
-                "The means of f over data and over samples have each other's names.",
-            ),
-            "metrics_avg_fake": (
-                "metrics_avg_real",
-                "The means of f over data and over samples have each other's names.",
-            ),
-        }
+
+        def values(real, fake):
+            first, second = of(real, fake)
+            return dict(zip(LOGGED, (first + second, second, first, real.mean(), fake.mean()), strict=True))
+
+        def is_close(name, value):
+            return difference(logged[name], value, 0, 0.008) is None
+
+        real, fake = f_of(images, c), f_of(samples, c)
+        known, splits = values(real, fake), wrong_splits(real, fake)
         # `loss` is compared with the loss that is returned: a wrong loss costs points in another check.
-        assert_close(way["logged"]["loss"], way["loss"], rtol=0, atol=0.02)
+        if difference(logged["loss"], way["loss"], 0, 0.02):
+            fail("The value that is logged as `loss` is not the loss that is returned.")
+        for one, other, sentence in (
+            (*LOGGED[1:3], "The two terms have each other's names."),
+            (*LOGGED[3:], "The means of f over data and over samples have each other's names."),
+        ):
+            if not is_close(one, known[one]) and is_close(one, known[other]) and is_close(other, known[one]):
+                fail(sentence)
         for name in LOGGED[1:]:
-            wrong = {other[name][1]: values[other[name][0]]} if name in other else {}
+            wrong = {f"`{name}` has the value of `{other}`.": known[other] for other in LOGGED if other != name}
             if name.startswith("metrics"):
-                wrong["The logged mean is that of the energies. Log the mean of f."] = -values[name]
+                wrong["The logged mean is that of the energies. Log the mean of f."] = -known[name]
             else:
-                wrong["The regularisation is logged without α."] = second / ALPHA
-            assert_close(way["logged"][name], right["logged"][name], rtol=0, atol=0.008, mistakes=wrong)
+                wrong["The regularisation is logged without α."] = known["loss_regularization"] / ALPHA
+            if name.startswith("metrics"):
+                wrong[f"`{name}` is the sum of f. Log the mean."] = len(real if "real" in name else fake) * known[name]
+            wrong |= {sentence: values(*split)[name] for sentence, split in splits.items()}
+            assert_close(logged[name], right["logged"][name], rtol=0, atol=0.008, mistakes=wrong)
 
     judge_training(run, images, samples, c, judge)
 
@@ -296,18 +402,27 @@ def validation_images(rng):
 
 @probe
 def validation(student, images, samples, c):
-    """What a validation step logs, in eval mode, and the means of the images that the network was given.
+    """What a validation step logs, in eval mode, and mean and mean square of the images that the network was given.
 
     The hyperparameter `batch_size` is another number than that of the images.
     """
+    on_meta = OnMeta()
+    model = energy_model(student, on_meta, GivenSampler(samples.to("meta"))).eval().to("meta")
+    batch = [images.to("meta"), torch.zeros(len(images))]
+    require(
+        not on_meta.misses(lambda: model.validation_step(batch, 1)),
+        "The noise is not on the device of the images. Use torch.rand_like.",
+    )
     network = Levels(c)
     model = energy_model(student, network, GivenSampler(samples)).eval()
     with torch.no_grad():
         model.validation_step([images.clone(), torch.zeros(len(images))], 1)
-    missing = torch.tensor(float("nan"))
+    missing = torch.tensor(MISSING)
     names = ("val_contrastive_divergence", "val_fake_out", "val_real_out")
     logged = {name: model.records.get(name, missing) for name in names}
-    return {"logged": logged, "seen": torch.cat([each.flatten(1).mean(1) for each in network.images])}
+    flat = [images.flatten(1) for images in network.images]
+    means = [torch.stack([images.mean(1), images.square().mean(1)]) for images in flat]
+    return {"logged": logged, "seen": torch.cat(means, 1) if means else torch.zeros(2, 0)}
 
 
 @exercise(
@@ -315,45 +430,43 @@ def validation(student, images, samples, c):
 )
 def test_validation_compares_with_noise(run, validation_images, samples, c):
     """`validation_step` logs the means of f over noise and images, and their difference."""
-    found, _ = run(validation, validation_images, samples, c)
-    got = found["logged"]
-    for name, value in got.items():
-        if value.isnan().all():
+    got, _ = run(validation, validation_images, samples, c)
+    logged, seen = got["logged"], got["seen"]
+    for name, value in logged.items():
+        if (value == MISSING).all():
             fail(f"No value with the name `{name}` is logged.")
-    real = f_of(validation_images, c).mean()
-    kinds = {  # mean and mean square of a pixel
-        "": (0, 1 / 3),
-        "The noise is uniform in [0, 1]. It should be uniform in [-1, 1]: 2 · rand - 1.": (1 / 2, 1 / 3),
-        "The noise is Gaussian. It should be uniform in [-1, 1].": (0, 1),
-        "The noise is weak. It should be uniform in [-1, 1].": (0, NOISE**2),
-        "There is no noise: the fake images are black.": (-1, 1),
-        "There is no noise: the fake images are grey.": (0, 0),
-    }
-    means = {sentence: c[0] + c[1] * first + c[2] * second for sentence, (first, second) in kinds.items()}
-    fake = means.pop("")
-    given = f_of(samples, c).mean()
-    means["The fake images are samples of the model. They should be uniform noise."] = given
+    if seen.dim() != 2 or len(seen) != 2:
+        raise Mismatch("What the network is given could not be observed.")
+    # What the network was given: all images, whose pixels are equal, and as many images of noise, with a mean of
+    # 0 ± 0.02.
+    flat = validation_images.flatten(1)
+    is_image = distances(seen.T, torch.stack([flat.mean(1), flat.square().mean(1)], 1)).min(1).values < 1e-3
+    others = seen[:, ~is_image]
+    if is_image.sum() < len(flat):
+        fail("The network is not given all images of the batch as they are.")
+    if others.numel() == 0:
+        fail("The network is given no noise. Compute f of uniform noise in the shape of the images.")
+    if not difference(others[0].sort()[0], samples.flatten(1).mean(1).sort()[0], 0, 1e-3):
+        fail("The fake images are samples of the model. They should be uniform noise.")
+    if (others[0] - others[0].mean()).abs().max() > 0.15:
+        fail("The pixels of a noise image are not independent of each other. Use torch.rand_like.")
+    judge_uniform(*others.mean(1).tolist())
+    if others.shape[1] != len(flat):
+        fail("The number of noise images is not that of the images in the batch, which may differ from `batch_size`.")
+    real, fake = f_of(validation_images, c).mean(), c[0] + c[2] / 3
     # 12 × 784 pixels: the mean of f has a standard deviation of about 0.01.
     loose = {"rtol": 0, "atol": 0.05}
+    is_swapped = not difference(logged["val_real_out"], fake, **loose)
+    if is_swapped and not difference(logged["val_fake_out"], real, **loose):
+        fail("The means over noise and over images have each other's names.")
+    energies = "These are energies. Log f, the output of the network."
+    for name, right, other in (("val_real_out", real, fake), ("val_fake_out", fake, real)):
+        wrong = {f"`{name}` is the other mean.": other, energies: -right}
+        wrong[f"`{name}` is the difference of the means."] = fake - real
+        wrong[f"`{name}` is the sum of f. Log the mean."] = len(flat) * right
+        assert_close(logged[name], right, **loose, mistakes=wrong)
     assert_close(
-        got["val_real_out"],
-        real,
-        **loose,
-        mistakes={
-            "The means over noise and over images have each other's names.": fake,
-            "These are energies. Log f, the output of the network.": -real,
-        },
-    )
-    assert_close(got["val_fake_out"], fake, **loose, mistakes=means | {"These are energies. Log f.": -fake})
-    # Noise has a mean of 0 ± 0.02, the images one below -0.3.
-    seen = found["seen"].sort()[0]
-    levels = validation_images.flatten(1).mean(1).sort()[0]
-    if len(seen) < len(levels) or difference(seen[: len(levels)], levels, 0, 1e-3):
-        fail("f of the images is not that of all images of the batch.")
-    if len(seen) != 2 * len(levels) or seen[len(levels) :].abs().max() > 0.15:
-        fail("The number of noise images is not that of the images in the batch, which may differ from `batch_size`.")
-    assert_close(
-        got["val_contrastive_divergence"],
+        logged["val_contrastive_divergence"],
         fake - real,
         **loose,
         mistakes={
@@ -453,25 +566,27 @@ def test_optimizer_and_scheduler(run, pushes, settings):
 
     def mistakes():
         return {
-            "There is no scheduler. Return ([optimizer], [scheduler]).": walked(pushes, adam(), gamma=1.0),
+            "The learning rate never changes: there is no scheduler, or its step_size is too large.": walked(
+                pushes, adam(), gamma=1.0
+            ),
             "The learning rate is multiplied by 0.1 after each epoch. Use gamma=0.97.": walked(
                 pushes, adam(), gamma=0.1
             ),
-            "The learning rate is multiplied by another factor. Use gamma=0.97.": walked(pushes, adam(), gamma=0.9),
+            "The learning rate is multiplied by 0.03 after each epoch. Use gamma=0.97.": walked(
+                pushes, adam(), gamma=0.03
+            ),
             "The learning rate is multiplied by 0.97 only every second epoch. Use step_size=1.": walked(
                 pushes, adam(), every=2
             ),
             'The learning rate is multiplied by 0.97 after each batch. Use the interval "epoch".': walked(
                 pushes, adam(), per_step=True
             ),
-            "The learning rate never changes: step_size is too large. Use step_size=1.": walked(
-                pushes, adam(), every=99
-            ),
             "`beta1` is ignored. Use betas=(self.hparams.beta1, 0.999).": walked(pushes, adam(betas=(0.9, 0.999))),
             "`beta1` is ignored: it is always 0. Use self.hparams.beta1.": walked(pushes, adam(betas=(0.0, 0.999))),
             "`beta1` is the second beta. Use betas=(self.hparams.beta1, 0.999).": walked(
                 pushes, adam(betas=(0.9, beta1))
             ),
+            "The order of the betas is wrong: `beta1` is the first one.": walked(pushes, adam(betas=(0.999, beta1))),
             "`lr` is ignored: it is that of Adam, 0.001. Use self.hparams.lr.": walked(pushes, adam(lr=1e-3)),
             "`lr` is ignored: it is always 0.0001. Use self.hparams.lr.": walked(pushes, adam(lr=1e-4)),
             "This is gradient descent. Use Adam.": walked(pushes, lambda w: torch.optim.SGD(w, lr=lr)),
@@ -483,4 +598,14 @@ def test_optimizer_and_scheduler(run, pushes, settings):
             "The second beta is 0.99. Use 0.999.": walked(pushes, adam(betas=(beta1, 0.99))),
         }
 
-    assert_close(got, want, rtol=1e-3, atol=1e-5, mistakes=mistakes)
+    close, epoch = {"rtol": 1e-3, "atol": 1e-5}, pushes.shape[1]
+    try:
+        assert_close(got, want, **close, mistakes=mistakes)
+    except Mismatch as mismatch:
+        if mismatch.diagnosis or got.shape != want.shape:
+            raise
+        if not difference(got[:epoch], want[:epoch], **close):
+            fail("The first epoch is right, the next ones are not. Multiply `lr` by 0.97 after each epoch.")
+        if not difference(got[:1], want[:1], **close):
+            fail("The first step is right, the next ones are not. Check the kind of optimizer, and its betas.")
+        raise

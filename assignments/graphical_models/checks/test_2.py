@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
-from stand_ins import forward, number, replaced
+from stand_ins import number, other_sums, replaced
 
 from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
 
@@ -77,6 +77,12 @@ def beta(rng):
     return float(rng.choice([0.4, 2.5]) * rng.uniform(0.8, 1.2))
 
 
+@inputs
+def factors(rng):
+    """Of the stand-in for `forward`, one for each arc."""
+    return torch.from_numpy(rng.uniform(0.5, 1.5, 100))
+
+
 @probe
 def best_path(student, graph):
     arcs = [tuple(arc) for arc in graph["arcs"]]
@@ -112,8 +118,8 @@ def several_alphas(student, graphs, beta):
 
 
 @probe
-def several_shares(student, graphs, beta):
-    """The shares of each graph, by the program as it is and with a stand-in for `forward`."""
+def several_shares(student, graphs, beta, factors):
+    """The shares of each graph, by the program as it is, and its gradients of a stand-in for `forward`."""
     module = student.graphical_models
 
     def attempt():
@@ -128,7 +134,7 @@ def several_shares(student, graphs, beta):
         return seen
 
     def isolated():
-        with replaced(module, forward=forward):
+        with replaced(module, forward=other_sums(factors)):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
@@ -148,7 +154,8 @@ def alphas(student, graph, beta):
 
 
 @probe
-def shares_of(student, graph, beta):
+def shares_of(student, graph, beta, factors):
+    """The shares by the program as it is, and its gradient of a stand-in for `forward`."""
     module = student.graphical_models
     arcs = [tuple(arc) for arc in graph["arcs"]]
 
@@ -156,7 +163,7 @@ def shares_of(student, graph, beta):
         return module.shares(arcs, graph["energies"].clone(), beta)
 
     def isolated():
-        with replaced(module, forward=forward):
+        with replaced(module, forward=other_sums(factors)):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
@@ -221,9 +228,9 @@ def test_free_energy_of_every_node(run, graph, beta, wrong):
 
 
 @exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
-def test_shares_of_the_arcs(run, graph, beta, wrong):
+def test_shares_of_the_arcs(run, graph, beta, factors, wrong):
     """`shares` returns the probability that a path uses each arc."""
-    got, want = run(shares_of, graph, beta)
+    got, want = run(shares_of, graph, beta, factors)
     assert_either_way(got, want, lambda got, want: judge_shares(got, want, lambda: wrong["shares"]))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
-from stand_ins import acceptor, number, score
+from stand_ins import number, read_graph, score
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
@@ -110,8 +110,7 @@ def scores_by_digits(graph):
     """The forward scores of the strings of 1, 2, 3 and 4 digits; -inf where there is none."""
     scores = []
     for count in range(1, 5):
-        strings = acceptor(count + 1, [[k, k + 1, digit] for k in range(count) for digit in range(10)], None, [count])
-        scores.append(score(gtn.compose(graph, strings)))
+        scores.append(score(gtn.compose(graph, gtn.linear_graph(count, 10, False))))
     return torch.tensor(scores, dtype=torch.float64)
 
 
@@ -152,31 +151,6 @@ def reading(rng):
     The grammar wants two or three digits, the last of which is 1 or 2. So the first two digits of the answer are an
     amount as well.
     """
-    pairs = [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3], [2, 4], [3, 4], [1, 4]]
-    arcs = [[i, j, digit] for i, j in pairs for digit in range(4)]
-    energies = rng.uniform(0, 2, len(arcs))
-    energies[[number for number, arc in enumerate(arcs) if arc[1] == 4 and arc[2] in (0, 3)]] -= 1.5
-    grammar = [[0, 1, digit] for digit in range(4)] + [[1, 2, digit] for digit in range(4)]
-    grammar += [[node, 3, digit] for node in (1, 2) for digit in (1, 2)]
-    return {
-        "arcs": arcs,
-        "energies": torch.from_numpy(energies),
-        "grammar": grammar,
-        "costs": torch.from_numpy(rng.uniform(0, 2, len(grammar))),
-        "answer": [int(rng.integers(4)), last := int(rng.choice([1, 2])), last],
-    }
-
-
-@inputs
-def high_reading(rng):
-    """Energies in the hundreds."""
-    arcs = [[i, i + 1, digit] for i in range(3) for digit in range(4)]
-    energies = torch.from_numpy(rng.uniform(0, 2, len(arcs)) + 500)
-    grammar = [[0, 1, digit] for digit in range(4)] + [[1, 2, digit] for digit in range(4)]
-    grammar += [[node, 3, digit] for node in (1, 2) for digit in (1, 2)]
-    costs = torch.from_numpy(rng.uniform(0, 2, len(grammar)))
-    answer = [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))]
-    return {"arcs": arcs, "energies": energies, "grammar": grammar, "costs": costs, "answer": answer}
 
 
 @probe
@@ -184,8 +158,7 @@ def graphs_of(case, weighted):
     """The energies as a leaf, the recognition graph, and the grammar with or without energies."""
     energies = case["energies"].clone().requires_grad_()
     costs = case["costs"] if weighted else torch.zeros_like(case["costs"])
-    last = max(arc[1] for arc in case["arcs"])
-    return energies, acceptor(last + 1, case["arcs"], -energies, [last]), acceptor(4, case["grammar"], -costs, [3])
+    return energies, read_graph(case["recognition"], -energies), read_graph(case["grammar"], -costs)
 
 
 @probe

@@ -6,8 +6,9 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from wrong_values import limited, multiple, nearest, nearly, proven
 
-from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking import assert_close, assert_either_way, difference, exercise, fail, inputs, probe, require, ways
 
 
 @inputs
@@ -138,7 +139,8 @@ def judge_other_network(got, want, labels):
         fail("These are log-probabilities. Remove the log_softmax and return the logits.")
     if (logits.sum(1) - 1).abs().max() < 1e-3:
         fail("These are probabilities. Remove the softmax and return the logits.")
-    assert_close(got["turned"], logits.flip(0), atol=1e-4)
+    depends = "The logits of an image are random, or depend on the other images. Use no dropout in eval mode."
+    assert_close(got["turned"], logits.flip(0), atol=1e-4, mistakes={depends: proven(True, got["turned"], logits)})
     if not got["slopes"]["images"].abs().max() > 0:
         fail("The logits have no gradient with respect to the images. Use no `detach` and no `no_grad`.")
     # Four different networks classify at least 90 % correctly; guessing gives 20 ± 6 %.
@@ -146,13 +148,92 @@ def judge_other_network(got, want, labels):
         fail("The network does not learn to classify images. Check `get_logits` for missing layers and `detach`.")
 
 
-def features_of(weights, images):
-    """What the layers of the template compute with these weights, (B, C, h, w); for diagnoses."""
+def features_of(weights, images, layers=10):
+    """What the first layers of the template compute with these weights, (B, C, h, w); for diagnoses."""
     features = images
-    for number in (0, 2, 4, 6, 8):
-        kernel, bias = (weights[f"cnn_layers.{number}.{name}"] for name in ("weight", "bias"))
-        features = F.silu(F.conv2d(features, kernel, bias, stride=2, padding=1 if number else 4))
+    for number in range(layers):
+        if number % 2:
+            features = F.silu(features)
+        else:
+            kernel, bias = (weights[f"cnn_layers.{number}.{name}"] for name in ("weight", "bias"))
+            features = F.conv2d(features, kernel, bias, stride=2, padding=1 if number else 4)
     return features
+
+
+def wrong_logits(got, want, weights, images, single):
+    """The logits that usual mistakes give. single: the observed logits of the first image in a batch of its own."""
+    bias, head = weights["head.bias"], weights["head.weight"].T
+    features = features_of(weights, images)
+    means = features.mean((2, 3))
+    is_shaped = got.shape == want.shape
+    depends = is_shaped and single.shape == want[:1].shape and (got[:1] - single).abs().max() > 1e-3
+    return {
+        "These are probabilities. Remove the softmax and return the logits.": nearest(
+            got, want.softmax(1), want.softmax(0)
+        ),
+        "These are log-probabilities. Remove the log_softmax and return the logits.": nearest(
+            got, want.log_softmax(1), want.log_softmax(0)
+        ),
+        "This is the logsumexp over the classes. Return the logits of all K classes.": want.logsumexp(1),
+        "The features are summed over h and w. Average them instead.": (features[0, 0].numel() * (want - bias) + bias),
+        "This is the maximum of the features over h and w. Average them instead.": features.amax((2, 3)) @ head + bias,
+        "This is the minimum, median or root mean square of the features over h and w. Average them instead.": nearest(
+            got,
+            features.amin((2, 3)) @ head + bias,
+            features.flatten(2).median(2).values @ head + bias,
+            features.square().mean((2, 3)).sqrt() @ head + bias,
+        ),
+        "Only the features of one corner are used. Average them over h and w.": nearest(
+            got, *(features[:, :, row, column] @ head + bias for row in (0, -1) for column in (0, -1))
+        ),
+        "Only 2×2 features are averaged. Average all of them, whatever the size of the image.": (
+            features[:, :, :2, :2].mean((2, 3)) @ head + bias
+        ),
+        "The features are summed and divided by 4, which is right for 56×56 images only. Use their mean.": (
+            features.sum((2, 3)) / 4 @ head + bias
+        ),
+        "The averages of the features are multiplied by a number. Use their mean over h and w as it is.": (
+            multiple(got - bias, want - bias) + bias if is_shaped else want
+        ),
+        "There is an activation between the average of the features and the head. Leave it out.": nearest(
+            got, *(each(means) @ head + bias for each in (torch.relu, F.silu, torch.tanh, torch.sigmoid))
+        ),
+        "The averages of the features are normalised. Apply the head to the averages themselves.": nearest(
+            got,
+            *(each(means, dim=1) @ head + bias for each in (F.normalize, torch.softmax)),
+            F.layer_norm(means, means.shape[1:]) @ head + bias,
+        ),
+        "The last activation of `self.cnn_layers` is left out. Use all layers.": (
+            features_of(weights, images, 9).mean((2, 3)) @ head + bias
+        ),
+        "The last convolution of `self.cnn_layers` is left out. Use all layers.": (
+            features_of(weights, images, 8).mean((2, 3)) @ head + bias
+        ),
+        "The bias of the head is missing. Call self.head instead of multiplying by its weights.": want - bias,
+        "Negative logits are set to 0. Use no activation after the last layer.": want.relu(),
+        "There is an activation after the head. Return its output as it is.": nearest(
+            got, *(each(want) for each in (torch.tanh, torch.sigmoid, F.silu, F.softplus, F.logsigmoid))
+        ),
+        "The logits are clamped. Return the output of the head as it is.": limited(got, want),
+        "A number is added to all logits of an image. The softmax is the same, but not the energy: leave it out.": (
+            want + (got - want).mean(1, keepdim=True) if is_shaped else want
+        ),
+        "All logits are multiplied by the same number. Return the output of the head as it is.": multiple(got, want),
+        "The images are changed before the first layer. Pass x itself to `self.cnn_layers`.": nearest(
+            got,
+            *(
+                features_of(weights, each).mean((2, 3)) @ head + bias
+                for each in ((images + 1) / 2, images / 2, 2 * images - 1, images.clamp(0, 1), -images, images.abs())
+            ),
+        ),
+        "The logits of an image depend on the other images of the batch. Use only its own features.": (
+            proven(depends, got, want)
+        ),
+        "The classes are in another order. Return the output of the head as it is.": proven(
+            is_shaped and difference(got.sort(1).values, want.sort(1).values, 1e-4, 1e-4) is None, got, want
+        ),
+        "The logits are nearly right. Do not round them, and add no small number.": nearly(got, want),
+    }
 
 
 @exercise(
@@ -172,41 +253,19 @@ def test_logits_are_class_scores(run, weights, dataset):
     if got["turned"].shape == got["logits"].shape and (got["turned"].flip(0) - got["logits"]).abs().max() > 1e-3:
         fail("The logits of an image are random, or depend on the other images. Use no dropout in eval mode.")
 
-    def mistakes(got, want, images):
-        bias, head = weights["head.bias"], weights["head.weight"].T
-        features = features_of(weights, images)
-        return {
-            "These are probabilities. Remove the softmax and return the logits.": want.softmax(1),
-            "These are log-probabilities. Remove the log_softmax and return the logits.": want.log_softmax(1),
-            "This is the logsumexp over the classes. Return the logits of all K classes.": want.logsumexp(1),
-            "The features are summed over h and w. Average them instead.": (
-                features[0, 0].numel() * (want - bias) + bias
-            ),
-            "This is the maximum of the features over h and w. Average them instead.": features.amax((2, 3)) @ head
-            + bias,
-            "Only the features of one corner are used. Average them over h and w.": features[:, :, 0, 0] @ head + bias,
-            "Only 2×2 features are averaged. Average all of them, whatever the size of the image.": (
-                features[:, :, :2, :2].mean((2, 3)) @ head + bias
-            ),
-            "The features are summed and divided by 4, which is right for 56×56 images only. Use their mean.": (
-                features.sum((2, 3)) / 4 @ head + bias
-            ),
-            "Negative logits are set to 0. Use no activation after the last layer.": want.relu(),
-            "A number is added to all logits of an image. The softmax is the same, but not the energy: leave it out.": (
-                want + (got - want).mean(1, keepdim=True) if got.shape == want.shape else want
-            ),
-        }
-
     images = textures(dataset["test_images"])
     for name, given in (("logits", images), ("turned", images.flip(0)), ("larger", enlarged(images))):
-        wrong = partial(mistakes, got[name], want[name], given)
+        single = got["first"] if name == "logits" else got[name][:1]
+        wrong = partial(wrong_logits, got[name], want[name], weights, given, single)
         assert_close(got[name], want[name], atol=1e-4, mistakes=wrong)
     for name, of in (("images", "the images"), ("kernels", "the weights of the convolutions")):
         right = want["slopes"][name]
         missing = f"The logits have no gradient with respect to {of}. Use no `detach` and no `no_grad`."
+        partly = f"The logits are right, but their gradient with respect to {of} is not. Detach no part of them."
         # The gradients are sums of many numbers, so the tolerance is relative to the largest one.
         atol = 1e-3 * right.abs().max().item()
-        assert_close(got["slopes"][name], right, rtol=0, atol=atol, mistakes={missing: torch.zeros_like(right)})
+        known = {missing: torch.zeros_like(right), partly: proven(True, got["slopes"][name], right)}
+        assert_close(got["slopes"][name], right, rtol=0, atol=atol, mistakes=known)
 
 
 @probe
@@ -260,11 +319,31 @@ def energy_of(student, weights, images, logits, labels, scale):
 
 def judge_energy(got, want, logits, mistakes):
     """`got["f"]` must be the reference's; `mistakes` maps diagnoses to wrong functions of the given logits."""
-    if not got["f"].isfinite().all():
-        fail("The exponential overflows for large logits. Use torch.logsumexp.")
+    f, right = got["f"], want["f"]
+    if not f.isfinite().all():
+        if logits.abs().max() < 50:
+            fail("f is infinite or NaN. Check whether the logarithm of a number that is not positive is computed.")
+        if (f == torch.inf).any():
+            fail("The exponential overflows for large logits. Use torch.logsumexp.")
+        if (f == -torch.inf).any():
+            fail(
+                "f is -infinite: all exponentials of an image became 0. "
+                "Subtract the largest logit of each image, or use torch.logsumexp."
+            )
+        fail("f is NaN for large logits. Use torch.logsumexp.")
+
+    def wrong_values():
+        known = {name: wrong(logits) for name, wrong in mistakes.items()}
+        return known | {
+            "The sign is wrong: this is the energy E. The network returns f = -E.": -right,
+            "All values are multiplied by the same number. Leave out this factor.": multiple(f, right),
+            "The values are nearly right. Do not round them, and add no small number.": (
+                nearly(f, right) if logits.abs().max() < 50 else right
+            ),
+        }
+
     # The tolerance is that of the logits in 3.2a.
-    wrong_values = {name: wrong(logits) for name, wrong in mistakes.items()}
-    assert_close(got["f"], want["f"], atol=1e-4, mistakes=wrong_values)
+    assert_close(f, right, atol=1e-4, mistakes=wrong_values)
 
 
 @exercise("3.2b", points=1, public=True, hint="Without `y`, return log Σ_y exp f(x)[y] over the classes, shape (B,).")
@@ -281,6 +360,26 @@ def test_energy_without_a_class(run, weights, images, logits):
             lambda z: z.logsumexp(1) - math.log(z.shape[1])
         ),
         "The shape is (B, 1), not (B,). Do not use keepdim.": lambda z: z.logsumexp(1, keepdim=True),
+        "This is the logsumexp over the batch and the classes. Sum over the classes (axis 1) only.": (
+            lambda z: z.logsumexp((0, 1))
+        ),
+        "This is the logsumexp of probabilities. Compute that of the logits.": lambda z: z.softmax(1).logsumexp(1),
+        "This is the logsumexp of log-probabilities, which is 0. Compute that of the logits.": (
+            lambda z: z.log_softmax(1).logsumexp(1)
+        ),
+        "The first class is left out. Sum over all classes.": lambda z: z[:, 1:].logsumexp(1),
+        "The last class is left out. Sum over all classes.": lambda z: z[:, :-1].logsumexp(1),
+        "The logits are negated before the logsumexp. Use them as they are.": lambda z: (-z).logsumexp(1),
+        "The sign of the logits and that of the logsumexp are wrong. Use the logits as they are.": (
+            lambda z: -(-z).logsumexp(1)
+        ),
+        "The largest logit is subtracted, but not added again. Add it after the logarithm.": (
+            lambda z: z.logsumexp(1) - z.amax(1)
+        ),
+        "This is the log of the largest probability. Compute the logsumexp of the logits.": (
+            lambda z: z.amax(1) - z.logsumexp(1)
+        ),
+        "1 is added to the sum of the exponentials. Compute torch.logsumexp.": lambda z: z.exp().sum(1).log1p(),
     }
     got, want = run(energy_of, weights, images, logits, None, 1.0)
     assert_either_way(got, want, lambda got, want: judge_energy(got, want, logits, mistakes))
@@ -303,6 +402,12 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         ),
         "The sign is wrong: this is the energy E. The network returns f = -E.": lambda z: -own(z),
         "This is log q(y|x). f(x, y) is the logit itself, without log_softmax.": lambda z: own(z.log_softmax(1)),
+        "This is -log q(y|x). f(x, y) is the logit itself, not the cross-entropy.": lambda z: -own(z.log_softmax(1)),
+        "This is the probability q(y|x). f(x, y) is the logit itself, without softmax.": lambda z: own(z.softmax(1)),
+        "The largest logit is subtracted. f(x, y) is the logit itself.": lambda z: own(z) - z.amax(1),
+        "The mean of the logits is subtracted. f(x, y) is the logit itself.": lambda z: own(z) - z.mean(1),
+        "The labels are in the reverse order. Use the label of each image.": lambda z: own(z.flip(0)).flip(0),
+        "The logsumexp is added to the logit. f(x, y) is the logit itself.": lambda z: own(z) + z.logsumexp(1),
         "The labels are ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
         "This is the largest logit. Use the logit of the label.": lambda z: z.amax(1),
         "The label of one image is used for all images. Use each image's own label.": lambda z: z[:, chosen[0]],
@@ -311,6 +416,16 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: own(
             z
         ).squeeze(),
+        "The logits of the first image are used for all images. Use each image's own logits.": lambda z: z[0, chosen],
+        "The labels select images. They should select classes: use axis 1.": lambda z: z[chosen % len(z)],
+        "`gather` is used along axis 0. The classes are axis 1.": lambda z: z[chosen % len(z), 0],
+        "The label is off by one: this is the logit of the class before.": lambda z: own(z.roll(1, 1)),
+        "The label is off by one: this is the logit of the class after.": lambda z: own(z.roll(-1, 1)),
+        "The product with one_hot is not summed. Sum it over the classes.": lambda z: z * F.one_hot(chosen, z.shape[1]),
+        "This is the largest entry of the product with one_hot. Sum it over the classes.": lambda z: own(z).relu(),
+        "This is the logsumexp of the product with one_hot. Sum it over the classes.": (
+            lambda z: (z * F.one_hot(chosen, z.shape[1])).logsumexp(1)
+        ),
     }
     zeros = {"Labels that are all 0 are ignored. Test `y is None` instead of the value of y.": lambda z: z.logsumexp(1)}
     # All labels may be 0, and a batch may be a single image.

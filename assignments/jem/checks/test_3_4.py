@@ -1,12 +1,14 @@
 """3.4: the losses and the training step."""
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from stand_ins import BATCH_SIZE, GivenSampler, Lines, jem, logged, slope_of
 from torchmetrics.functional.classification import multiclass_average_precision
+from wrong_values import nearest, proven
 
 from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe, require
 
@@ -19,6 +21,9 @@ LARGE = 1000  # times the logits; their exponentials are 0 or infinite
 ARGUMENT, HYPERPARAMETER = "the argument `ccond_sample` of `px_step`", "the hyperparameter `ccond_sample`"
 LOGGED = ("val_contrastive_divergence", "val_MulticlassAveragePrecision")
 DETACHED_PX = "The loss of `px_step` has no gradient. Add it to the other loss as it is."
+TERMS = ("mean f(chains)", "mean f(x)", "mean f(chains)²", "mean f(x)²")
+FACTORS = (1.0, -1.0, ALPHA, ALPHA)
+DETACHED_TERMS = "must not be detached. Use no detach, no_grad or item there."
 DETACHED = "The loss is right, but its gradient is not. Check whether some values are detached from the network."
 
 
@@ -106,7 +111,7 @@ def judge_labels(asked, labels, count, setting):
         if seen.shape != (count,) or (seen != -1).any():
             fail("The chains are sampled with labels. Without `ccond_sample`, pass no labels to the sampler.")
     else:
-        if seen.shape != labels.shape or (seen == -1).all():
+        if (seen == -1).all():
             fail(f"The labels are not passed to the sampler, although {setting} is set.")
         if not seen.equal(labels):
             fail("The labels of the chains are not those of the batch. Pass y to the sampler.")
@@ -115,9 +120,13 @@ def judge_labels(asked, labels, count, setting):
 def judge_settings(asked):
     """Check that the steps and the step size of the sampler are those of the hyperparameters."""
     if asked["steps"][0] != STEPS:
-        fail("The hyperparameter `steps` is ignored. Pass steps=self.hparams.steps to the sampler.")
-    constant = {"The step size does not decay. Pass step_size=self.step_size to the sampler.": 10.0}
-    assert_close(asked["step_sizes"][0], 10 * DECAY**EPOCH, mistakes=constant)
+        fail("The number of steps is not the hyperparameter `steps`. Pass steps=self.hparams.steps to the sampler.")
+    size = asked["step_sizes"][0]
+    wrong = {
+        "The step size does not decay. Pass step_size=self.step_size to the sampler.": 10.0,
+        "The step size is not that of the epoch. Pass step_size=self.step_size to the sampler.": size,
+    }
+    assert_close(size, 10 * DECAY**EPOCH, mistakes=wrong)
 
 
 def loss_of(data, fake, alpha=ALPHA):
@@ -127,6 +136,54 @@ def loss_of(data, fake, alpha=ALPHA):
 def margins(data, fake):
     """The penalty that the given code adds to the loss."""
     return HINGE * ((M_IN - data).relu().square().mean() + (fake - M_OUT).relu().square().mean())
+
+
+def terms_of(images, chains, labels, lines):
+    """The terms of the loss and the rest, (5,), and their derivatives with respect to the network's scale, (5,)."""
+    with torch.enable_grad():
+        network = Lines(lines)
+        data, fake = network(images, labels), network(chains, labels)
+        values = torch.stack([fake.mean(), data.mean(), fake.square().mean(), data.square().mean()])
+        rest = margins(data, fake) if labels is not None else 0 * fake.mean()
+        values = torch.cat([values, rest[None]])
+        slopes = torch.stack([torch.autograd.grad(value, network.w, retain_graph=True)[0] for value in values])
+    return values.detach(), slopes
+
+
+def fit_terms(total, slope, values, slopes, choices):
+    """The ratios of the factors in `total` to those in the loss, (4,), of which most are 1; None if there are none."""
+    ratios = torch.tensor(list(product(choices, repeat=4)))
+    factors = torch.cat([ratios * torch.tensor(FACTORS), torch.ones(len(ratios), 1)], dim=1)
+    found = (factors @ slopes - slope).abs() < 1e-4 * (1 + slope.abs())
+    if total is not None:
+        found &= (factors @ values - total).abs() < 1e-4 * (1 + total.abs())
+    return max(ratios[found], key=lambda ratio: (ratio == 1).sum().item(), default=None)
+
+
+def wrong_factors(got, images, chains, labels, lines):
+    """At most one sentence about the terms with a wrong factor. The loss and its derivative determine the factors."""
+    if got["loss"].dim() or got["slope"].dim() or not got["loss"].isfinite() or not got["slope"].isfinite():
+        return []
+    choices = [1, 0, -1, 2, -2, 0.5, -0.5, ALPHA, -ALPHA, 1 / ALPHA, -1 / ALPHA, 0.1 / ALPHA, 4, 0.25]
+    ratios = fit_terms(got["loss"], got["slope"], *terms_of(images, chains, labels, lines), choices)
+    if ratios is None:
+        return []
+    what = {0.0: "is missing", -1.0: "has the wrong sign"}
+    parts = [
+        f"{term} {what.get(ratio, 'has the wrong factor')}"
+        for term, ratio in zip(TERMS, ratios.tolist(), strict=True)
+        if ratio != 1
+    ]
+    return [f"In the loss, {', '.join(parts)}."] if parts else []
+
+
+def detached_terms(got, images, chains, labels, lines):
+    """At most one sentence about the terms without a gradient, for a loss with the right value."""
+    if got["slope"].dim() or not got["slope"].isfinite():
+        return []
+    ratios = fit_terms(None, got["slope"], *terms_of(images, chains, labels, lines), [1, 0])
+    lost = [] if ratios is None else [term for term, ratio in zip(TERMS, ratios.tolist(), strict=True) if ratio == 0]
+    return [f"The loss is right, but its gradient is not: {', '.join(lost)} {DETACHED_TERMS}"] if lost else []
 
 
 def judge_px(got, want, images, chains, labels, lines, conditional):
@@ -186,6 +243,15 @@ def judge_px(got, want, images, chains, labels, lines, conditional):
                 gap + ALPHA * sum(each.square().mean() for each in logits)
             ),
             "The L2 term is that of the weights. Square f(x) and f(chains).": gap + ALPHA,
+            "The L2 term contains norms. Compute the means of the squares, without a root.": nearest(
+                got["loss"],
+                gap + ALPHA * (data.norm() + fake.norm()),
+                gap + ALPHA * (data.square().mean().sqrt() + fake.square().mean().sqrt()),
+            ),
+            "The L2 term contains absolute values. Square f(x) and f(chains).": (
+                gap + ALPHA * (data.abs().mean() + fake.abs().mean())
+            ),
+            "A negative contrastive term is replaced by 0. It may be negative.": gap.relu() + ALPHA * l2,
             "Some chains or images are left out. Use all of them.": loss_of(data[:few], fake[:few]),
             "Some chains are counted as data. There may be more or fewer chains than images.": loss_of(*cut),
             "The data are changed before f is computed. Use the images of the batch.": loss_of(
@@ -206,6 +272,7 @@ def judge_px(got, want, images, chains, labels, lines, conditional):
                 "The labels are missing in f of the data. Pass them to both calls of the network.": (other[0], fake),
             }
             wrong |= {sentence: loss_of(*values) + margins(*values) for sentence, values in ignored.items()}
+            wrong["The penalty of `margins` is missing. Keep the last line, which adds it."] = loss_of(data, fake)
             wrong["The penalty of `margins` is added twice. The last line adds it."] = loss_of(data, fake) + 2 * penalty
             wrong["`f_data` and `f_chains` are energies. They should be the values f of the network."] = loss_of(
                 data, fake
@@ -213,13 +280,18 @@ def judge_px(got, want, images, chains, labels, lines, conditional):
         else:
             sentence = "The labels are used. Without `ccond_sample`, compute f(x) of data and chains."
             wrong[sentence] = loss_of(*other)
-        # Two of these mistakes may differ by less than the tolerance below: the one that gives this loss comes first.
-        return dict(sorted(wrong.items(), key=lambda item: difference(got["loss"], item[1], 1e-5, 1e-5) is not None))
+        # The tolerance below is so large that two of these mistakes, or a mistake and an unknown one, may be equal.
+        exact = {sentence: value for sentence, value in wrong.items() if not difference(got["loss"], value, 1e-5, 1e-4)}
+        if exact:
+            return exact
+        about = wrong_factors(got, images, chains, labels if conditional else None, lines)
+        return {sentence: got["loss"] for sentence in about}
 
     # A solution may add noise to the data, which changes the loss by 0.0005 (standard deviation).
     assert_close(got["loss"], want["loss"], rtol=0, atol=0.004, mistakes=mistakes)
     if difference_of_slopes(got, want) > 0.01:
-        fail(DETACHED)
+        about = detached_terms(got, images, chains, labels if conditional else None, lines)
+        fail(about[0] if about else DETACHED)
 
 
 def difference_of_slopes(got, want):
@@ -255,6 +327,20 @@ def pyx_loss(student, images, labels, lines, augment):
     return {"loss": loss, "slope": slope_of(loss, network.w)}
 
 
+def is_smoothed(got, x, labels, lines):
+    """Whether the loss and its derivative are those of smoothed labels, whatever the amount of smoothing."""
+    if got["loss"].dim() or got["slope"].dim():
+        return False
+    with torch.enable_grad():
+        network = Lines(lines)
+        logits = network.get_logits(x)
+        values = F.cross_entropy(logits, labels), -logits.log_softmax(1).mean()
+        (sharp, flat), slopes = values, [torch.autograd.grad(each, network.w, retain_graph=True)[0] for each in values]
+    share = ((got["loss"] - sharp) / (flat - sharp)).item()
+    slope = (1 - share) * slopes[0] + share * slopes[1]
+    return 1e-3 < share < 0.95 and (got["slope"] - slope).abs().item() < 1e-4 * (1 + slope.abs().item())
+
+
 @exercise(
     "3.4b",
     points=1.5,
@@ -264,10 +350,13 @@ def pyx_loss(student, images, labels, lines, augment):
 def test_loss_of_the_classes(run, images, labels, lines):
     """`pyx_step` returns the mean cross-entropy of the logits and the labels."""
 
-    def mistakes(x, lines):
+    def mistakes(got, want, x, lines):
         network = Lines(lines)
         logits = network.get_logits(x).detach()
         one_hot = F.one_hot(labels, 3).float()
+        probabilities = logits.softmax(1)
+        own = probabilities[torch.arange(len(labels)), labels]
+        loss, right = got["loss"], want["loss"]
         return {
             "This is the sum over the batch. Compute the mean.": F.cross_entropy(logits, labels, reduction="sum"),
             "The softmax is applied twice. Pass the logits to cross_entropy.": F.cross_entropy(
@@ -291,19 +380,47 @@ def test_loss_of_the_classes(run, images, labels, lines):
             "Class 0 is ignored. All classes count: remove ignore_index.": F.cross_entropy(
                 logits, labels, ignore_index=0
             ),
-            "The labels are smoothed. Use cross_entropy without label_smoothing.": F.cross_entropy(
-                logits, labels, label_smoothing=0.1
-            ),
             "The augmented images are not used. Compute the logits of x, not of batch[0].": F.cross_entropy(
                 network.get_logits(images).detach(), labels
+            ),
+            "The images are augmented once more. The given code does this already.": F.cross_entropy(
+                network.get_logits(x + BRIGHTER).detach(), labels
+            ),
+            "The logits have the wrong sign. Pass f itself to cross_entropy.": F.cross_entropy(-logits, labels),
+            "The mean is computed before the logarithm. Compute the mean of the logarithms.": -own.mean().log(),
+            "This is the mean squared error of the probabilities. Use cross_entropy.": nearest(
+                loss, F.mse_loss(probabilities, one_hot), (probabilities - one_hot).square().sum(1).mean()
+            ),
+            "This is the entropy of the probabilities. Use cross_entropy with the labels.": (
+                -(probabilities * logits.log_softmax(1)).sum(1).mean()
+            ),
+            "A small number is added to the probabilities, or limits them. Use cross_entropy of the logits.": nearest(
+                loss,
+                *(-(own + 10.0**-power).log().mean() for power in range(1, 21)),
+                *(-own.clamp(min=10.0**-power).log().mean() for power in range(1, 21)),
+            ),
+            "The logits are multiplied by a number before the softmax. Pass them as they are.": nearest(
+                loss, *(F.cross_entropy(factor * logits, labels) for factor in (0.1, 0.2, 0.25, 0.5, 2, 4, 5, 10))
+            ),
+            "The loss is also divided by the number of classes. Divide it by the number of images only.": right / 3,
+            "The labels are smoothed. Use cross_entropy without label_smoothing.": proven(
+                is_smoothed(got, x, labels, lines), loss, right
+            ),
+            "The loss is multiplied by a number. Compute the mean over the images.": proven(
+                loss.shape == right.shape
+                and (right - want["slope"]).abs() > 0.01 * right  # a loss that is linear in the logits equals its slope
+                and got["slope"].shape == want["slope"].shape
+                and (loss * want["slope"] - right * got["slope"]).abs() < 1e-4 * (right * want["slope"]).abs(),
+                loss,
+                right,
             ),
         }
 
     for augment, x, scale in ((False, images, 1), (True, images + BRIGHTER, 1), (False, images, LARGE)):
         got, want = run(pyx_loss, images, labels, scale * lines, augment)
-        if not got["loss"].isfinite().all():
+        if scale > 1 and not got["loss"].isfinite().all():
             fail("The loss is infinite or NaN for large logits. Use cross_entropy or log_softmax of the logits.")
-        assert_close(got["loss"], want["loss"], mistakes=partial(mistakes, x, scale * lines))
+        assert_close(got["loss"], want["loss"], mistakes=partial(mistakes, got, want, x, scale * lines))
         if difference_of_slopes(got, want) > 1e-4:
             fail(DETACHED)
 
@@ -337,6 +454,18 @@ def joint_loss(student, images, labels, lines, parts, conditional):
     }
 
 
+def wrong_weights(got, parts):
+    """At most one wrong value: the observed one, if it is the sum of the parts with the weights in its derivative."""
+    slope, loss = got["slope"], got["loss"]
+    if slope.shape != (3,) or difference(loss, slope @ parts, 1e-4, 1e-4):
+        return {}
+    wrong = [abs(slope[0].item() - 1) > 1e-3, (slope[1] + slope[2] - LMBD).abs().item() > 1e-3]
+    rules = "that of `pyx_step` should be 1", "that of `px_step` should be `lmbd`"
+    names = [rule for rule, is_wrong in zip(rules, wrong, strict=True) if is_wrong]
+    sentence = f"The weight of a loss is wrong: {', and '.join(names)}."
+    return {sentence: loss} if names else {}
+
+
 @exercise("3.4c", points=1, public=True, hint="Return pyx_step(batch) + lmbd · px_step(batch, …).")
 def test_joint_loss(run, images, labels, lines, parts):
     """`training_step` returns the loss of log q(y|x) plus `lmbd` times the loss of log q(x)."""
@@ -357,6 +486,7 @@ def test_joint_loss(run, images, labels, lines, parts):
             "The losses are subtracted. Add them.": pyx - LMBD * px,
             "The loss of `px_step` is multiplied by `alpha`. Multiply it by `lmbd`.": pyx + ALPHA * px,
             "The hyperparameter `ccond_sample` is not passed to `px_step`.": pyx + LMBD * other,
+            **wrong_weights(got, parts),
         },
     )
     if difference_of_slopes(got, want) > 1e-4:
@@ -382,7 +512,7 @@ def validation_logs(student, images, labels, lines, chains, conditional):
 @exercise("3.4c", points=1, public=True, hint="Log both values with self.log, with exactly these names.")
 def test_validation_logs(run, validation_images, validation_labels, lines, validation_chains):
     """`validation_step` logs `val_contrastive_divergence` and `val_MulticlassAveragePrecision`."""
-    images, labels, chains, network = validation_images, validation_labels, validation_chains, Lines(lines)
+    labels, network = validation_labels, Lines(lines)
     first, last = slice(BATCH), slice(BATCH, None)
 
     def gap(batch, conditional):
@@ -390,20 +520,29 @@ def test_validation_logs(run, validation_images, validation_labels, lines, valid
         fake = chains[: len(labels[batch])] if conditional else chains
         return (network(fake, given).mean() - network(images[batch], given).mean()).detach()
 
-    def wrong_gaps(conditional):
-        given = labels[first]
-        fake, data = chains[:BATCH] if conditional else chains, images[first]
-        values = [network(x, given if conditional else None).detach() for x in (data, fake)]
-        right, l2 = gap(first, conditional), sum(each.square().mean() for each in values)
+    def wrong_gaps_of(batch, conditional):
+        given = labels[batch] if conditional else None
+        fake, data = chains[: len(labels[batch])] if conditional else chains, images[batch]
+        values = [network(x, given).detach() for x in (data, fake)]
+        right, l2 = gap(batch, conditional), sum(each.square().mean() for each in values)
         known = {
+            "The contrastive divergence is its absolute value. It may be negative.": right.abs(),
             "The sign of the contrastive divergence is wrong. It is mean f(chains) - mean f(x).": -right,
-            "The contrastive divergence of the first batch is missing. Its number `batch_idx` is 0.": (
-                gap(last, conditional)
-            ),
             "The contrastive divergence contains the L2 term. It is only mean f(chains) - mean f(x).": right + 0.1 * l2,
             "The contrastive divergence is the difference of pixels. Use f of the chains and of the data.": (
                 fake.mean() - data.mean()
             ),
+            "The contrastive divergence lacks f of the data. It is mean f(chains) - mean f(x).": values[1].mean(),
+            "The contrastive divergence lacks f of the chains. It is mean f(chains) - mean f(x).": nearest(
+                divergence, values[0].mean(), -values[0].mean()
+            ),
+            "The contrastive divergence is a sum over the batch. Compute the means.": nearest(
+                divergence, values[1].sum() - values[0].sum(), len(data) * right, len(fake) * right
+            ),
+            "The values f are added. The contrastive divergence is mean f(chains) - mean f(x).": (
+                values[1].mean() + values[0].mean()
+            ),
+            "The contrastive divergence is multiplied by `alpha`. It is mean f(chains) - mean f(x).": 0.1 * right,
         }
         if conditional:
             free = [network(x).detach().mean() for x in (data, fake)]
@@ -414,6 +553,19 @@ def test_validation_logs(run, validation_images, validation_labels, lines, valid
                 "The labels are ignored. With `ccond_sample`, compute f(x, y) of data and chains.": free[1] - free[0],
             }
         return known
+
+    def wrong_gaps(conditional):
+        one, two = (wrong_gaps_of(batch, conditional) for batch in (first, last))
+        share = BATCH / len(labels)
+        known = {
+            name: nearest(divergence, value, share * value + (1 - share) * two[name]) for name, value in one.items()
+        }
+        known["The contrastive divergence of the first batch is missing. Its number `batch_idx` is 0."] = gap(
+            last, conditional
+        )
+        return known | {
+            "`val_contrastive_divergence` is wrong. Log mean f(chains) - mean f(x), with f of self.cnn.": divergence
+        }
 
     def wrong_precisions():
         logits = network.get_logits(images).detach()
@@ -440,9 +592,14 @@ def test_validation_logs(run, validation_images, validation_labels, lines, valid
             "The metric is computed after each batch. Log self.average_precision itself, without compute().": (
                 share * one + (1 - share) * whole
             ),
+            "The logits have the wrong sign. Pass f(x)[y] itself to the metric.": precision(-logits, slice(None)),
+            "`val_MulticlassAveragePrecision` is wrong. Update self.average_precision with the logits and labels.": (
+                seen
+            ),
         }
 
-    for conditional in (False, True):
+    for conditional, sign in ((False, 1), (True, -1)):  # f of the chains is larger, then smaller
+        images, chains = sign * validation_images, sign * validation_chains
         got, want = run(validation_logs, images, labels, lines, chains, conditional)
         for name in LOGGED:
             if got["logged"][name].isnan().all():
@@ -451,8 +608,8 @@ def test_validation_logs(run, validation_images, validation_labels, lines, valid
         judge_settings(got["asked"])
         # The divergence is that of the first batch, or the mean over both batches.
         both = (BATCH * gap(first, conditional) + (len(labels) - BATCH) * gap(last, conditional)) / len(labels)
-        divergence, precision = (got["logged"][name] for name in LOGGED)
+        divergence, seen = (got["logged"][name] for name in LOGGED)
         if difference(divergence, both, 0, 0.0005):
             wrong = partial(wrong_gaps, conditional)
             assert_close(divergence, gap(first, conditional), rtol=0, atol=0.0005, mistakes=wrong)
-        assert_close(precision, want["logged"][LOGGED[1]], mistakes=wrong_precisions)
+        assert_close(seen, want["logged"][LOGGED[1]], mistakes=wrong_precisions)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from matplotlib.text import Text
 from stand_ins import Slope, held, jem
+from wrong_values import multiple
 
 from ebmcourse.checking import (
     Mismatch,
@@ -24,6 +25,7 @@ from ebmcourse.checking import (
 STEPS, COUNT = 18, 5  # of the figures
 FEW = 3  # steps, for a figure with more columns
 SHAPE = (1, 6, 4)
+TRAINED = 6  # steps of the hyperparameters
 GENERATED = 70  # images; a solution may generate them in portions
 
 
@@ -104,7 +106,7 @@ def generated(student, labels, slopes, conditional, count):
 
     def attempt(sampler_class):
         own = module.MCMCSampler
-        model = jem(student, Slope(slopes), shape=SHAPE, steps=4)
+        model = jem(student, Slope(slopes), shape=SHAPE, steps=TRAINED)
         model.sampler = sampler_class(model.cnn, SHAPE, count + 1, 3, 8)
         for _ in range(8):
             model.sampler.synthesize_samples(labels, steps=2)
@@ -113,6 +115,8 @@ def generated(student, labels, slopes, conditional, count):
         try:
             module.generate_images(model, labels, count, 3)
             chains = module.generate_images(model, labels, count, 3).detach()
+            are_many = chains.dim() == 5 and len(chains) > 24 and chains.shape[1] == count
+            require(not are_many, "There are many more entries than `steps`. Pass it to the sampler.")
             after = total(getattr(model.sampler, "buffer", None))
             return {"chains": chains, "kept": math.isclose(before, after)}
         finally:
@@ -121,13 +125,47 @@ def generated(student, labels, slopes, conditional, count):
     return ways(whole=lambda: attempt(student.ex_main.MCMCSampler), isolated=lambda: attempt(TracedSampler))
 
 
+def judge_shape(shape, right):
+    """Say in what the shape of the generated images is wrong."""
+    names = "(steps, count, C, H, W)"
+    if right[1] == 1 and shape in (right[:1] + right[2:], [size for size in right if size > 1]):
+        fail(f"For one image, an axis is missing. The result must have the shape {names}: do not use squeeze().")
+    if shape == right[1:]:
+        fail(f"The axis of the steps is missing. The result must have the shape {names}, with the images of all steps.")
+    if shape == [right[1], right[0], *right[2:]]:
+        fail(f"The first two axes are exchanged. The result must have the shape {names}.")
+    if shape == [TRAINED, *right[1:]]:
+        fail(f"There are as many steps as in training. The result must have the shape {names}: use `steps`.")
+    if shape[1:] == right[1:]:
+        fail(f"The number of steps is wrong. The result must have the shape {names}: the images after each step.")
+    if shape[:1] + shape[2:] == right[:1] + right[2:]:
+        fail(f"There are not `count` images. The result must have the shape {names}: pass `count` to the sampler.")
+    raise Mismatch(f"The result must have the shape {names}.")
+
+
+def judge_starts(starts):
+    """Say why images (count, pixels) do not start near 0. Traced chains start at 0 or, with a buffer, at 0.5."""
+    is_continued = (starts - 0.5).abs().amax(1) < 1e-4
+    if is_continued.all():
+        fail("The chains continue others from a buffer. New images start from noise, also in a second call.")
+    if (is_continued | (starts.abs().amax(1) < 1e-4)).all():
+        fail(
+            "Some chains continue others of the same call from a buffer. "
+            "Use a new sampler for each portion of the images, or generate all of them at once."
+        )
+    raise Mismatch("Some chains do not start from noise with standard deviation 0.01, or continue other chains.")
+
+
 def judge_generation(got, want, slopes, classes):
     """Check that the chains start near 0 and follow the slopes of their classes in each step."""
     if got["chains"].shape != want["chains"].shape:
-        raise Mismatch("The result must have the shape (steps, count, C, H, W).")
+        judge_shape(list(got["chains"].shape), list(want["chains"].shape))
     number = torch.arange(1, 4)[:, None, None, None, None]
     path = 10 * number * slopes[classes]
     shown = torch.arange(len(classes)) % 3
+    replaced = "The given labels are replaced by others. Pass them, or None, to the sampler."
+    if classes.max() < 0:
+        replaced = "Without labels, images of classes are generated. Pass None to the sampler."
     ignored = "The labels are not passed to the sampler."
     if not classes.any():
         ignored = "Labels that are all 0 are ignored. Test `labels is None` instead of the value of the labels."
@@ -137,7 +175,7 @@ def judge_generation(got, want, slopes, classes):
         fail("The first entry is the initial noise. Return the images after each step.")
     moves, right = (chains[1:] - chains[:1] for chains in (got["chains"], path))
     if (moves - right).abs().max() < noise < (got["chains"] - path).abs().max():
-        fail("Some chains continue others from a buffer. New images start from noise, also in a second call.")
+        judge_starts((got["chains"] - path)[0].flatten(1))
     assert_close(
         got["chains"],
         path,
@@ -149,13 +187,15 @@ def judge_generation(got, want, slopes, classes):
                 path[:1] + 0.5 * (number > 1)
             ),
             ignored: 10 * number * slopes[-1:].expand_as(path[0]),
-            "The given labels are replaced by others. Pass them, or None, to the sampler.": (
-                10 * number * slopes[shown]
+            replaced: 10 * number * slopes[shown],
+            "All images are generated for the class 0. Pass the given labels, or None.": (
+                10 * number * slopes[0 * classes]
             ),
+            "The step size is wrong. It should be STEP_SIZE or model.step_size.": multiple(got["chains"], path),
         },
     )
     if got["kept"] is not True:
-        fail("The chains in the buffer of `model.sampler` are lost or changed. Create a new sampler.")
+        fail("The chains in the buffer of `model.sampler` are lost or changed. Use only the buffer of a new sampler.")
 
 
 @exercise(
@@ -203,15 +243,25 @@ def titles(figure):
 def shown(student, levels, labels):
     """The pixels of the two figures for some chains, and the chains afterwards."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
-    try:
-        student.ex_main.draw_generation(chains.clone(), rows=7, columns=2)  # without titles
-    except IndexError:
-        student.ex_main.draw_generation(chains.clone(), rows=1, columns=2)
-        require(False, "`draw_generation` fails if there are fewer chains than `rows`.")
     names = [f"class {label}" for label in labels.tolist()]
-    strip, sheet = student.ex_main.draw_generation(chains, names, rows=2, columns=5)
+    draw = student.ex_main.draw_generation
+
+    def works(titles, rows):
+        try:
+            draw(chains.clone(), titles, rows=rows, columns=2)
+        except Exception:
+            return False
+        return True
+
+    if not works(None, 7) and works(names, 2):
+        require(works(None, 2), "`draw_generation` fails without titles. `titles` may be None.")
+        require(works(None, 7), "`draw_generation` fails if there are fewer chains than `rows`.")
+    strip, sheet = draw(chains, names, rows=2, columns=5)
     # Fewer steps than columns; as FEW < 5 and 5 is a prime number, not all of them can be repeated equally often.
-    few, _ = student.ex_main.draw_generation(chains[-FEW:].clone(), names, rows=2, columns=5)
+    try:
+        few, _ = draw(chains[-FEW:].clone(), names, rows=2, columns=5)
+    except Exception:
+        require(False, "`draw_generation` fails if there are fewer steps than `columns`.")
     return {
         "strip": pixels(strip),
         "sheet": pixels(sheet),
@@ -282,8 +332,14 @@ def test_pictures_of_the_generation(run, levels, labels):
         fail("Images lie outside the figure.")
     last = [(STEPS - 1, chain) for chain in range(COUNT)]
     strip, sheet = tiles(got["strip"], levels), tiles(got["sheet"], levels, set(last))
+    if set(last) <= tiles(got["strip"], levels, set(last)).keys() <= set(last) and len({step for step, _ in sheet}) > 2:
+        fail("The figures are exchanged. Return the steps first, and the sheet of all images second.")
     if not sheet.keys() >= set(last):
         fail("The second figure does not show all images after the last step.")
+    if not strip:
+        fail("The first figure shows no image of the chains as it is.")
+    if len({step for step, _ in strip}) == 2 and len({chain for _, chain in strip}) == COUNT:
+        fail("`rows` and `columns` of the first figure are exchanged. Each row shows the steps of one chain.")
     if len({step for step, _ in strip}) < 3:
         fail("The first figure does not show chains at several steps.")
     if len({step for step, _ in strip}) > 5:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import nn
+from wrong_values import multiple, nearest, nearly, proven
 
 from ebmcourse.checking import (
     Mismatch,
@@ -193,7 +194,7 @@ def judge_state(got, want, function):
 def test_norm_of_the_gradient(run, images, centres, labels):
     """`grad_norm` returns ‖∂f/∂x‖₂ of each image and does not change gradients of the network."""
 
-    def mistakes(given, norms):
+    def mistakes(got, given, norms):
         # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
         weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
@@ -201,6 +202,8 @@ def test_norm_of_the_gradient(run, images, centres, labels):
         gradient = -(chosen[:, :, None, None, None] * offsets).sum(1) / 4
         free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
         largest = offsets.flatten(2)[torch.arange(len(images)), weights.argmax(1)].norm(dim=1) / 4
+        mean_offset = (weights[:, :, None, None, None] * offsets).sum(1)
+        all_logits = offsets.sum(1).flatten(1).norm(dim=1) / 4
         return {
             "This is the square of the norm. Compute the square root.": norms.square(),
             "This is the sum of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).sum(1),
@@ -217,16 +220,51 @@ def test_norm_of_the_gradient(run, images, centres, labels):
                 norms / len(images)
             ),
             "This is the root of the mean square. Use the sum of the squares.": norms / gradient[0].numel() ** 0.5,
-            "This is a sum of norms of rows or channels. Compute one norm over all pixels of an image.": (
-                gradient.norm(dim=-1).flatten(1).sum(1)
+            "This is a sum of norms of rows or channels. Compute one norm over all pixels of an image.": nearest(
+                got, *(gradient.norm(dim=axis).flatten(1).sum(1) for axis in (1, 2, 3))
+            ),
+            "This is a mean of norms of rows or channels. Compute one norm over all pixels of an image.": nearest(
+                got, *(gradient.norm(dim=axis).flatten(1).mean(1) for axis in (1, 2, 3))
             ),
             "This is a sum of norms of channels. Compute one norm over all pixels of an image.": (
                 gradient.flatten(2).norm(dim=2).sum(1)
             ),
+            "This is a mean of norms of channels. Compute one norm over all pixels of an image.": (
+                gradient.flatten(2).norm(dim=2).mean(1)
+            ),
+            "This is a matrix norm of each channel. Compute the Euclidean norm over all pixels of an image.": nearest(
+                got,
+                *(
+                    reduced(torch.linalg.matrix_norm(gradient, ord=order))
+                    for order in (2, "nuc", 1, torch.inf)
+                    for reduced in (lambda each: each.norm(dim=1), lambda each: each.sum(1), lambda each: each.mean(1))
+                ),
+            ),
+            "This is the largest absolute value. Compute the Euclidean norm.": gradient.abs().flatten(1).amax(1),
+            "This is the mean of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).mean(1),
+            "This is the sum of the values. Compute the Euclidean norm.": nearest(
+                got, gradient.flatten(1).sum(1), gradient.flatten(1).sum(1).abs()
+            ),
+            "This is the standard deviation of the values. Compute the Euclidean norm.": nearest(
+                got, *(gradient.flatten(1).std(1, correction=correction) for correction in (0, 1))
+            ),
+            "The gradient is clamped as in the sampler. Compute the norm of the gradient itself.": nearest(
+                got, *(gradient.clamp(-limit, limit).flatten(1).norm(dim=1) for limit in (0.01, 0.03, 0.1))
+            ),
+            "This is the logarithm of the norm. Compute the norm itself.": norms.log(),
+            "This is the root of the norm. Compute the norm itself.": norms.sqrt(),
+            "This is the gradient of log q(y|x). Differentiate f.": (
+                (gradient + mean_offset / 4).flatten(1).norm(dim=1)
+            ),
+            "This is the gradient of the sum of all logits. Differentiate f.": all_logits,
             "Only one channel counts. Compute the norm over all pixels and channels.": gradient[:, 0]
             .flatten(1)
             .norm(dim=1),
             "This is the gradient of the largest logit. Differentiate f.": largest,
+            "The norms are multiplied by a number. Compute the norm of the gradient of the sum of f.": (
+                multiple(got, norms)
+            ),
+            "The norms are nearly right. Do not round them, and add no small number.": nearly(got, norms),
         }
 
     for given in (labels, None, 0 * labels):
@@ -234,9 +272,9 @@ def test_norm_of_the_gradient(run, images, centres, labels):
         if got["off"] is True and got["norms"].shape == (0,):
             fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
         norms = want["norms"]
-        assert_close(got["norms"], norms, mistakes=partial(mistakes, given, norms))
+        assert_close(got["norms"], norms, mistakes=partial(mistakes, got["norms"], given, norms))
         if difference(got["again"], norms, 1e-4, 1e-5):
-            fail("A second call with the same images returns other norms. Differentiate with respect to a copy of x.")
+            fail("A second call with the same images fails or has other norms. Differentiate by a copy of x.")
         if got["graph"] is not False:
             fail("The norms are not detached.")
         if got["enabled"] is not False:
@@ -302,10 +340,17 @@ def test_score_px(run, images, centres, labels):
         assert_close(
             got["scores"],
             energy,
-            mistakes=lambda energy=energy, given=given: {
+            mistakes=lambda got=got, energy=energy, given=given: {
                 "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
                 "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
                 "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
+                "This is the energy of the largest logit. Return E = -f, with f of the model.": (
+                    -Bowls(centres).get_logits(images).detach().amax(1)
+                ),
+                "These are the energies of all classes. Return E = -f, with f of the model.": (
+                    -Bowls(centres).get_logits(images).detach()
+                ),
+                "The energies are multiplied by a number. Return E = -f.": multiple(got["scores"], energy),
                 IGNORED_ZEROS if given is not None and not given.any() else IGNORED: -Bowls(centres)(images).detach(),
             },
         )
@@ -343,21 +388,35 @@ def histogram(student, scores_id, scores_ood):
 def test_histogram_of_the_scores(run, scores_id, scores_ood):
     """`score_histogram` returns common bin edges and the density of each group."""
     got, want = run(histogram, scores_id, scores_ood)
-    one_group = torch.from_numpy(np.histogram_bin_edges(scores_id.numpy(), 20))
+    edges = got["edges"]
+    one_group = [torch.from_numpy(np.histogram_bin_edges(each.numpy(), 20)) for each in (scores_id, scores_ood)]
     low, high = want["edges"][0].item(), want["edges"][-1].item()
-    assert_close(
-        got["edges"],
-        want["edges"],
-        mistakes=lambda: {
-            "The bins cover only one group. Use the scores of all groups.": one_group,
-            "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
-            "The argument `bins` is ignored.": torch.linspace(low, high, 61),
-            "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
-            "The bins do not reach from the smallest to the largest score of all groups.": (
-                torch.linspace(got["edges"][0], got["edges"][-1], 21) if len(got["edges"]) == 21 else 0
-            ),
-        },
-    )
+    right = torch.linspace(low, high, 21)
+    known = {
+        "The bins cover only one group. Use the scores of all groups.": nearest(edges, *one_group),
+        "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
+        "The argument `bins` is ignored.": torch.linspace(low, high, 61),
+        "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
+        "There is one bin too many. There are bins + 1 edges.": torch.linspace(low, high, 22),
+        "These are the centres of the bins. Return the bins + 1 edges.": (right[1:] + right[:-1]) / 2,
+        "The last or the first edge is missing. Return the bins + 1 edges.": nearest(edges, right[:-1], right[1:]),
+    }
+    if edges.shape == right.shape and edges.isfinite().all():
+        first, last, tiny = edges[0].item(), edges[-1].item(), 1e-5 * high
+        is_even = difference(edges.double(), torch.linspace(first, last, 21).double(), 1e-4, 1e-5) is None
+        is_wide, is_narrow = first < low - tiny or last > high + tiny, first > low + tiny or last < high - tiny
+        sentence = "The bins have different widths, or the edges are not in order. Use numpy.histogram_bin_edges."
+        if is_even and is_wide and is_narrow:
+            sentence = "The first and the last edge are not the smallest and the largest score of all groups."
+        elif is_even and is_wide:
+            sentence = (
+                "The bins reach further than the scores. "
+                "The first edge is the smallest and the last edge the largest score of all groups, without rounding."
+            )
+        elif is_even:
+            sentence = "The bins do not reach from the smallest to the largest score of all groups."
+        known[sentence] = edges
+    assert_close(edges, want["edges"], mistakes=known)
     width = (want["edges"][1] - want["edges"][0]).item()
     for group, scores in (("test", scores_id), ("ood", scores_ood)):
         one = 1 / (len(scores) * width)  # the effect of one score that rounding moves to the next bin
@@ -373,6 +432,21 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
                 "These are fractions. Divide them by the width of the bins, or use density=True.": want[group] * width,
                 "The groups have different bins. Pass the common edges to numpy.histogram.": torch.from_numpy(
                     np.histogram(scores.numpy(), 20, density=True)[0]
+                ),
+                "The groups are exchanged.": want["ood" if group == "test" else "test"],
+                "This is a cumulative histogram. Return the density of each bin.": nearest(
+                    got[group], *((factor * want[group]).cumsum(0) for factor in (1, width, 1 / one))
+                ),
+                "The largest density is 1. Divide by the sum and the width of the bins instead.": (
+                    want[group] / want[group].max()
+                ),
+                "The density does not integrate to 1. Use density=True.": proven(
+                    got[group].shape == want[group].shape and abs(got[group].sum().item() * width - 1) > 0.01,
+                    got[group],
+                    want[group],
+                ),
+                "The density integrates to 1, but its values are wrong. Count the scores of the group in the bins.": (
+                    proven(got[group].shape == want[group].shape, got[group], want[group])
                 ),
             },
         )
@@ -415,6 +489,12 @@ def hard_labels(scores_id, scores_ood):
     return truth, {name: scores > cut for name, cut in cuts.items()}
 
 
+def of_all_groups(mistakes, groups, *others):
+    """The results of `mistakes` for each pair of groups in one dict: diagnosis -> list of wrong values."""
+    found = [mistakes(*each) for each in zip(*zip(*groups, strict=True), *others, strict=True)]
+    return {name: [float(wrong[name]) for wrong in found] for name in found[0]}
+
+
 @exercise(
     "3.6c", points=1, public=True, hint="Use the scores themselves, with label 0 for in-distribution and 1 for OOD."
 )
@@ -423,15 +503,23 @@ def test_auroc(run, pairs, misleading):
 
     def mistakes(scores_id, scores_ood, right):
         truth, predictions = hard_labels(scores_id, scores_ood)
-        whole = torch.cat([scores_id, scores_ood]).int()
+        scores = torch.cat([scores_id, scores_ood])
         above = (scores_ood[:, None] > scores_id).float().mean().item()
         return {
-            "The classes are swapped. OOD is the positive class (label 1).": 1 - right,
+            "This is 1 - AUROC: the classes are swapped or the scores negated. OOD is the positive class (label 1).": (
+                1 - right
+            ),
             "This is a percentage. Return a fraction in [0, 1].": 100 * right,
             "Pairs of equal scores are ignored. They count one half.": above,
             "Pairs of equal scores count as one. They count one half.": 2 * right - above,
-            "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, whole),
-            "All scores count as equal. torchmetrics applies a sigmoid to scores outside [0, 1]: scale them.": 0.5,
+            "A score that misleads has an AUROC below 0.5. Do not replace it by 1 - AUROC.": max(right, 1 - right),
+            "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, scores.int()),
+            "The scores are rounded. Use the scores themselves.": roc_auc_score(truth, scores.round()),
+            "All scores count as equal. Use no threshold. For torchmetrics, scale the scores to [0, 1].": 0.5,
+            "This is the average precision. Compute the area under the ROC curve.": (
+                average_precision_score(truth, scores)
+            ),
+            "This is the Gini coefficient, 2 AUROC - 1. Return the AUROC.": 2 * right - 1,
         } | {
             f"This is the AUROC of predictions with a threshold ({name}). Use the scores themselves.": (
                 roc_auc_score(truth, cut)
@@ -439,12 +527,7 @@ def test_auroc(run, pairs, misleading):
             for name, cut in predictions.items()
         }
 
-    for groups in pairs:
-        got, want = run(metrics, *groups)
-        right = want["auroc"]
-        assert_close(
-            got["auroc"], right, atol=0.001, mistakes=lambda groups=groups, right=right: mistakes(*groups, right)
-        )
-    got, want = run(metrics, *misleading)
-    below = "A score that misleads has an AUROC below 0.5. Do not replace it by 1 - AUROC."
-    assert_close(got["auroc"], want["auroc"], atol=0.001, mistakes={below: 1 - want["auroc"]})
+    groups = [*pairs, misleading]
+    seen = [run(metrics, *each) for each in groups]
+    got, right = ([one["auroc"] for one in ones] for ones in zip(*seen, strict=True))
+    assert_close(got, right, atol=0.001, mistakes=lambda: of_all_groups(mistakes, groups, right))

@@ -30,6 +30,7 @@ from ebmcourse.checking.untrusted.cells import NOT_DEFINED
 from ebmcourse.checking.untrusted.selection import select
 from ebmcourse.checking.untrusted.server import answer
 from ebmcourse.checking.untrusted.statements import Statement, parse
+from ebmcourse.checking.untrusted.student import NotRun
 
 _DYNAMIC = {"exec", "globals", "locals", "setattr", "vars"}  # with these a cell can set names that it does not tell
 
@@ -53,6 +54,7 @@ class KernelProcess:
         with _unchanged(vars(self._main)), _Alarm(seconds) as alarm:
             for name in NOT_DEFINED:
                 vars(self._main).pop(name, None)
+            vars(self._main)["__getattr__"] = _missing
             reply = answer(decode(frame), self._student, self._probes, _is_cell)
         if alarm.rang == signal.SIGINT:
             raise KeyboardInterrupt
@@ -84,6 +86,13 @@ class KernelProcess:
             return lost  # the cells do not tell all names
         others = {name for name in vars(self._main) if not name.startswith("_")}
         return lost | others.difference(known, shell.user_ns_hidden)
+
+
+def _missing(name: str) -> Any:
+    """What a check gets where the kernel lacks a name of the program."""
+    if name in NOT_DEFINED:
+        raise AttributeError(f"the notebook does not define {name!r}")
+    raise NotRun(f"`{name}` is not defined: its cell was not run, or stopped with an error. Run that cell first.")
 
 
 def _whole_cells(notebook: Path) -> set[str]:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from ebmcourse.checking.observation import MAX_BYTES, Encoder, copied, decode
 from ebmcourse.checking.untrusted.cells import NOT_DEFINED
-from ebmcourse.checking.untrusted.student import Missing, Refused, Student, reset_state
+from ebmcourse.checking.untrusted.student import Missing, NotRun, Refused, Student, reset_state
 
 _LENGTH = struct.Struct("<Q")
 CAN_FORK = sys.platform == "linux"  # elsewhere, frameworks of the system do not survive a fork
@@ -126,6 +126,8 @@ def _kind(error: BaseException) -> str:
         return "missing"
     if isinstance(error, Refused):
         return "refused"
+    if isinstance(error, NotRun):
+        return "not run"
     if isinstance(error, NameError) and error.name in NOT_DEFINED:
         return "undefined"
     if isinstance(error, MemoryError) or re.search("allocate memory|out of memory|bad_alloc", message):

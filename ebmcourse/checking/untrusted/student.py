@@ -45,6 +45,10 @@ class Refused(Exception):
     """A probe or a stand-in cannot use what it is given; the message is the sentence that the student reads."""
 
 
+class NotRun(AttributeError):
+    """A notebook's kernel lacks a name of the program; the message is what the student reads."""
+
+
 def require(condition: bool, sentence: str) -> None:
     """Fail the check with `sentence` unless the condition holds: for probes and stand-ins.
 

@@ -1,19 +1,34 @@
 """5: frames and callbacks. A stand-in for the trainer calls the hooks of a callback as Lightning 2 does."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from pytorch_lightning.callbacks import Callback
-from stand_ins import Levels, every_nth, replaced
+from stand_ins import Levels, OnMeta, other_frames, replaced
 from torch import nn
+from uniform import judge_uniform
 
-from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking import (
+    Mismatch,
+    assert_close,
+    assert_either_way,
+    difference,
+    exercise,
+    fail,
+    inputs,
+    probe,
+    require,
+    ways,
+)
 
 SHAPE = (1, 4, 6)
+NONE = 9.0  # in the place of the mean of no pixels
+FRAMES = ((24, 4), (30, 5))  # numbers of steps, and how many are shown
 HOOKS = ("on_train_epoch_start", "on_validation_epoch_end", "on_validation_end", "on_train_epoch_end")
 NEVER = (
-    "The callback does nothing after a training epoch. Lightning 2 calls on_train_epoch_end(trainer, pl_module); it no "
+    "No picture is recorded after a training epoch. Lightning 2 calls on_train_epoch_end(trainer, pl_module); it no "
     "longer calls on_epoch_end."
 )
 
@@ -33,62 +48,80 @@ def frames(student, marks, count, vis_steps):
     return {"frames": found[:, :, 0, 0, 0], "steps": torch.as_tensor([int(step) for step in steps])}
 
 
-def judge_frames(got, want, marks, count, vis_steps):
+### BEGIN HIDDEN TESTS
+def wrong_choices(marks, count, vis_steps):
+    """What known mistakes of `pick_frames` return: the frames, and the steps."""
     n = count // vis_steps
-    right = want["steps"]
-    multiples = torch.arange(n, count + 1, n)
-    from_zero = torch.arange(0, count, n)
-    after_first = torch.arange(1, count + 1, n)
+
+    def steps_of(n):
+        return torch.tensor(sorted({1, *range(n, count + 1, n)}))
 
     def of(steps):
         return marks[steps - 1]
 
-    assert_close(
-        got["frames"],
-        want["frames"],
-        mistakes={
-            "The images after step 1 are missing.": of(multiples),
-            "The images after the last step are missing.": of(right[:-1]),
-            "The steps are 1, n + 1, 2n + 1, … They should be 1, n, 2n, …; step s is entry s - 1.": of(after_first),
-            "The images after step 1 are there twice, because n is 1.": of(
-                torch.cat([torch.ones(1).long(), multiples])
-            ),
-            "Every image is returned. Choose every n-th one.": marks[:count],
-            "The axes of steps and chains are swapped.": want["frames"].T,
-            "The frames are spread evenly from the first to the last step. They should be 1, n, 2n, …": of(
-                torch.linspace(1, count, len(right)).round().long()
-            ),
-        },
-    )
-    assert_close(
-        got["steps"],
-        right,
-        mistakes={
-            "The steps are counted from 0. The images after the first step are those of step 1.": right - 1,
-            "The steps begin with 0. The images after the first step are those of step 1.": torch.cat(
-                [torch.zeros(1).long(), right[1:]]
-            ),
-            "The steps are 0, n, 2n, … They should be 1, n, 2n, …": from_zero,
-            "The step 1 is missing in the list of steps.": multiples,
-        },
-    )
+    right, multiples = steps_of(n), torch.arange(n, count + 1, n)
+    from_zero, after_first = torch.arange(0, count, n), torch.arange(1, count + 1, n)
+    frames = {
+        "The images after step 1 are missing.": of(multiples),
+        "The last of the steps 1, n, 2n, … is missing.": of(right[:-1]),
+        "The steps are 1, n + 1, 2n + 1, … They should be 1, n, 2n, …; step s is entry s - 1.": of(after_first),
+        "The images are one step late: step s is entry s - 1.": of((right + 1).clamp(max=count)),
+        "The images after step 1 are there twice, because n is 1.": of(torch.cat([torch.ones(1).long(), multiples])),
+        "Every image is returned. Choose every n-th one.": marks[:count],
+        "n is rounded. It should be rounded down: num_steps // vis_steps.": of(steps_of(round(count / vis_steps))),
+        "n is rounded up. It should be rounded down: num_steps // vis_steps.": of(steps_of(-(-count // vis_steps))),
+        "The multiples of num_steps / vis_steps are rounded. n is a whole number: num_steps // vis_steps.": of(
+            torch.tensor(sorted({1, *(round(k * count / vis_steps) for k in range(1, vis_steps + 1))}))
+        ),
+        "n is `vis_steps`. It should be num_steps // vis_steps.": of(steps_of(vis_steps)),
+        "Only `vis_steps` multiples of n are chosen. Go on up to num_steps.": of(right[: vis_steps + (n > 1)]),
+        "Only `vis_steps` images are chosen. Choose all of 1, n, 2n, … up to num_steps.": of(right[:vis_steps]),
+        "The axes of steps and chains are swapped.": of(right).T,
+        "The frames are spread evenly from the first to the last step. They should be 1, n, 2n, …": of(
+            torch.linspace(1, count, len(right)).round().long()
+        ),
+    }
+    steps = {
+        "The steps are counted from 0. The images after the first step are those of step 1.": right - 1,
+        "The steps begin with 0. The images after the first step are those of step 1.": torch.cat(
+            [torch.zeros(1).long(), right[1:]]
+        ),
+        "The steps are 0, n, 2n, … They should be 1, n, 2n, …": from_zero,
+        "The step 1 is missing in the list of steps.": multiples,
+        "The last step is missing in the list of steps.": right[:-1],
+    }
+    return {"frames": frames, "steps": steps}
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_frames(_, marks):
+    """What known mistakes return in the two calls of the public check."""
+    ### BEGIN HIDDEN TESTS
+    return [wrong_choices(marks, count, vis_steps) for count, vis_steps in FRAMES]
+    ### END HIDDEN TESTS
+
+
+def judge_frames(got, want, wrong):
+    assert_close(got["frames"], want["frames"], mistakes=wrong["frames"])
+    assert_close(got["steps"], want["steps"], mistakes=wrong["steps"])
 
 
 @exercise("5a", points=0.5, public=True, hint="The steps 1, n, 2n, …, and step s is imgs_per_step[s - 1].")
-def test_first_and_every_nth_frame(run, marks):
+def test_first_and_every_nth_frame(run, marks, wrong_frames):
     """`pick_frames` returns the images after the steps 1, n, 2n, …, and these steps."""
-    for count, vis_steps in ((24, 4), (30, 5)):
-        got, want = run(frames, marks, count, vis_steps)
-        judge_frames(got, want, marks, count, vis_steps)
+    for (count, vis_steps), wrong in zip(FRAMES, wrong_frames, strict=True):
+        judge_frames(*run(frames, marks, count, vis_steps), wrong)
 
 
 ### BEGIN HIDDEN TESTS
 @exercise("5a", points=0.5, hint="num_steps need not be a multiple of vis_steps, and n may be 1.")
 def test_frames_of_other_numbers_of_steps(run, marks):
     """The number of steps need not be a multiple of `vis_steps`, and each step occurs once."""
-    for count, vis_steps in ((23, 4), (6, 6), (7, 5)):
-        got, want = run(frames, marks, count, vis_steps)
-        judge_frames(got, want, marks, count, vis_steps)
+    for count, vis_steps in ((25, 4), (23, 4), (6, 6), (7, 5)):
+        judge_frames(*run(frames, marks, count, vis_steps), wrong_choices(marks, count, vis_steps))
 
 
 ### END HIDDEN TESTS
@@ -134,10 +167,11 @@ class Lightning:
 
 @probe
 def a_module(cnn, examples=None):
-    """In the place of a DeepEnergyModel."""
+    """In the place of a DeepEnergyModel. By default, the images of the buffer are equal."""
+    examples = torch.full((40, *SHAPE), 0.5) if examples is None else examples
     hparams = type("Hparams", (dict,), {"__getattr__": dict.__getitem__})(img_shape=SHAPE)
     module = nn.Module()
-    module.cnn, module.hparams, module.device = cnn, hparams, torch.device("cpu")
+    module.cnn, module.hparams, module.device = cnn, hparams, next(cnn.parameters()).device
     module.sampler = SimpleNamespace(examples=examples, sample_new_exmps=None)
     module.forward = cnn.forward
     return module.train()
@@ -154,15 +188,22 @@ def levels(rng):
     return torch.from_numpy(rng.permutation(np.linspace(-0.9, 0.9, 39)).reshape(13, 3).astype(np.float32))
 
 
+@inputs
+def order(rng):
+    """The numbers of the entries that the stand-in for `pick_frames` takes, in order."""
+    return torch.from_numpy(rng.permutation(13))
+
+
 @probe
 class Generation:
     """In the place of `generate_samples`: returns images of the given levels, and records its arguments."""
 
     def __init__(self, levels, model):
         self.levels, self.model = levels, model
-        self.starts, self.asked = [], []
+        self.starts, self.asked, self.devices = [], [], []
 
     def __call__(self, model, inp_imgs, steps=60, step_size=10.0, return_img_per_step=False):
+        self.devices.append(inp_imgs.device.type)
         self.starts.append(inp_imgs.detach().clone())
         self.asked.append([float(steps), float(step_size), float(model is self.model)])
         images = self.levels[:, :, None, None, None].expand(-1, -1, *SHAPE).clone()
@@ -175,34 +216,52 @@ class Generation:
 
 
 @probe
-def generations(student, levels, c, vis_steps, every_n_epochs, epochs):
-    """The pictures of GenerateCallback: values of the images, names, columns and epochs."""
-    module, hooks, (count, chains) = student.deep_energy, HOOKS, levels.shape
-    pl_module = a_module(Levels(c))
-    callback = module.GenerateCallback(
-        batch_size=chains, vis_steps=vis_steps, num_steps=count, every_n_epochs=every_n_epochs
-    )
-    stand_ins = Generation(levels, pl_module.cnn).stand_ins(module)
-    with replaced(module, pick_frames=every_nth, **stand_ins):
-        pictures = Lightning(callback, pl_module, epochs).fit(hooks, module, Callback).pictures
-    return {
-        "images": [images[:, 0, 0, 0] for _, _, images, _ in pictures],
-        "names": [name for _, name, _, _ in pictures],
-        "columns": [columns for _, _, _, columns in pictures],
-        "epochs": [epoch for epoch, _, _, _ in pictures],
-    }
+def generations(student, levels, order, c, vis_steps, every_n_epochs, epochs):
+    """The pictures of GenerateCallback: values of the images, names, columns and epochs.
+
+    They are made by the program as it is, and with a stand-in for `pick_frames`.
+    """
+    module, (count, chains) = student.deep_energy, levels.shape
+
+    def attempt(**stand_ins):
+        pl_module = a_module(Levels(c))
+        callback = module.GenerateCallback(
+            batch_size=chains, vis_steps=vis_steps, num_steps=count, every_n_epochs=every_n_epochs
+        )
+        with replaced(module, **stand_ins, **Generation(levels, pl_module.cnn).stand_ins(module)):
+            pictures = Lightning(callback, pl_module, epochs).fit(HOOKS, module, Callback).pictures
+        return {
+            "images": [images[:, 0, 0, 0] for _, _, images, _ in pictures],
+            "names": [name for _, name, _, _ in pictures],
+            "columns": [columns for _, _, _, columns in pictures],
+            "epochs": [epoch for epoch, _, _, _ in pictures],
+        }
+
+    return ways(isolated=lambda: attempt(pick_frames=other_frames(order)), whole=attempt)
 
 
 @probe
 def generated(student, levels, c, times, training):
     """What `generate_imgs` returns, what its chains started from in several calls, and the mode of the module."""
     module, (count, chains) = student.deep_energy, levels.shape
+    on_meta = Generation(levels, None)
+    with suppress(Exception), replaced(module, **on_meta.stand_ins(module)):
+        module.GenerateCallback(batch_size=chains).generate_imgs(a_module(OnMeta()))
+    require("cpu" not in on_meta.devices, "The chains do not start on the device of the module. Move the noise there.")
     pl_module = a_module(Levels(c)).train(training)
     callback = module.GenerateCallback(batch_size=chains, num_steps=count)
     generation = Generation(levels, pl_module.cnn)
     with replaced(module, **generation.stand_ins(module)):
         for _ in range(times):
             direct = callback.generate_imgs(pl_module)
+    require(
+        isinstance(direct, torch.Tensor) and direct.dim() == 5,
+        "`generate_imgs` returns the images after each step, (num_steps, batch_size, C, H, W).",
+    )
+    require(
+        all(start.shape[1:] == SHAPE for start in generation.starts),
+        "The initial images have another shape than pl_module.hparams['img_shape'].",
+    )
     return {
         "direct": direct[:, :, 0, 0, 0].detach(),
         "starts": torch.stack(generation.starts) if generation.starts else torch.zeros(0),
@@ -241,9 +300,13 @@ def judge_epochs(got, want, name, every, epochs):
 
 
 @exercise("5b", points=1, public=True, hint="In epochs 0, N, 2N, …: pick_frames of generate_imgs, then record_images.")
-def test_pictures_of_a_generation(run, levels, c):
+def test_pictures_of_a_generation(run, levels, order, c):
     """In the epochs 0, N, 2N, …, a picture has a row with the frames of each image."""
-    got, want = run(generations, levels, c, 4, 3, 8)
+    got, want = run(generations, levels, order, c, 4, 3, 8)
+    assert_either_way(got, want, lambda got, want: judge_pictures(got, want, levels))
+
+
+def judge_pictures(got, want, levels):
     judge_epochs(got, want, "generation", 3, 8)
     right = want["images"][0]
     chosen = right.reshape(3, -1)
@@ -254,6 +317,9 @@ def test_pictures_of_a_generation(run, levels, c):
             mistakes={
                 "The rows are the steps. Each row should show one image: transpose the first two axes.": (
                     chosen.T.flatten()
+                ),
+                "The axes are not transposed but reshaped: each row should show one image.": (
+                    chosen.T.reshape(3, -1).T.flatten()
                 ),
                 "All steps are shown. Use pick_frames.": levels.T.flatten(),
                 "All steps are shown, in rows of the same step. Use pick_frames, and a row for each image.": (
@@ -280,8 +346,8 @@ def judge_generation(got, want, levels, c, training):
     starts = got["starts"]
     if starts.numel() == 0:
         fail("The images are not generated with generate_samples.")
-    if starts.shape[1:] != (3, *SHAPE):
-        fail("There must be `batch_size` initial images of the shape hparams['img_shape'].")
+    if starts.dim() != 5 or starts.shape[1:] != (3, *SHAPE):
+        fail("The number of initial images is not `batch_size`.")
     if got["asked"].shape[1:] != (3,) or (got["asked"][:, 2] != 1).any():
         fail("The model of the chains must be pl_module.cnn.")
     assert_close(
@@ -293,12 +359,13 @@ def judge_generation(got, want, levels, c, training):
             "`vis_steps` steps are taken, not `num_steps`.": torch.tensor([8.0, 10.0, 1.0]),
         },
     )
+    if (starts == 0.5).all():
+        fail("The chains start from images of the buffer. They should start from uniform noise.")
     if len(starts) > 1 and torch.equal(starts[0], starts[1]):
         fail("All generations start from the same noise. Draw new noise in each of them.")
-    # 30 × 72 numbers: mean 0 ± 0.012, standard deviation 0.577 ± 0.006.
-    if starts.min() > -1e-6:
-        fail("The chains start from noise in [0, 1]. It should be uniform in [-1, 1]: uniform_images.")
-    if not starts.abs().max() <= 1 or abs(starts.mean()) > 0.08 or not 0.5 < starts.std() < 0.65:
+    # 30 × 72 numbers: mean 0 ± 0.012, mean square 0.333 ± 0.006.
+    judge_uniform(starts.mean().item(), starts.square().mean().item())
+    if not starts.abs().max() <= 1 or starts.std((2, 3, 4)).min() < 0.1:
         fail("The chains must start from uniform noise in [-1, 1]: uniform_images.")
     if training and (got["training"].shape != c.shape or (got["training"] / c < 1.5).any()):
         fail("The module is left in eval mode. Restore the mode from before.")
@@ -344,7 +411,14 @@ def buffer_pictures(student, examples, c, num_imgs, every_n_epochs, epochs):
             "kept": (torch.cat(kept) if is_list else kept)[:, 0, 0, 0],
         }
 
-    return ways(tensor=lambda: attempt(False), list=lambda: attempt(True))
+    try:
+        return ways(tensor=lambda: attempt(False), list=lambda: attempt(True))
+    except Exception:
+        if num_imgs <= len(examples):
+            raise
+        num_imgs = len(examples)
+        ways(tensor=lambda: attempt(False), list=lambda: attempt(True))  # fails, too, unless the number is the reason
+        require(False, "It fails if the buffer has fewer than `num_imgs` images. Show all of them then.")
 
 
 def judge_buffer_pictures(got, want, examples, num_imgs, every, epochs):
@@ -365,7 +439,7 @@ def judge_buffer_pictures(got, want, examples, num_imgs, every, epochs):
             fail("The picture shows some images several times. Choose them without replacement.")
     if any(columns != 8 for columns in got["columns"]):
         fail("The picture must have 8 columns.")
-    if got["kept"].shape != examples.shape or (got["kept"].sort()[0] - examples.sort()[0]).abs().max() > 1e-5:
+    if difference(got["kept"], examples, 0, 1e-5):
         fail("The buffer is changed. Only look at it.")
     return got
 
@@ -387,8 +461,10 @@ def test_pictures_of_small_buffers(run, examples, c):
     judge_buffer_pictures(got, want, examples, 40, 1, 2)
     got, want = run(buffer_pictures, examples, c, 6, 3, 30)
     seen = judge_buffer_pictures(got, want, examples, 6, 3, 30)
+    if len(torch.cat(seen["images"]).unique()) == 6:
+        fail("All pictures show the same images. Choose them at random.")
     if len(torch.cat(seen["images"]).unique()) < 16:
-        fail("The picture always shows the same images. Choose them at random.")
+        fail("The pictures show only some images of the buffer. Choose among all of them.")
 
 
 ### END HIDDEN TESTS
@@ -396,19 +472,34 @@ def test_pictures_of_small_buffers(run, examples, c):
 
 @probe
 def logged_noise(student, c, batch_size, training, epochs):
-    """What OutlierCallback logs, and what it gave to the network: the images, the grad mode and the mode."""
+    """What OutlierCallback logs, and what it gave to the network: the images, the grad mode and the mode.
+
+    noise: mean and mean square of the pixels of each epoch
+    """
     module, hooks = student.deep_energy, HOOKS
+    on_meta = OnMeta()
+    callback = module.OutlierCallback(batch_size=batch_size)
+    require(
+        not on_meta.misses(lambda: Lightning(callback, a_module(on_meta), 1).fit(hooks, module, Callback)),
+        "The noise is not on the device of the module. Move it there.",
+    )
     network = Levels(c)
     pl_module = a_module(network).train(training)
     lightning = Lightning(module.OutlierCallback(batch_size=batch_size), pl_module, epochs).fit(hooks, module, Callback)
     values = [(epoch, value) for epoch, name, value in lightning.values if name == "rand_out"]
+    require(
+        all(images.shape[1:] == SHAPE for images in network.images),
+        "The noise has another shape than pl_module.hparams['img_shape'].",
+    )
     marks = c[0] * (1 + torch.tensor([any(network.gradients_on), any(network.modes)]).float())
+    pixels = torch.cat(network.images) if network.images else torch.zeros(0, *SHAPE)
     return {
         "epochs": [epoch for epoch, _ in values],
         "values": torch.stack([value for _, value in values]) if values else torch.zeros(0),
+        "noise": torch.stack([pixels.mean(), pixels.square().mean()]) if len(pixels) else torch.full((2,), NONE),
         "states": marks,
         "after": c[1] * (1 + torch.tensor([network.training, pl_module.training]).float()),
-        "count": len(network.images[0]) if network.images else 0,
+        "count": len(pixels) / epochs,
     }
 
 
@@ -420,22 +511,20 @@ def test_energy_of_noise_is_logged(run, c):
         fail("No value with the name `rand_out` is logged after a training epoch, in on_train_epoch_end.")
     if got["epochs"] != want["epochs"]:
         fail("The value must be logged once after each epoch.")
-    kinds = {
-        "": (0, 1 / 3),
-        "The noise is uniform in [0, 1]. It should be uniform in [-1, 1]: uniform_images.": (1 / 2, 1 / 3),
-        "The noise is Gaussian. It should be uniform in [-1, 1]: uniform_images.": (0, 1),
-    }
-    means = {sentence: c[0] + c[1] * first + c[2] * second for sentence, (first, second) in kinds.items()}
-    right = means.pop("").expand(4)
-    wrong = {sentence: value.expand(4) for sentence, value in means.items()}
-    wrong["These are energies -f. Log f, the output of the network."] = -right
-    wrong["This is the sum of f. Log the mean."] = got["values"] if got["values"].min() > 50 else right
-    if got["values"].shape == right.shape and (got["values"] == got["values"][0]).all():
-        fail("The noise is the same in each epoch. Draw new noise.")
+    # 4 × 500 × 24 pixels: the mean and the mean square have standard deviations below 0.003.
+    if got["noise"].shape != (2,) or (got["noise"] == NONE).all():
+        fail("The network is not applied to noise after a training epoch.")
+    judge_uniform(*got["noise"].tolist())
+    right = (c[0] + c[2] / 3).expand(4)
+    if difference(got["values"].reshape(-1)[:1].expand(4), got["values"], 0, 0) is None:
+        fail("The value is exactly the same in each epoch. Draw new noise.")
     in_train_mode = right + 1
     if got["values"].shape == right.shape and (got["values"] - in_train_mode).abs().max() < 0.05:
         return  # the mode is checked below
     # 500 × 24 pixels: the mean of f has a standard deviation of about 0.01.
+    if any(not difference(got["values"] / 500, mean, 0, 0.05) for mean in (right, in_train_mode)):
+        fail("This is the sum of f. Log the mean.")
+    wrong = {"These are energies -f. Log f, the output of the network.": -right}
     assert_close(got["values"], right, rtol=0, atol=0.05, mistakes=wrong)
 
 

@@ -2,15 +2,16 @@
 
 import numpy as np
 import torch
-from stand_ins import Levels
+from stand_ins import Levels, OnMeta
 
 from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe, require
 
 
 @inputs
 def c(rng):
-    """The coefficients of f = c₀ + c₁ · mean(x) + c₂ · mean(x²)."""
-    return torch.from_numpy(rng.uniform(0.5, 1.5, 3).astype(np.float32))
+    """The coefficients of f = c₀ + c₁ · mean(x) + c₂ · mean(x²), which has both signs for uniform noise."""
+    first, second = rng.uniform(0.5, 1.5, 2)
+    return torch.from_numpy(np.array([-second / 3, first, second]).astype(np.float32))
 
 
 @inputs
@@ -21,15 +22,19 @@ def images(rng):
 @probe
 def scores(student, images, c, batch_size, training):
     """The scores; how many images the network was given at a time, and its states."""
+    score, on_meta = student.deep_energy.outlier_score, OnMeta()
+    require(
+        not on_meta.misses(lambda: score(on_meta, images.clone())),
+        "The images are not on the device of the model. Move each batch there.",
+    )
     network = Levels(c).train(training)
     given = images.clone()
     options = {"batch_size": batch_size} if batch_size else {}
     try:
-        found = student.deep_energy.outlier_score(network, given, **options)
+        found = score(network, given, **options)
     except Exception:
-        student.deep_energy.outlier_score(
-            Levels(c), given[:-1], **options
-        )  # fails, too, unless one image is the reason
+        # This fails, too, unless the last batch of a single image is the reason.
+        score(Levels(c), torch.cat([given, given[:1]]), **options)
         require(False, "The scores fail if the last batch has one image only. Do not squeeze its axis.")
     require(isinstance(found, torch.Tensor), "The scores must be a tensor.")
     seen = torch.tensor([any(network.gradients_on), network.training, found.requires_grad]).float()
@@ -56,6 +61,7 @@ def judge_scores(got, images, c, size):
             "The mean of the scores is subtracted.": energies - energies.mean(),
             "The scores are normalised over the batch.": (-energies).softmax(0),
             "Only the scores of the first batch are returned.": energies[:size],
+            "Only the mean of each batch is returned.": torch.stack([part.mean() for part in energies.split(size)]),
             "The scores of the last, smaller batch are missing.": energies[: 2 * size],
             "Only the scores of the last batch are returned.": energies[2 * size :],
             "The scores are in the reverse order.": energies.flip(0),
@@ -84,7 +90,8 @@ def test_scores_in_eval_mode(run, images, c):
         if wrong[0]:
             fail("The scores are computed with gradients. Use torch.no_grad().")
         if wrong[1]:
-            fail("The mode of the model is not restored.")
+            mode = "left in eval mode" if training else "put into train mode, although it was in eval mode"
+            fail(f"The model is {mode}. Restore the mode from before.")
         if wrong[2]:
             fail("The scores are not detached.")
         assert_close(got["states"], want["states"])
@@ -108,8 +115,14 @@ def noise(rng):
 
 @probe
 def changes(student, pictures, noise):
-    given = pictures.clone()
-    found = student.deep_energy.changed(given, noise.clone())
+    given, changed = pictures.clone(), student.deep_energy.changed
+    try:
+        found = changed(given, noise.clone())
+    except Exception:
+        changed(
+            pictures[:, :, :, :8].clone(), noise[:, :, :, :8].clone()
+        )  # fails, too, unless the sizes are the reason
+        require(False, "It fails for images whose height and width differ. They are the last two axes, in this order.")
     require(isinstance(found, dict), "`changed` returns a dict.")
     for name in ("noise", "flipped", "shrunk"):
         require(isinstance(found.get(name), torch.Tensor), "The dict must have tensors for noise, flipped and shrunk.")
@@ -136,6 +149,11 @@ def test_changed_images(run, pictures, noise):
             "The images with noise are not clipped.": {"noise": x + 0.3 * noise},
             "The noise is not multiplied by 0.3.": {"noise": (x + noise).clamp(-1, 1)},
             "The images with noise are clipped to [0, 1].": {"noise": (x + 0.3 * noise).clamp(0, 1)},
+            "The noise is subtracted. Add it.": {"noise": (x - 0.3 * noise).clamp(-1, 1)},
+            "Only the noise is clipped. Clip the images with noise.": {"noise": x + (0.3 * noise).clamp(-1, 1)},
+            "This is a weighted mean of images and noise. Add 0.3 · noise to the images.": {
+                "noise": (0.7 * x + 0.3 * noise).clamp(-1, 1)
+            },
             "This is the noise alone. Add it to the images.": {"noise": (0.3 * noise).clamp(-1, 1)},
             "The images themselves are multiplied by the noise.": {"noise": (x * (1 + 0.3 * noise)).clamp(-1, 1)},
         },
@@ -151,6 +169,9 @@ def test_changed_images(run, pictures, noise):
             "The order of the images is reversed. Flip the axes of rows and columns.": {"flipped": x.flip(0, 1)},
             "The order of the images is reversed, too. Flip only rows and columns.": {"flipped": x.flip(0, 2, 3)},
             "The images are negated. Flip rows and columns.": {"flipped": -x},
+            "The images are not flipped.": {"flipped": x},
+            "The images are turned by 90°. Turn them by 180°: flip rows and columns.": {"flipped": x.rot90(1, (2, 3))},
+            "The images are transposed. Flip rows and columns.": {"flipped": x.mT},
         },
     )
     mean = torch.nn.functional.avg_pool2d(x, 2)
@@ -170,6 +191,9 @@ def test_changed_images(run, pictures, noise):
             },
             "This is a part of the image. Take every second row and column.": {
                 "shrunk": placed(4, 6, -1, x[:, :, :4, :6])
+            },
+            "This is the lower right part of the image. Take every second row and column.": {
+                "shrunk": placed(4, 6, -1, x[:, :, 4:, 6:])
             },
             "The background is the image itself. It should be black.": {
                 "shrunk": torch.where(placed(4, 6, -9) == -9, x, placed(4, 6, -1))
@@ -202,19 +226,50 @@ def areas(student, digits, others):
     }
 
 
-def area(scores_in, scores_out):
-    difference = scores_out - scores_in[:, None]
-    return ((difference > 0).double() + 0.5 * (difference == 0)).mean().item()
+SWAPPED = (
+    "The orientation is the wrong way round: the classes are swapped, or the sign of the scores. Outliers are the "
+    "positive class, and have the larger scores."
+)
+
+
+### BEGIN HIDDEN TESTS
+def wrong_areas_of(scores_in, scores_out):
+    """Areas in which equal scores do not count one half, or in which not all pairs count."""
+    above, few = scores_out - scores_in[:, None], min(len(scores_in), len(scores_out))
+    pairs = scores_out[:few] - scores_in[:few]
+    mixed = torch.cat([scores_out, scores_in])
+    mixed = mixed[len(scores_in) :] - mixed[: len(scores_in), None]
+    wrong = {
+        "Labels and scores are in different orders.": (mixed > 0).double() + 0.5 * (mixed == 0),
+        "Pairs with equal scores count 0. They count one half.": above > 0,
+        "Pairs with equal scores count 1. They count one half.": above >= 0,
+        "Each score is compared with one other only. Compare each outlier with each digit.": (
+            (pairs > 0).double() + 0.5 * (pairs == 0)
+        ),
+        "Each score is compared with one other only, and equal ones count 0. Compare all pairs.": pairs > 0,
+    }
+    return {sentence: counted.double().mean().item() for sentence, counted in wrong.items()}
+
+
+### END HIDDEN TESTS
+
+
+@inputs
+def wrong_areas(_, digits, others):
+    """The results of known mistakes, for the scores and for the scores the other way round."""
+    ### BEGIN HIDDEN TESTS
+    return {"plain": wrong_areas_of(digits, others), "reversed": wrong_areas_of(others, digits)}
+    ### END HIDDEN TESTS
 
 
 @exercise("7c", points=0.5, public=True, hint="Outliers are the positive class, with label 1.")
-def test_area_under_the_curve(run, digits, others):
+def test_area_under_the_curve(run, digits, others, wrong_areas):
     """`auroc` is the probability that an outlier has the larger score."""
-    got, _ = run(areas, digits, others)
-    right = area(digits, others)
+    got, want = run(areas, digits, others)
     threshold = digits.median()
     found = (others > threshold).float().mean().item() / 2 + (digits <= threshold).float().mean().item() / 2
-    for name, value in (("plain", right), ("reversed", 1 - right)):
+    for name in ("plain", "reversed"):
+        value = want[name]
         assert_close(
             got[name],
             value,
@@ -224,10 +279,11 @@ def test_area_under_the_curve(run, digits, others):
                 "The larger of the two areas is returned, whatever the orientation. Do not swap the sign.": max(
                     value, 1 - value
                 ),
-                "The classes are swapped: digits count as outliers. Outliers are the positive class.": 1 - value,
+                SWAPPED: 1 - value,
                 "This is the AUROC of hard decisions. Pass the scores themselves.": found,
                 "The AUROC is given in percent. It is a number from 0 to 1.": 100 * value,
-            },
+            }
+            | wrong_areas[name],
         )
 
 
@@ -235,20 +291,9 @@ def test_area_under_the_curve(run, digits, others):
 @exercise("7c", points=0.5, hint="Count pairs with equal scores as one half, or use roc_auc_score.")
 def test_area_with_equal_scores(run, digits, others):
     """Pairs with equal scores count one half."""
-    got, _ = run(areas, digits, others)
-    coarse = [scores.round() for scores in (digits, others)]
-    value, other = area(*coarse), coarse[1] - coarse[0][:, None]
-    assert_close(
-        got["coarse"],
-        value,
-        rtol=0,
-        atol=0.002,
-        mistakes={
-            "Pairs with equal scores count 0. They count one half.": (other > 0).double().mean().item(),
-            "Pairs with equal scores count 1. They count one half.": (other >= 0).double().mean().item(),
-            "The classes are swapped: digits count as outliers.": 1 - value,
-        },
-    )
+    got, want = run(areas, digits, others)
+    value, coarse = want["coarse"], [scores.round() for scores in (digits, others)]
+    assert_close(got["coarse"], value, rtol=0, atol=0.002, mistakes={SWAPPED: 1 - value} | wrong_areas_of(*coarse))
 
 
 ### END HIDDEN TESTS

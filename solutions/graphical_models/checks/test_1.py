@@ -362,110 +362,6 @@ def judge_loss(got, want, mistakes):
         fail("The loss is wrong for float32 energies, or where its constant has the default of the template.")
 
 
-def gap(parts):
-    """E(Y) - E(Ȳ) of each row."""
-    return parts[:, 0] - parts[:, 2]
-
-
-@exercise("1b", points=0.25, public=True, hint="It is `parts.answer`.")
-def test_energy_loss(run, parts):
-    """`energy_loss` is the energy of the answer."""
-    got, want = run(loss_of, "energy_loss", parts, [])
-    mistakes = {
-        "This is the free energy of the answer: the loss is its least energy.": parts[:, 3],
-        "Negative energies give 0: energies may have any sign.": parts[:, 0].relu(),
-    }
-    judge_loss(got, want, mistakes)
-
-
-@exercise("1b", points=0.25, public=True, hint="Compare with the minimum over all answers, the right one included.")
-def test_perceptron_loss(run, parts):
-    """`perceptron_loss` is the energy of the answer minus the least energy of all answers."""
-    got, want = run(loss_of, "perceptron_loss", parts, [])
-    mistakes = {
-        "The perceptron loss is never negative: compare with the minimum over all answers.": gap(parts),
-        "The sign is wrong: the loss is never negative.": -want["values"],
-    }
-    judge_loss(got, want, mistakes)
-
-
-@exercise("1b", points=0.5, public=True, hint="max(0, m + E(Y) - E(Ȳ)), with the most offending wrong answer.")
-def test_hinge_loss(run, parts, constant):
-    """`hinge_loss` is zero where the wrong answer is higher by the margin, and else what is missing."""
-    got, want = run(loss_of, "hinge_loss", parts, [constant])
-    mistakes = {
-        "The margin is missing: the loss is max(0, m + E(Y) - E(Ȳ)).": gap(parts).relu(),
-        "The margin is 1, whatever is given: use the argument `margin`.": (1 + gap(parts)).relu(),
-        "The loss is negative where the margin is kept: it must be 0 there.": constant + gap(parts),
-        "The two energies are exchanged: the loss rises with the energy of the answer.": (constant - gap(parts)).relu(),
-        "The hinge loss uses `parts.wrong`, not the minimum over all answers.": constant + parts[:, 0] - parts[:, 1],
-    }
-    judge_loss(got, want, mistakes)
-
-
-@exercise("1b", points=0.25, public=True, hint="log(1 + exp(E(Y) - E(Ȳ))).")
-def test_log_loss(run, parts):
-    """`log_loss` is log(1 + exp(E(Y) - E(Ȳ)))."""
-    got, want = run(loss_of, "log_loss", parts, [])
-    mistakes = {
-        "The sign in the exponent is wrong: the loss rises with the energy of the answer.": (
-            1 + (-gap(parts)).exp()
-        ).log(),
-        "The 1 is missing: the loss is log(1 + exp(…)).": gap(parts),
-    }
-    judge_loss(got, want, mistakes)
-
-
-@exercise("1b", points=0.5, public=True, hint="min(M, max(0, E(Y) - E(Ȳ))).")
-def test_lvq2_loss(run, parts, constant):
-    """`lvq2_loss` is E(Y) - E(Ȳ), kept between 0 and the cap."""
-    got, want = run(loss_of, "lvq2_loss", parts, [constant])
-    mistakes = {
-        "The loss exceeds its cap: take the minimum with M.": gap(parts).relu(),
-        "The cap is 2, whatever is given: use the argument `cap`.": gap(parts).clamp(0, 2),
-        "The loss is negative where the answer is right: it must be 0 there.": gap(parts).clamp(max=constant),
-        "Minimum and maximum are exchanged: min(M, max(0, …)).": gap(parts).clamp(min=constant),
-    }
-    judge_loss(got, want, mistakes)
-
-
-@exercise("1b", points=0.25, public=True, hint="The logistic function of E(Y) - E(Ȳ).")
-def test_mce_loss(run, parts):
-    """`mce_loss` is 1 / (1 + exp(-(E(Y) - E(Ȳ))))."""
-    got, want = run(loss_of, "mce_loss", parts, [])
-    mistakes = {"The sign in the exponent is wrong: the loss is large for wrong answers.": torch.sigmoid(-gap(parts))}
-    judge_loss(got, want, mistakes)
-
-
-@exercise("1b", points=0.5, public=True, hint="E(Y)² + max(0, m - E(Ȳ))²: a sum.")
-def test_square_square_loss(run, low, constant):
-    """`square_square_loss` is the squared energy of the answer plus the squared rest of the margin."""
-    got, want = run(loss_of, "square_square_loss", low, [constant])
-    rest = (constant - low[:, 2]).relu()
-    mistakes = {
-        "The second term is subtracted, as in the lecture notes: it has to be added.": low[:, 0] ** 2 - rest**2,
-        "The second term is not squared.": low[:, 0] ** 2 + rest,
-        "The first term is not squared.": low[:, 0] + rest**2,
-        "The maximum with 0 is missing: a high wrong answer must cost nothing.": low[:, 0] ** 2
-        + (constant - low[:, 2]) ** 2,
-        "The margin is 1, whatever is given: use the argument `margin`.": low[:, 0] ** 2 + (1 - low[:, 2]).relu() ** 2,
-    }
-    judge_loss(got, want, mistakes)
-
-
-@exercise("1b", points=0.5, public=True, hint="E(Y)² + γ · exp(-E(Ȳ)).")
-def test_square_exponential_loss(run, low, constant):
-    """`square_exponential_loss` is the squared energy of the answer plus γ times exp(-E(Ȳ))."""
-    got, want = run(loss_of, "square_exponential_loss", low, [constant])
-    mistakes = {
-        "γ has no effect: it is a factor of the second term.": low[:, 0] ** 2 + (-low[:, 2]).exp(),
-        "γ is in the exponent: it is a factor of the second term.": low[:, 0] ** 2 + (-constant * low[:, 2]).exp(),
-        "The sign in the exponent is wrong: a high wrong answer must cost nothing.": low[:, 0] ** 2
-        + constant * low[:, 2].exp(),
-    }
-    judge_loss(got, want, mistakes)
-
-
 @inputs
 def low(rng):
     """Rows of ingredients in which half of the wrong answers are below the margin; some energies are negative."""
@@ -473,6 +369,131 @@ def low(rng):
     answer[::2] *= -1
     best = np.minimum(answer, wrong)
     return torch.from_numpy(np.stack([answer, best, wrong, answer - 0.1, best - 0.2], 1))
+
+
+@inputs
+def wrong_losses(_, parts, low, constant):
+    """For each loss, the results of known mistakes."""
+    ### BEGIN HIDDEN TESTS
+    answer, _, wrong, free_answer, free_all = parts.unbind(1)
+    gap = answer - wrong
+    squared, others, rest = low[:, 0] ** 2, low[:, 2], (constant - low[:, 2]).relu()
+    return {
+        "energy_loss": {
+            "This is the free energy of the answer: the loss is its least energy.": free_answer,
+            "Negative energies give 0: energies may have any sign.": answer.relu(),
+        },
+        "perceptron_loss": {
+            "The perceptron loss is never negative: compare with the minimum over all answers.": gap,
+        },
+        "hinge_loss": {
+            "The margin is missing: the loss is max(0, m + E(Y) - E(Ȳ)).": gap.relu(),
+            "The margin is 1, whatever is given: use the argument `margin`.": (1 + gap).relu(),
+            "The loss is negative where the margin is kept: it must be 0 there.": constant + gap,
+            "The two energies are exchanged: the loss rises with the energy of the answer.": (constant - gap).relu(),
+            "The hinge loss uses `parts.wrong`, not the minimum over all answers.": constant + answer - parts[:, 1],
+        },
+        "log_loss": {
+            "The sign in the exponent is wrong: the loss rises with the energy of the answer.": (
+                1 + (-gap).exp()
+            ).log(),
+            "The 1 is missing: the loss is log(1 + exp(…)).": gap,
+        },
+        "lvq2_loss": {
+            "The loss exceeds its cap: take the minimum with M.": gap.relu(),
+            "The cap is 2, whatever is given: use the argument `cap`.": gap.clamp(0, 2),
+            "The loss is negative where the answer is right: it must be 0 there.": gap.clamp(max=constant),
+            "Minimum and maximum are exchanged: min(M, max(0, …)).": gap.clamp(min=constant),
+        },
+        "mce_loss": {
+            "The sign in the exponent is wrong: the loss is large for wrong answers.": torch.sigmoid(-gap),
+        },
+        "square_square_loss": {
+            "The second term is subtracted, as in the lecture notes: it has to be added.": squared - rest**2,
+            "The second term is not squared.": squared + rest,
+            "The first term is not squared.": low[:, 0] + rest**2,
+            "The maximum with 0 is missing: a high wrong answer must cost nothing.": squared + (constant - others) ** 2,
+            "The margin is 1, whatever is given: use the argument `margin`.": squared + (1 - others).relu() ** 2,
+        },
+        "square_exponential_loss": {
+            "γ has no effect: it is a factor of the second term.": squared + (-others).exp(),
+            "γ is in the exponent: it is a factor of the second term.": squared + (-constant * others).exp(),
+            "The sign in the exponent is wrong: a high wrong answer must cost nothing.": (
+                squared + constant * others.exp()
+            ),
+        },
+        "nll_loss": {
+            "The least energy of the answer is used: the probability is a sum over its paths.": answer - free_all,
+            "This is the sum of the two free energies: -log Z / β is `free_all`, so it is subtracted.": (
+                free_answer + free_all
+            ),
+        },
+        "mee_loss": {
+            "β has no effect: it multiplies the free energies.": 1 - (free_all - free_answer).exp(),
+            "The least energy of the answer is used: the probability is a sum over its paths.": (
+                1 - (constant * (free_all - answer)).exp()
+            ),
+        },
+    }
+    ### END HIDDEN TESTS
+
+
+@exercise("1b", points=0.25, public=True, hint="It is `parts.answer`.")
+def test_energy_loss(run, parts, wrong_losses):
+    """`energy_loss` is the energy of the answer."""
+    got, want = run(loss_of, "energy_loss", parts, [])
+    judge_loss(got, want, wrong_losses["energy_loss"])
+
+
+@exercise("1b", points=0.25, public=True, hint="Compare with the minimum over all answers, the right one included.")
+def test_perceptron_loss(run, parts, wrong_losses):
+    """`perceptron_loss` is the energy of the answer minus the least energy of all answers."""
+    got, want = run(loss_of, "perceptron_loss", parts, [])
+    judge_loss(
+        got, want, wrong_losses["perceptron_loss"] | {"The sign is wrong: the loss is never negative.": -want["values"]}
+    )
+
+
+@exercise("1b", points=0.5, public=True, hint="max(0, m + E(Y) - E(Ȳ)), with the most offending wrong answer.")
+def test_hinge_loss(run, parts, constant, wrong_losses):
+    """`hinge_loss` is zero where the wrong answer is higher by the margin, and else what is missing."""
+    got, want = run(loss_of, "hinge_loss", parts, [constant])
+    judge_loss(got, want, wrong_losses["hinge_loss"])
+
+
+@exercise("1b", points=0.25, public=True, hint="log(1 + exp(E(Y) - E(Ȳ))).")
+def test_log_loss(run, parts, wrong_losses):
+    """`log_loss` is log(1 + exp(E(Y) - E(Ȳ)))."""
+    got, want = run(loss_of, "log_loss", parts, [])
+    judge_loss(got, want, wrong_losses["log_loss"])
+
+
+@exercise("1b", points=0.5, public=True, hint="min(M, max(0, E(Y) - E(Ȳ))).")
+def test_lvq2_loss(run, parts, constant, wrong_losses):
+    """`lvq2_loss` is E(Y) - E(Ȳ), kept between 0 and the cap."""
+    got, want = run(loss_of, "lvq2_loss", parts, [constant])
+    judge_loss(got, want, wrong_losses["lvq2_loss"])
+
+
+@exercise("1b", points=0.25, public=True, hint="The logistic function of E(Y) - E(Ȳ).")
+def test_mce_loss(run, parts, wrong_losses):
+    """`mce_loss` is 1 / (1 + exp(-(E(Y) - E(Ȳ))))."""
+    got, want = run(loss_of, "mce_loss", parts, [])
+    judge_loss(got, want, wrong_losses["mce_loss"])
+
+
+@exercise("1b", points=0.5, public=True, hint="E(Y)² + max(0, m - E(Ȳ))²: a sum.")
+def test_square_square_loss(run, low, constant, wrong_losses):
+    """`square_square_loss` is the squared energy of the answer plus the squared rest of the margin."""
+    got, want = run(loss_of, "square_square_loss", low, [constant])
+    judge_loss(got, want, wrong_losses["square_square_loss"])
+
+
+@exercise("1b", points=0.5, public=True, hint="E(Y)² + γ · exp(-E(Ȳ)).")
+def test_square_exponential_loss(run, low, constant, wrong_losses):
+    """`square_exponential_loss` is the squared energy of the answer plus γ times exp(-E(Ȳ))."""
+    got, want = run(loss_of, "square_exponential_loss", low, [constant])
+    judge_loss(got, want, wrong_losses["square_exponential_loss"])
 
 
 ### BEGIN HIDDEN TESTS
@@ -497,30 +518,29 @@ def test_mce_loss_of_large_energies(run, distant):
 
 
 @exercise("1c", points=0.75, public=True, hint="Subtract the free energy of all answers from that of the right one.")
-def test_nll_loss(run, parts):
+def test_nll_loss(run, parts, wrong_losses):
     """`nll_loss` is the free energy of the answer minus that of all answers."""
     got, want = run(loss_of, "nll_loss", parts, [])
-    mistakes = {
-        "The least energy of the answer is used: the probability is a sum over its paths.": parts[:, 0] - parts[:, 4],
-        "The sign is wrong: the loss is never negative.": -want["values"],
-        "This is the sum of the two free energies: -log Z / β is `free_all`, so it is subtracted.": parts[:, 3]
-        + parts[:, 4],
-        "This is a probability: the loss is minus its logarithm, divided by β.": (-want["values"]).exp(),
-    }
-    judge_loss(got, want, mistakes)
+    judge_loss(
+        got,
+        want,
+        wrong_losses["nll_loss"]
+        | {
+            "The sign is wrong: the loss is never negative.": -want["values"],
+            "This is a probability: the loss is minus its logarithm, divided by β.": (-want["values"]).exp(),
+        },
+    )
 
 
 @exercise("1c", points=0.75, public=True, hint="1 - exp(-β (F(Y) - F)), with F(Y) and F the free energies.")
-def test_mee_loss(run, parts, constant):
+def test_mee_loss(run, parts, constant, wrong_losses):
     """`mee_loss` is one minus the probability of the answer."""
     got, want = run(loss_of, "mee_loss", parts, [constant])
-    mistakes = {
-        "β has no effect: it multiplies the free energies.": 1 - (parts[:, 4] - parts[:, 3]).exp(),
-        "This is the probability of the answer: subtract it from 1.": 1 - want["values"],
-        "The least energy of the answer is used: the probability is a sum over its paths.": 1
-        - (constant * (parts[:, 4] - parts[:, 0])).exp(),
-    }
-    judge_loss(got, want, mistakes)
+    judge_loss(
+        got,
+        want,
+        wrong_losses["mee_loss"] | {"This is the probability of the answer: subtract it from 1.": 1 - want["values"]},
+    )
 
 
 ### BEGIN HIDDEN TESTS

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
-from stand_ins import forward, number, replaced
+from stand_ins import number, other_sums, replaced
 
 from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
 
@@ -83,6 +83,12 @@ def beta(rng):
     return float(rng.choice([0.4, 2.5]) * rng.uniform(0.8, 1.2))
 
 
+@inputs
+def factors(rng):
+    """Of the stand-in for `forward`, one for each arc."""
+    return torch.from_numpy(rng.uniform(0.5, 1.5, 100))
+
+
 @probe
 def best_path(student, graph):
     arcs = [tuple(arc) for arc in graph["arcs"]]
@@ -118,8 +124,8 @@ def several_alphas(student, graphs, beta):
 
 
 @probe
-def several_shares(student, graphs, beta):
-    """The shares of each graph, by the program as it is and with a stand-in for `forward`."""
+def several_shares(student, graphs, beta, factors):
+    """The shares of each graph, by the program as it is, and its gradients of a stand-in for `forward`."""
     module = student.graphical_models
 
     def attempt():
@@ -134,7 +140,7 @@ def several_shares(student, graphs, beta):
         return seen
 
     def isolated():
-        with replaced(module, forward=forward):
+        with replaced(module, forward=other_sums(factors)):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
@@ -154,7 +160,8 @@ def alphas(student, graph, beta):
 
 
 @probe
-def shares_of(student, graph, beta):
+def shares_of(student, graph, beta, factors):
+    """The shares by the program as it is, and its gradient of a stand-in for `forward`."""
     module = student.graphical_models
     arcs = [tuple(arc) for arc in graph["arcs"]]
 
@@ -162,7 +169,7 @@ def shares_of(student, graph, beta):
         return module.shares(arcs, graph["energies"].clone(), beta)
 
     def isolated():
-        with replaced(module, forward=forward):
+        with replaced(module, forward=other_sums(factors)):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
@@ -378,9 +385,9 @@ def test_free_energies_of_several_graphs(run, graphs):
 
 
 @exercise("2c", points=0.75, public=True, hint="The gradient of the last α with respect to the energies.")
-def test_shares_of_the_arcs(run, graph, beta, wrong):
+def test_shares_of_the_arcs(run, graph, beta, factors, wrong):
     """`shares` returns the probability that a path uses each arc."""
-    got, want = run(shares_of, graph, beta)
+    got, want = run(shares_of, graph, beta, factors)
     assert_either_way(got, want, lambda got, want: judge_shares(got, want, lambda: wrong["shares"]))
 
 
@@ -394,9 +401,9 @@ def judge_shares(got, want, wrong):
 
 ### BEGIN HIDDEN TESTS
 @exercise("2c", points=0.25, hint="Give β to `forward`.")
-def test_shares_at_high_beta(run, graph, beta):
+def test_shares_at_high_beta(run, graph, beta, factors):
     """For large β, the shares are those of the best path."""
-    got, want = run(shares_of, graph, 40 * beta)
+    got, want = run(shares_of, graph, 40 * beta, factors)
     assert_either_way(got, want, lambda got, want: judge_shares(got, want, lambda: wrong_shares(graph, 40 * beta)))
 
 
@@ -406,9 +413,9 @@ def test_shares_at_high_beta(run, graph, beta):
     needs=(test_shares_of_the_arcs,),
     hint="Shares need no gradient, and do not depend on whether the energies need one.",
 )
-def test_shares_of_several_graphs(run, graphs, beta):
+def test_shares_of_several_graphs(run, graphs, beta, factors):
     """`shares` is right for a single arc, for energies with a gradient, for float32, and call after call."""
-    got, want = run(several_shares, graphs, beta)
+    got, want = run(several_shares, graphs, beta, factors)
 
     def judge(got, want):
         gradient = "The result is wrong for energies that need a gradient, or where other shares were computed before."

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, unchanged
-from stand_ins import acceptor, lexicon, score
+from stand_ins import lexicon, score
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
@@ -56,15 +56,17 @@ def wide_frames(rng):
 @probe
 def letters(weights):
     """The graph of all strings with one letter for each row of the weights (T, K)."""
-    steps, count = weights.shape
-    arcs = [[step, step + 1, letter] for step in range(steps) for letter in range(count)]
-    return acceptor(steps + 1, arcs, weights, [steps])
+    graph = gtn.linear_graph(*weights.shape, False)
+    graph.set_weights(weights)
+    return graph
 
 
 @probe
 def scores_by_length(graph, frames):
     """The forward scores of the strings of 0, 1, 2, … letters; -inf where there is none."""
-    scores = [score(gtn.compose(acceptor(1, [], None, [0]), graph))]
+    empty = gtn.Graph(False)
+    empty.add_node(True, True)
+    scores = [score(gtn.compose(empty, graph))]
     scores += [score(gtn.compose(letters(-energies), graph)) for energies in frames]
     return torch.tensor(scores, dtype=torch.float64)
 
@@ -98,12 +100,14 @@ def shared_by_place(words, frames):
     """The scores of a graph in which words share the nodes of a letter at a place, whatever came before."""
     places = sorted({(place, label) for word in words for place, label in enumerate(word, start=1)})
     number = {(0, None): 0} | {place: count for count, place in enumerate(places, start=1)}
-    arcs, last = set(), set()
-    for word in words:
-        path = [(0, None), *enumerate(word, start=1)]
-        arcs |= {(number[before], number[after], after[1]) for before, after in pairwise(path)}
-        last.add(number[path[-1]])
-    return scores_by_length(acceptor(len(number), sorted(arcs), None, last), frames)
+    paths = [[(0, None), *enumerate(word, start=1)] for word in words]
+    last = {path[-1] for path in paths}
+    graph = gtn.Graph(False)
+    for place in number:
+        graph.add_node(place == (0, None), place in last)
+    for before, after in dict.fromkeys(pair for path in paths for pair in pairwise(path)):
+        graph.add_arc(number[before], number[after], after[1])
+    return scores_by_length(graph, frames)
 
 
 def wrong_tries(words, frames):

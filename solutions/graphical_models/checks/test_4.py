@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
-from stand_ins import acceptor, number, score
+from stand_ins import number, read_graph, score
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
@@ -145,8 +145,7 @@ def scores_by_digits(graph):
     """The forward scores of the strings of 1, 2, 3 and 4 digits; -inf where there is none."""
     scores = []
     for count in range(1, 5):
-        strings = acceptor(count + 1, [[k, k + 1, digit] for k in range(count) for digit in range(10)], None, [count])
-        scores.append(score(gtn.compose(graph, strings)))
+        scores.append(score(gtn.compose(graph, gtn.linear_graph(count, 10, False))))
     return torch.tensor(scores, dtype=torch.float64)
 
 
@@ -162,6 +161,15 @@ def several_graphs(student, cases):
     return seen
 
 
+### BEGIN HIDDEN TESTS
+def graph_text(arcs, accept):
+    """A graph as text, from its arcs (source, destination, label) and the nodes that accept; node 0 is the start."""
+    return "\n".join(["0", " ".join(map(str, accept)), *(" ".join(map(str, arc)) for arc in arcs)])
+
+
+### END HIDDEN TESTS
+
+
 @inputs
 def wrong_recognitions(_, recognised):
     """The forward scores of known mistakes of `recognition_graph`."""
@@ -169,7 +177,7 @@ def wrong_recognitions(_, recognised):
     ### BEGIN HIDDEN TESTS
     def score_of(case, sign=-1.0):
         arcs = [[i, j, digit] for i, j in case["pairs"] for digit in range(10)]
-        return tensor([score(acceptor(case["count"], arcs, sign * case["energies"], [case["count"] - 1]))])
+        return tensor([score(read_graph(graph_text(arcs, [case["count"] - 1]), sign * case["energies"]))])
 
     energies, pairs = recognised["energies"], recognised["pairs"]
     best = energies.masked_fill(energies > energies.amin(1, keepdim=True), 1e6)
@@ -245,6 +253,7 @@ def reading(rng):
     The grammar wants two or three digits, the last of which is 1 or 2. So the first two digits of the answer are an
     amount as well.
     """
+    ### BEGIN HIDDEN TESTS
     pairs = [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3], [2, 4], [3, 4], [1, 4]]
     arcs = [[i, j, digit] for i, j in pairs for digit in range(4)]
     energies = rng.uniform(0, 2, len(arcs))
@@ -252,14 +261,16 @@ def reading(rng):
     grammar = [[0, 1, digit] for digit in range(4)] + [[1, 2, digit] for digit in range(4)]
     grammar += [[node, 3, digit] for node in (1, 2) for digit in (1, 2)]
     return {
-        "arcs": arcs,
+        "recognition": graph_text(arcs, [4]),
         "energies": torch.from_numpy(energies),
-        "grammar": grammar,
+        "grammar": graph_text(grammar, [3]),
         "costs": torch.from_numpy(rng.uniform(0, 2, len(grammar))),
         "answer": [int(rng.integers(4)), last := int(rng.choice([1, 2])), last],
     }
+    ### END HIDDEN TESTS
 
 
+### BEGIN HIDDEN TESTS
 @inputs
 def high_reading(rng):
     """Energies in the hundreds."""
@@ -269,7 +280,11 @@ def high_reading(rng):
     grammar += [[node, 3, digit] for node in (1, 2) for digit in (1, 2)]
     costs = torch.from_numpy(rng.uniform(0, 2, len(grammar)))
     answer = [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))]
-    return {"arcs": arcs, "energies": energies, "grammar": grammar, "costs": costs, "answer": answer}
+    graphs = {"recognition": graph_text(arcs, [3]), "grammar": graph_text(grammar, [3])}
+    return graphs | {"energies": energies, "costs": costs, "answer": answer}
+
+
+### END HIDDEN TESTS
 
 
 @probe
@@ -277,8 +292,7 @@ def graphs_of(case, weighted):
     """The energies as a leaf, the recognition graph, and the grammar with or without energies."""
     energies = case["energies"].clone().requires_grad_()
     costs = case["costs"] if weighted else torch.zeros_like(case["costs"])
-    last = max(arc[1] for arc in case["arcs"])
-    return energies, acceptor(last + 1, case["arcs"], -energies, [last]), acceptor(4, case["grammar"], -costs, [3])
+    return energies, read_graph(case["recognition"], -energies), read_graph(case["grammar"], -costs)
 
 
 @probe
@@ -329,21 +343,13 @@ def amount_of(student, case, weighted):
 ### BEGIN HIDDEN TESTS
 def wrong_losses(case, weighted):
     _, recognition, grammar = graphs_of(case, weighted)
-    chain = acceptor(
-        len(case["answer"]) + 1,
-        [[k, k + 1, digit] for k, digit in enumerate(case["answer"])],
-        None,
-        [len(case["answer"])],
-    )
+    arcs = [[k, k + 1, digit] for k, digit in enumerate(case["answer"])]
+    none = torch.zeros(len(arcs))
+    chain = read_graph(graph_text(arcs, [len(arcs)]), none)
     every = gtn.compose(recognition, grammar)
     right = gtn.compose(every, chain)
     bare = gtn.forward_score(gtn.compose(recognition, chain)).item()
-    beginnings = acceptor(
-        len(case["answer"]) + 1,
-        [[k, k + 1, digit] for k, digit in enumerate(case["answer"])],
-        None,
-        range(1, len(case["answer"]) + 1),
-    )
+    beginnings = read_graph(graph_text(arcs, range(1, len(arcs) + 1)), none)
     total, answer = gtn.forward_score(every).item(), gtn.forward_score(right).item()
 
     return {
@@ -442,7 +448,8 @@ def readings(rng):
         grammar = [[0, 1, digit] for digit in range(4)] if steps > 1 else []
         grammar += [[1, 1, digit] for digit in range(4)] + [[0, 3, 1], [0, 3, 2], [1, 3, 1], [1, 3, 2]]
         costs = torch.from_numpy(rng.uniform(0, 1, len(grammar)))
-        return {"arcs": arcs, "energies": torch.from_numpy(energies), "grammar": grammar, "costs": costs}
+        graphs = {"recognition": graph_text(arcs, [steps]), "grammar": graph_text(grammar, [3])}
+        return graphs | {"energies": torch.from_numpy(energies), "costs": costs}
 
     a, b = rng.permutation([1, 2, 3])[:2].tolist()
     first = drawn(4, [a, a, 0, 1]) | {"answer": [a, a, 0, 1]}
@@ -483,7 +490,8 @@ def preferring(rng):
     costs[best[0]] += 3
     costs[4 + best[1]] += 3
     answer = [int(rng.integers(4)), int(rng.integers(4)), int(rng.choice([1, 2]))]
-    return {"arcs": arcs, "energies": energies, "grammar": grammar, "costs": torch.from_numpy(costs), "answer": answer}
+    graphs = {"recognition": graph_text(arcs, [3]), "grammar": graph_text(grammar, [3])}
+    return graphs | {"energies": energies, "costs": torch.from_numpy(costs), "answer": answer}
 
 
 @exercise(

@@ -314,13 +314,14 @@ WHOLE_NUMBERS = (
 )
 
 
-def filled(pm, first_row, left):
-    """The last entry of the table if what cannot be reached in the first row and to the left has these values."""
-    outside = torch.full_like(pm[0, :1], left)
-    row = torch.cat([pm[0, :1], torch.full_like(pm[0, 1:], first_row)])
-    for energies in pm[1:]:
-        row = energies + torch.minimum(row, torch.cat([outside, row[:-1]]))
-    return row[-1]
+def with_zeros(pm):
+    """The least energies if what cannot be reached is 0: in the first row and to the left, or in one of both."""
+    frames, states = pm.shape
+    zeros = torch.cat([torch.cat([pm[:1, :1], torch.zeros_like(pm[:1, 1:])], dim=1), pm[1:]])
+    from_above = least(zeros, alignments(frames, states, first=range(states)))
+    later = [least(pm[start:], alignments(frames - start, states)).double() for start in range(1, frames)]
+    from_left = torch.stack([least(pm, alignments(frames, states)), *later]).min()
+    return [torch.minimum(from_above, from_left), from_above, from_left]
 
 
 def greedy(pm):
@@ -379,11 +380,7 @@ def wrong_minima(pm):
             pm, alignments(frames, states, steps=(-1, 0, 1))
         ),
         "The path is chosen greedily, move by move: compare the sums along all ways, with a table.": greedy(pm),
-        "Entries that cannot be reached count as 0, which attracts paths: they must be infinite.": [
-            filled(pm, 0.0, 0.0),
-            filled(pm, 0.0, INFINITY),
-            filled(pm, INFINITY, 0.0),
-        ],
+        "Entries that cannot be reached count as 0, which attracts paths: they must be infinite.": with_zeros(pm),
         "Only the energy of the first window counts: add pm[i, j] to the smaller one of both moves.": pm[0, 0],
         "The energies of the best moves are not added up: dp[i, j] adds pm[i, j] to the smaller of two sums.": pm[
             -1, -1

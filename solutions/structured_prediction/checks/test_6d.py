@@ -146,12 +146,12 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
         differences = path - states_of_best
         if differences.min() == differences.max():
             fail("The positions of a word are shifted by a number: begin again at 0 for each word.")
-        is_letter = states_of_best % 2 == 1
-        if not differences[is_letter].any():
-            fail("The letters are at the right positions, but blanks are not: the blank after letter k is at 2k + 2.")
-        if not differences[~is_letter].any() and (~is_letter).any():
-            fail("The blanks are at the right positions, but letters are not: letter k of the word is at 2k + 1.")
-        if has_energy(got["scores"], number, least(matrix, best_ways)):
+        if has_energy(got["scores"], number, least(matrix, best_ways)):  # so the labels along the path are right
+            is_letter = states_of_best % 2 == 1
+            if not differences[is_letter].any():
+                fail("The letters are at the right positions, but blanks are not: a blank after letter k is at 2k + 2.")
+            if not differences[~is_letter].any() and (~is_letter).any():
+                fail("The blanks are at the right positions, but letters are not: letter k of the word is at 2k + 1.")
             fail(
                 "The energy is that of the best path, but the positions are not: along the path, a new blank is at the "
                 "next position, and a new letter at the next position of a letter."

@@ -1,0 +1,25 @@
+"""People who are missing on one side: they handed in and have no result, or have one and are not in the roster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from autograder import assignment as assignments
+from autograder.grade.submissions import students
+from autograder.results import assignments_in, students_in
+
+
+def not_graded(results_dir: Path, submitted: Path | None, course: Path) -> dict[str, list[str]]:
+    """Return by assignment the students who have a folder in `submitted` and no result."""
+    if submitted is None or not submitted.is_dir():
+        return {}
+    names = sorted({*assignments_in(results_dir), *assignments.names(course)})
+    found = {name: sorted({*students(submitted, name)}.difference(students_in(results_dir, name))) for name in names}
+    return {name: who for name, who in found.items() if who}
+
+
+def not_in_roster(results_dir: Path, ids: Collection[str]) -> list[str]:
+    """Return the students who have a result, but none of the `ids` of the roster."""
+    graded = {student for name in assignments_in(results_dir) for student in students_in(results_dir, name)}
+    return sorted(graded.difference(ids))
