@@ -274,10 +274,12 @@ def shown(student, levels, labels):
         few, _ = draw(chains[-FEW:, :2].clone(), names[:2], rows=2, columns=5)
     except Exception:
         require(False, "`draw_generation` fails if there are fewer steps than `columns`.")
+    _, whole = draw(chains[-FEW:].clone(), names, rows=1, columns=2)  # less than COUNT
     return {
         "strip": pixels(strip),
         "sheet": pixels(sheet),
         "few": pixels(few),
+        "whole": pixels(whole),
         "titles": titles(sheet),
         "chains": chains[:, :, 0, 0, 0],
     }
@@ -339,7 +341,7 @@ def test_pictures_of_the_generation(run, levels, labels):
     got, want = run(shown, levels, labels)
     if difference(got["chains"], want["chains"], 0, 1e-6):
         fail("The given chains are changed. Use a copy of them.")
-    places = torch.cat([got[figure]["places"] for figure in ("strip", "sheet", "few")])
+    places = torch.cat([got[figure]["places"] for figure in ("strip", "sheet", "few", "whole")])
     if ((places < -0.5) | (places > 1.5)).any():  # fractions of the figure
         fail("Images lie outside the figure.")
     last = [(STEPS - 1, chain) for chain in range(COUNT)]
@@ -348,6 +350,12 @@ def test_pictures_of_the_generation(run, levels, labels):
         fail("The figures are exchanged. Return the steps first, and the sheet of all images second.")
     if not sheet.keys() >= set(last):
         fail("The second figure does not show all images after the last step.")
+    shown_last = {(FEW - 1, chain) for chain in range(COUNT)}
+    if not tiles(got["whole"], levels[-FEW:], shown_last).keys() >= shown_last:
+        fail(
+            "If there are more than rows · columns images, the second figure does not show all of them. "
+            "`rows` and `columns` are only for the first figure."
+        )
     if not strip:
         fail("The first figure shows no image of the chains as it is.")
     if len({step for step, _ in strip}) == 2 and len({chain for _, chain in strip}) == COUNT:
