@@ -277,7 +277,7 @@ def head_of(model, classes):
 
 @probe
 def energy_of(student, weights, images, logits, labels, scale):
-    """f for given logits, and f of the whole network with the weights of the last layer times `scale`.
+    """f for given logits, and f of the whole network with the logits times `scale`.
 
     The given logits are those of `get_logits` (isolated) or of the last layer (last_layer), because `forward` need not
     call `get_logits`.
@@ -312,6 +312,7 @@ def energy_of(student, weights, images, logits, labels, scale):
         model, _ = network(student, weights, classes)
         with torch.no_grad():
             head_of(model, classes).weight *= scale
+            head_of(model, classes).bias *= scale
         return f(model)
 
     return ways(isolated=isolated, last_layer=last_layer, whole=whole)
@@ -428,10 +429,15 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         ),
     }
     zeros = {"Labels that are all 0 are ignored. Test `y is None` instead of the value of y.": lambda z: z.logsumexp(1)}
-    # All labels may be 0, and a batch may be a single image.
-    for count, chosen, first in ((6, labels, {}), (6, 0 * labels, zeros), (1, labels[:1], {})):
-        given = logits[:count]
-        got, want = run(energy_of, weights, images[:count], given, chosen, 1.0)
+    # All labels may be 0, and a batch may be a single image. Each logit is negative in one of the first two calls.
+    for count, chosen, first, sign in (
+        (6, labels, {}, 1),
+        (6, labels, {}, -1),
+        (6, 0 * labels, zeros, 1),
+        (1, labels[:1], {}, 1),
+    ):
+        given = sign * logits[:count]
+        got, want = run(energy_of, weights, images[:count], given, chosen, float(sign))
         known = first | mistakes
         judge = partial(judge_energy, logits=given, mistakes=known)
         assert_either_way(got, want, judge)

@@ -33,8 +33,13 @@ CALLS = 15
 SIZE = 48  # of a buffer, more than the 36 chains of a call
 FEW = 4  # chains of a call without labels
 FILLED = 6  # number of calls after which almost all places of the buffers are filled
+RESTORED = 10  # the call before which a new sampler gets the buffer, as after loading a checkpoint
 CHANGED = 0.9  # the value of returned chains that are changed in place
 UNKNOWN = 9.0  # in the place of a move that is not known
+NOT_RANDOM = (
+    "The chains of a call continue the chains of the same places of the buffer as those of an earlier call. "
+    "Choose a random chain of the buffer for each of them."
+)
 STILL = (
     "The chains do not follow the gradient. Add step_size · gradient and use the result: x.add(…) does not change x."
 )
@@ -108,7 +113,8 @@ def chains_over_calls(student, classes, size, drift, noise, others, history):
 
     classes: those of the chains in each call. The first calls, `others` of them, are made by another sampler. In the
     call `history`, there are two steps, and all are returned. If there is such a call, the results of all calls are
-    changed in place afterwards. If `sampler.buffer` is empty, the size is 0.
+    changed in place afterwards. If `sampler.buffer` is empty, the size is 0. Before the call RESTORED, a new sampler
+    gets the buffer.
     """
     noise = noise.float()
     model = Slope(drift.expand(CLASSES + 1, *SHAPE).clone())
@@ -140,6 +146,9 @@ def chains_over_calls(student, classes, size, drift, noise, others, history):
         samplers = [sampler(isolated), sampler(isolated)]
         seen = []
         for call in range(len(noise)):
+            if call == RESTORED and held(getattr(samplers[0], "buffer", None)):
+                buffer, samplers[0] = samplers[0].buffer, sampler(isolated)
+                samplers[0].buffer = buffer
             chosen = samplers[call < others]
             if isolated:
                 chosen.update = lambda x, *args, call=call, **kwargs: x + noise[call, : len(x)]
@@ -171,6 +180,29 @@ def first_chains(student, classes, size, drift, noise):
     for way in filter(None, seen.values()):
         del way["held"]
     return seen
+
+
+@probe
+def chains_of_classes(student, classes, size, drift, noise):
+    """`chains_over_calls`; before that, `store` gets the place of the last but one call of `initial_chains`.
+
+    A student's program need not have these methods, so they may also fail.
+    """
+    model = Slope(drift.expand(CLASSES + 1, *SHAPE).clone())
+    try:
+        sampler = student.ex_main.MCMCSampler(model, SHAPE, FEW, CLASSES, cbuffer_size=size)
+        labels = [torch.full((36,), label) for label in (0, 1)]
+        places = [sampler.initial_chains(each)[1] for each in labels]
+        sampler.store(torch.full((36, *SHAPE), 0.5), places[0])
+        starts = [sampler.initial_chains(each)[0].mean((1, 2, 3)) for each in labels]
+        is_moved = starts[0].max() < 0.1 < starts[1].max()
+    except Exception:
+        is_moved = False
+    require(
+        not is_moved,
+        "`store` writes chains to the places of the last call of `initial_chains`. Use its argument `place`.",
+    )
+    return chains_over_calls(student, classes, size, drift, noise, 0, -1)
 
 
 class Calls:
@@ -261,6 +293,28 @@ class Calls:
         groups = torch.stack([self.call[origins], self.classes[origins]]).unique(dim=1)
         return origins.numel() / max(groups.shape[1], 1)
 
+    def repeated(self, first):
+        """How many chains continue one with the same number, and as old, as the chain in their place some calls before.
+
+        It is the largest fraction for 1 to 4 calls before; calls before `first` do not count.
+        """
+        number = torch.arange(len(self.call)) - torch.searchsorted(self.call, self.call)
+        continued = ((self.origin >= 0) & (self.call >= first)).nonzero().flatten()
+        origins = self.origin[continued]
+        places = zip(self.call[continued].tolist(), number[continued].tolist(), strict=True)
+        ages = (self.call[continued] - self.call[origins]).tolist()
+        found = dict(zip(places, zip(ages, number[origins].tolist(), strict=True), strict=True))
+        shares = []
+        for lag in range(1, 5):
+            same = [found[place] == found[before] for place in found if (before := (place[0] - lag, place[1])) in found]
+            shares.append(np.mean(same) if len(same) > 20 else 0.0)
+        return max(shares)
+
+    def continued_later(self, chosen):
+        """How many of the chosen chains are continued later, and how many of them there are, without the last call."""
+        numbers = (chosen & (self.call < self.call.max())).nonzero().flatten()
+        return torch.isin(numbers, self.origin).sum().item(), len(numbers)
+
     def follows_drift(self):
         """Whether the mean of the moves has the direction of the hidden gradient, with any factor and sign."""
         continued = self.origin >= 0
@@ -317,6 +371,11 @@ def test_first_chains_are_small_noise(run, no_classes, drift, noise):
 def judge_persistence(calls):
     """Check that most chains continue others and about 5 % start from noise."""
     fresh = calls.fresh(FILLED)
+    if calls.fresh(RESTORED, RESTORED + 1) > 0.9 and calls.fresh(FILLED, RESTORED) < 0.5:
+        fail(
+            "A new sampler with the buffer of another one, as after loading a checkpoint, starts from noise. "
+            "Keep everything that the buffer needs in `self.buffer`, which is saved."
+        )
     if fresh > 0.13:
         calls.judge_fresh(FILLED)
     if fresh > 0.99:
@@ -335,6 +394,8 @@ def judge_persistence(calls):
             "Too many chains start from noise. About 5 % should: check FRESH_SHARE, "
             "and that chains are chosen from the filled places of the buffer."
         )
+    if calls.repeated(FILLED) > 0.5:
+        fail(NOT_RANDOM)
 
 
 @exercise(
@@ -363,6 +424,13 @@ def test_chains_continue_from_the_buffer(run, no_classes, drift, noise):
             if (calls.call[late] <= 2).float().mean() > 0.9:
                 fail("The buffer keeps its oldest chains. If it is full, new chains replace older ones.")
             fail("Almost no chain of the previous call is continued. New chains replace older ones and may be chosen.")
+        # A chain that is written is continued with a probability of 0.5 or more, and at least 13 start from noise.
+        later, number = calls.continued_later((calls.origin < 0) & (calls.call > 0))
+        if number > 8 and later == 0:
+            fail(
+                "Chains that start from noise are never continued, except those of the first call. "
+                "Write all chains to the buffer."
+            )
         # The given noise is subtracted up to half precision, 0.0001. The whole sampler has 0.0050, with initial noise
         # 0.0112. Rounding to 256 values adds 0.0023, so the whole sampler has 0.0055.
         added = calls.added()
@@ -549,12 +617,15 @@ def side_effects(student, slopes, labels, start, training):
     """How sampling changes the network, in train mode with gradients or in eval mode without, and the moves."""
 
     def sample(isolated):
-        model = Slope(slopes).train(training)
+        model = Slope(slopes)
         model.w.grad = torch.tensor(0.5)  # of a loss, for example
-        model.other = nn.Parameter(torch.ones(()), requires_grad=False)  # frozen before
-        model.part = nn.Sequential(nn.Linear(1, 1)).train(not training)
-        model.part[0].train(training).bias.requires_grad_(False)
+        model.other = nn.Parameter(torch.ones(()))
+        model.part = nn.Sequential(nn.Linear(1, 1))
+        model.train(not training)
         sampler = student.ex_main.MCMCSampler(model, SHAPE, len(labels), CLASSES, cbuffer_size=64)
+        # The state changes after the sampler was created.
+        model.train(training).other.requires_grad_(False)
+        model.part.train(not training)[0].train(training).bias.requires_grad_(False)
         if isolated:
             isolate(sampler, start, keep=("gradient", "sampling_mode"))
             sampler.update = lambda x, gradient, *args, **kwargs: x + gradient

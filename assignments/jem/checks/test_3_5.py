@@ -248,24 +248,26 @@ def shown(student, levels, labels):
 
     def works(titles, rows):
         try:
-            draw(chains.clone(), titles, rows=rows, columns=2)
+            draw(chains[:, :2].clone(), titles, rows=rows, columns=2)
         except Exception:
             return False
         return True
 
-    if not works(None, 7) and works(names, 2):
+    if not works(None, 7) and works(names[:2], 2):
         require(works(None, 2), "`draw_generation` fails without titles. `titles` may be None.")
         require(works(None, 7), "`draw_generation` fails if there are fewer chains than `rows`.")
     strip, sheet = draw(chains, names, rows=2, columns=5)
     # Fewer steps than columns; as FEW < 5 and 5 is a prime number, not all of them can be repeated equally often.
     try:
-        few, _ = draw(chains[-FEW:].clone(), names, rows=2, columns=5)
+        few, _ = draw(chains[-FEW:, :2].clone(), names[:2], rows=2, columns=5)
     except Exception:
         require(False, "`draw_generation` fails if there are fewer steps than `columns`.")
+    _, whole = draw(chains[-FEW:].clone(), names, rows=1, columns=2)  # less than COUNT
     return {
         "strip": pixels(strip),
         "sheet": pixels(sheet),
         "few": pixels(few),
+        "whole": pixels(whole),
         "titles": titles(sheet),
         "chains": chains[:, :, 0, 0, 0],
     }
@@ -327,7 +329,7 @@ def test_pictures_of_the_generation(run, levels, labels):
     got, want = run(shown, levels, labels)
     if difference(got["chains"], want["chains"], 0, 1e-6):
         fail("The given chains are changed. Use a copy of them.")
-    places = torch.cat([got[figure]["places"] for figure in ("strip", "sheet", "few")])
+    places = torch.cat([got[figure]["places"] for figure in ("strip", "sheet", "few", "whole")])
     if ((places < -0.5) | (places > 1.5)).any():  # fractions of the figure
         fail("Images lie outside the figure.")
     last = [(STEPS - 1, chain) for chain in range(COUNT)]
@@ -336,6 +338,12 @@ def test_pictures_of_the_generation(run, levels, labels):
         fail("The figures are exchanged. Return the steps first, and the sheet of all images second.")
     if not sheet.keys() >= set(last):
         fail("The second figure does not show all images after the last step.")
+    shown_last = {(FEW - 1, chain) for chain in range(COUNT)}
+    if not tiles(got["whole"], levels[-FEW:], shown_last).keys() >= shown_last:
+        fail(
+            "If there are more than rows · columns images, the second figure does not show all of them. "
+            "`rows` and `columns` are only for the first figure."
+        )
     if not strip:
         fail("The first figure shows no image of the chains as it is.")
     if len({step for step, _ in strip}) == 2 and len({chain for _, chain in strip}) == COUNT:

@@ -370,26 +370,10 @@ def any_kind(function, *groups):
         require(False, "Scores may be lists, arrays or tensors: it works for arrays only. Use numpy.asarray.")
 
 
-@probe
-def histogram(student, scores_id, scores_ood):
-    def of(scores_id, scores_ood):
-        return student.ex_ood.score_histogram({"test": scores_id, "ood": scores_ood}, 20)
-
-    edges, densities = any_kind(of, scores_id, scores_ood)
-    return {"edges": np.asarray(edges), "test": np.asarray(densities["test"]), "ood": np.asarray(densities["ood"])}
-
-
-@exercise(
-    "3.6b",
-    points=1,
-    public=True,
-    hint="Use the same bin edges for all groups, from the smallest to the largest score. Return densities, not counts.",
-)
-def test_histogram_of_the_scores(run, scores_id, scores_ood):
-    """`score_histogram` returns common bin edges and the density of each group."""
-    got, want = run(histogram, scores_id, scores_ood)
+def judge_histogram(got, want, groups):
+    """Compare the edges, and the density of each group. groups: name -> scores."""
     edges = got["edges"]
-    one_group = [torch.from_numpy(np.histogram_bin_edges(each.numpy(), 20)) for each in (scores_id, scores_ood)]
+    one_group = [torch.from_numpy(np.histogram_bin_edges(each.numpy(), 20)) for each in groups.values()]
     low, high = want["edges"][0].item(), want["edges"][-1].item()
     right = torch.linspace(low, high, 21)
     known = {
@@ -418,7 +402,7 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
         known[sentence] = edges
     assert_close(edges, want["edges"], mistakes=known)
     width = (want["edges"][1] - want["edges"][0]).item()
-    for group, scores in (("test", scores_id), ("ood", scores_ood)):
+    for group, scores in groups.items():
         one = 1 / (len(scores) * width)  # the effect of one score that rounding moves to the next bin
         assert_close(
             got[group],
@@ -427,13 +411,13 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
             mistakes=lambda group=group, scores=scores, one=one: {
                 "These are counts. Use density=True.": want[group] / one,
                 "The densities are divided by the number of all scores. Each of them should integrate to 1.": (
-                    want[group] * len(scores) / (len(scores_id) + len(scores_ood))
+                    want[group] * len(scores) / sum(map(len, groups.values()))
                 ),
                 "These are fractions. Divide them by the width of the bins, or use density=True.": want[group] * width,
                 "The groups have different bins. Pass the common edges to numpy.histogram.": torch.from_numpy(
                     np.histogram(scores.numpy(), 20, density=True)[0]
                 ),
-                "The groups are exchanged.": want["ood" if group == "test" else "test"],
+                "The groups are exchanged.": nearest(got[group], *(want[other] for other in groups)),
                 "This is a cumulative histogram. Return the density of each bin.": nearest(
                     got[group], *((factor * want[group]).cumsum(0) for factor in (1, width, 1 / one))
                 ),
@@ -450,6 +434,46 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
                 ),
             },
         )
+        if abs(got[group].sum().item() * width - 1) > 1e-3:  # one score is at least 1 / 250
+            lost = want[group] - got[group] > one / 2
+            ends = {0: "smallest", len(lost) - 1: "largest"}
+            lost = lost.nonzero().flatten().tolist()
+            if len(lost) == 1 and lost[0] in ends:
+                fail(f"The {ends[lost[0]]} score is not counted. It belongs to the bin of which it is the edge.")
+            fail("The density does not integrate to 1. Count each score of the group.")
+
+
+@probe
+def histogram(student, scores_id, scores_ood):
+    """The edges and densities of two groups, of three groups and of one: the names of the groups do not matter."""
+
+    def of(*groups):
+        return student.ex_ood.score_histogram(dict(zip(("test", "ood", "far"), groups, strict=False)), 20)
+
+    def seen(edges, densities):
+        return {"edges": np.asarray(edges)} | {name: np.asarray(density) for name, density in densities.items()}
+
+    two = seen(*any_kind(of, scores_id, scores_ood))
+    try:
+        three, one = of(scores_id, scores_ood, scores_ood + 5), of(scores_id)
+    except Exception:
+        require(False, "`score_histogram` works for two groups only. There may be any number of them.")
+    return {"two": two, "three": seen(*three), "one": seen(*one)}
+
+
+@exercise(
+    "3.6b",
+    points=1,
+    public=True,
+    hint="Use the same bin edges for all groups, from the smallest to the largest score. Return densities, not counts.",
+)
+def test_histogram_of_the_scores(run, scores_id, scores_ood):
+    """`score_histogram` returns common bin edges and the density of each group."""
+    got, want = run(histogram, scores_id, scores_ood)
+    groups = {"test": scores_id, "ood": scores_ood}
+    judge_histogram(got["two"], want["two"], groups)
+    judge_histogram(got["three"], want["three"], groups | {"far": scores_ood + 5})
+    judge_histogram(got["one"], want["one"], {"test": scores_id})
 
 
 @probe

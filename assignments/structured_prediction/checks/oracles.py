@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from stand_ins import UNUSED
 
 from ebmcourse import gtn
-from ebmcourse.checking import assert_close, fail
+from ebmcourse.checking import Mismatch, assert_close, fail
 from ebmcourse.checking.compare import difference
+from ebmcourse.checking.outcome import DIFFERENT_NUMBERS
 from ebmcourse.data.words import BETWEEN
 
 INFINITY = float("inf")
@@ -59,12 +60,12 @@ def ctc_moves(target, *, skips="different", stays=True, drops=False):
     """The moves between the states of the blanked target.
 
     skips: which blanks may be skipped, those between "different" letters, "all", "none", or those before a "new" letter
-    stays: whether a state may be repeated
+    stays: whether a state may be repeated, or which may: "letters" or "blanks"
     drops: whether letters may be skipped, from blank to blank
     """
     moves = []
     for state in range(2 * len(target) + 1):
-        to = [state] if stays else []
+        to = [state] if stays is True or stays == ("letters" if state % 2 else "blanks") else []
         to += [state + 1] if state < 2 * len(target) else []
         letter = state // 2
         if state % 2 and letter + 1 < len(target):
@@ -123,27 +124,58 @@ def ctc_losses(log_probs, targets, lengths=None, blank=BETWEEN):
     return F.ctc_loss(frames, labels, full if lengths is None else lengths, sizes, blank, reduction="none")
 
 
-def descend(weights, epochs, rate, loss_of, *, keep_gradients="", clip=INFINITY):
+def judge_close(got, want, otherwise, **options):
+    """`assert_close`, which says `otherwise` where the numbers differ and no known mistake explains them."""
+    try:
+        assert_close(got, want, **options)
+    except Mismatch as mismatch:
+        if mismatch.diagnosis or mismatch.reason != DIFFERENT_NUMBERS or not otherwise:
+            raise
+        raise Mismatch(otherwise) from None
+
+
+def explanation(found, right, mistakes):
+    """The one mistake that explains all values in `found`; None if none does or several do.
+
+    mistakes: for each value, what the mistakes give, by the same names; a list holds what variants of a mistake give
+    """
+
+    def same(value, others):
+        others = others if isinstance(others, list) else [others]
+        return any(difference(value, other, 1e-4, 1e-5) is None for other in others)
+
+    wrong = [number for number, value in enumerate(found) if not same(value, right[number])]
+    for numbers in (range(len(found)), wrong):
+        names = [name for name in mistakes[0] if all(same(found[number], mistakes[number][name]) for number in numbers)]
+        if wrong and names:
+            return names[0] if len(names) == 1 else None
+    return None
+
+
+def descend(weights, epochs, rate, loss_of, *, keep_gradients="", clip=INFINITY, late=False):
     """The weights after plain gradient descent with one step per batch.
 
     epochs: the batches of each epoch
     loss_of: the loss as loss_of(weights, batch), before the step
     keep_gradients: accumulate gradients over the steps of an "epoch" or of the whole "training"
     clip: the largest norm of a gradient
+    late: take each step on the gradient of the batch before
     """
-    sum_of_slopes = torch.zeros_like(weights)
+    sum_of_slopes = before = torch.zeros_like(weights)
     for batches in epochs:
         if keep_gradients == "epoch":
             sum_of_slopes = torch.zeros_like(weights)
         for batch in batches:
             at = weights.detach().requires_grad_()
             slope = torch.autograd.grad(loss_of(at, batch), at)[0]
-            sum_of_slopes = slope + sum_of_slopes if keep_gradients else slope
-            weights = at.detach() - rate * sum_of_slopes * min(1.0, clip / sum_of_slopes.norm().item())
+            sum_of_slopes = slope + sum_of_slopes if keep_gradients else before if late else slope
+            before = slope
+            weights = at.detach() - rate * sum_of_slopes * min(1.0, clip / max(sum_of_slopes.norm().item(), 1e-12))
     return weights
 
 
 NEVER_CALLED = "The criterion is never called: compute the loss with the argument `criterion`."
+ONE_EPOCH = "Only one epoch is trained: go through the loader once for each epoch."
 SAME_BATCHES = "Every epoch has the same batches: read the loader anew in each epoch, because it draws new samples."
 MORE_READS = "The loader is read more than once in each epoch: it draws other images each time."
 
@@ -158,16 +190,25 @@ def judge_reads(reads, epochs):
         fail("The loader must be read once in each epoch.")
 
 
-def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes):
+def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, given=None):
     """Fail unless the weights are those after plain gradient descent on the batches of the passes.
 
-    observed: the weights, how often the loader was read, and the calls of the criterion
+    observed: the weights, also after the first step, how often the loader was read, and the calls of the criterion
     passes: the batches of each pass through the loader, which are drawn anew each time
     mistakes: pairs of a diagnosis and a function that returns wrong weights
+    given: says what is wrong with the arguments of the criterion, where none of the mistakes explains the weights
     """
     got, used = observed["weights"], passes[:epochs]
     usual = [
-        ("The model has not changed: call `loss.backward()` and `optimizer.step()` for every batch.", lambda: weights),
+        (
+            "The model has not changed: for every batch, call `optimizer.zero_grad()`, `loss.backward()` and "
+            "`optimizer.step()` in this order.",
+            lambda: weights,
+        ),
+        (
+            "Each step uses the gradient of the batch before: call `loss.backward()` before `optimizer.step()`.",
+            lambda: descend(weights, used, rate, loss_of, late=True),
+        ),
         (
             "Gradients accumulate over the batches: call `optimizer.zero_grad()` before each `backward()`.",
             lambda: descend(weights, used, rate, loss_of, keep_gradients="training"),
@@ -181,9 +222,15 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes):
             lambda: descend(weights, used, rate, loss_of, clip=1.0),
         ),
         ("The steps increase the loss: it must decrease.", lambda: descend(weights, used, -rate, loss_of)),
+        (ONE_EPOCH, lambda: descend(weights, used[:1], rate, loss_of)),
+        ("There is one epoch too many.", lambda: descend(weights, passes[: epochs + 1], rate, loss_of)),
         (
-            "Only one epoch is trained: go through the loader once for each epoch.",
-            lambda: descend(weights, used[:1], rate, loss_of),
+            "Only the first batch of each epoch is used: take a step for every batch.",
+            lambda: descend(weights, [batches[:1] for batches in used], rate, loss_of),
+        ),
+        (
+            "Only the last batch of each epoch makes a step: take a step for every batch, inside the loop.",
+            lambda: descend(weights, [batches[-1:] for batches in used], rate, loss_of),
         ),
         (SAME_BATCHES, lambda: descend(weights, used[:1] * epochs, rate, loss_of)),
     ]
@@ -196,7 +243,10 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes):
                 return {sentence: value}
         if not observed["counts"].numel():
             return {NEVER_CALLED: got}
-        return {} if observed["reads"] <= epochs + 1 else {MORE_READS: got}
+        if observed["reads"] > epochs + 1:
+            return {MORE_READS: got}
+        sentence = given() if given else None
+        return {sentence: got} if sentence else {}
 
     right = descend(weights, used, rate, loss_of)
     # In float64 the reference's weights differ by less than 1e-6; mistakes change them by more than 0.01.
@@ -204,16 +254,62 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes):
         # A program that has read the loader once before the training gets the next samples.
         later = descend(weights, (passes[1:] + passes[:1])[:epochs], rate, loss_of)
         if difference(got, later, 1e-4, 1e-4):
-            assert_close(got, right, atol=1e-4, mistakes=matching)
+            otherwise = about_steps(observed["step"], weights, used[0][0], rate, loss_of)
+            judge_close(got, right, otherwise, atol=1e-4, mistakes=matching)
     judge_reads(observed["reads"], epochs)
 
 
-def fail_calls(observed, epochs, what):
-    """Say why the criterion was not called once for each of `what` in each epoch."""
+def about_steps(step, weights, batch, rate, loss_of):
+    """What the weights after the first step, which is on this batch, tell about the steps; None if it is nothing."""
+    right = descend(weights, [[batch]], rate, loss_of)
+    if step.shape != right.shape or not step.isfinite().all():
+        return None
+    if difference(step, right, 1e-4, 1e-4) is None:
+        return "The first step is right, but a later one is not: take one step for each batch, on its gradient alone."
+    along = torch.nn.functional.cosine_similarity((step - weights).flatten(), (right - weights).flatten(), dim=0)
+    if along > 0.9999:
+        return (
+            "The steps have the right direction, but the wrong length: take one step for each batch, on the gradient "
+            "of the mean loss as it is."
+        )
+    return "The steps increase the loss: it must decrease." if along < -0.9999 else None
+
+
+def about_energies(given, right):
+    """What the criterion got instead of the energies `right` (N, 27); None if these, or if it is unknown.
+
+    given: the energies of the first call, which may be for the first windows or words only
+    """
+    if given.dim() != 2 or not 0 < len(given) <= len(right) or given.shape[1] != right.shape[1]:
+        return None
+    right = right[: len(given)]
+    normalised = "The criterion gets {}: pass the energies unchanged, `cross_entropy` normalises them."
+    known = {
+        "The energies have the wrong sign: pass them unchanged, `cross_entropy` negates them.": [-right],
+        normalised.format("probabilities"): [right.softmax(1), (-right).softmax(1)],
+        normalised.format("log-probabilities"): [right.log_softmax(1), (-right).log_softmax(1)],
+    }
+    found = (name for name, values in known.items() if any(not difference(given, v, 1e-4, 1e-4) for v in values))
+    return next(found, None)
+
+
+def fail_calls(observed, epochs, what, sizes):
+    """Say why the criterion did not get each of `what` once in each epoch; there are `sizes` of them in the batches."""
+    calls, expected = observed["counts"].sum().item(), sum(sizes)
     if not observed["counts"].numel():
         fail(NEVER_CALLED)
+    if calls == expected and observed["reads"] < epochs:
+        fail(ONE_EPOCH)
+    if calls == (epochs - 1) * expected:
+        fail("An epoch is missing: train `epochs` epochs.")
+    if calls == (epochs + 1) * expected:
+        fail("There is one epoch too many.")
     judge_reads(observed["reads"], epochs)
-    fail(f"The criterion must be called exactly once for each {what} in each epoch.")
+    if calls < epochs * expected:
+        fail(f"Some of the {what} never enter the loss: the criterion must get all {what} of every batch, once.")
+    if calls > epochs * expected:
+        fail(f"The criterion gets more than the {what} of the batches: each of them must enter the loss once.")
+    fail(f"The criterion does not get the {what} batch by batch: it must get all {what} of a batch before its step.")
 
 
 def judge_modes(in_training):
@@ -263,9 +359,12 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None, items=None):
     mean = (losses * sizes).sum(1) / sizes.sum()
     items = sizes.sum() if items is None else items
     numbers = torch.arange(1, len(mean) + 1)
-    assert_close(
+    if got.dim() == 1 and got.shape not in (mean.shape, losses.flatten().shape, mean[:-1].shape):
+        fail("The list must have one number per epoch.")
+    judge_close(
         got,
         mean,
+        f"These are not the mean losses over the {what} of each epoch.",
         mistakes={
             f"These are sums over the {what}: divide them by the number of {what}.": (losses * sizes).sum(1),
             "These are sums of the losses of the batches: return means.": losses.sum(1),
@@ -289,6 +388,10 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None, items=None):
             f"The sums are divided by the length of the data set: count the {what} that the loader yields.": (
                 (losses * sizes).sum(1) / (items + UNUSED)
             ),
+            f"The sums over the {what} are divided by the number of batches: divide them by the number of {what}.": (
+                (losses * sizes).sum(1) / losses.shape[1]
+            ),
+            "This is the loss of the first batch of each epoch, not the mean over all batches.": losses[:, 0],
             **{sentence: (losses * torch.tensor(factors)).sum(1) for sentence, factors in (mistakes or {}).items()},
         },
     )

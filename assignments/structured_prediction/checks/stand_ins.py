@@ -40,8 +40,13 @@ def find_path(pm):
         "`find_path` gets no targets: those of a word are BETWEEN, followed by `transform_word(text)`.",
     )
     require(
+        pm.shape[0] > 0,
+        "`find_path` gets a word without windows: each word has `window_counts(width)` windows, which is at least one.",
+    )
+    require(
         pm.shape[0] >= pm.shape[1],
-        "`find_path` gets more targets than there are windows: call `best_labels` with the letters of the word alone.",
+        "`find_path` gets fewer windows than targets: call `best_labels` with all `window_counts(width)` windows of "
+        "the word, and with the targets of its letters alone.",
     )
     found = lattice.viterbi(pm.detach()[None], torch.arange(pm.shape[1])[None])
     dp = torch.full_like(pm, float("inf"))
@@ -69,21 +74,38 @@ def build_ce_matrix(energies, targets):
 
 @probe
 def create_ctc_graph(target, blank_idx=BETWEEN):
-    return gtn.ctc_graph([int(label) for label in target], int(blank_idx))
+    letters = [int(label) for label in target]
+    require(
+        int(blank_idx) not in letters,
+        "`create_ctc_graph` gets a target with blanks: pass the plain letters, it inserts the blanks itself.",
+    )
+    return gtn.ctc_graph(letters, int(blank_idx))
 
 
 @probe
 class CrossEntropy:
-    """The given criterion, the cross-entropy of -energies; records the sum and the number of losses of each call."""
+    """The given criterion, the cross-entropy of -energies; records the sum and the number of losses of each call.
+
+    given, labels: the energies of the first call, and the classes of all calls
+    is_detached: whether energies without a gradient were given
+    """
 
     def __init__(self):
         self.sums, self.counts = [], []
+        self.given, self.labels, self.is_detached = torch.zeros(0, 27), torch.zeros(0), False
 
     def __call__(self, energies, target, **kwargs):
+        require(
+            energies.is_floating_point(),
+            "The first argument of the criterion holds whole numbers: pass the energies first, then the classes.",
+        )
         require(
             energies.dim() > 1,
             "The criterion gets energies with a single axis: the shape is (N, 27), even if N = 1.",
         )
+        self.is_detached |= torch.is_grad_enabled() and not energies.requires_grad
+        self.given = self.given if self.counts else energies.detach().clone()
+        self.labels = torch.cat([self.labels, target.flatten().float()])
         each = F.cross_entropy(-energies.detach(), target, **(kwargs | {"reduction": "none"}))
         self.sums.append(each.sum())
         self.counts.append(int((target != kwargs.get("ignore_index", -100)).sum()))
@@ -96,18 +118,39 @@ class CTCCriterion:
 
     lengths: the numbers of windows of all words
     sums, counts: for each call, the sum and number of the words' losses, each divided by its number of letters
+    given: the log-probabilities of the first call
+    is_detached: whether log-probabilities without a gradient were given
     """
 
     def __init__(self):
         self.targets, self.lengths, self.excess, self.sums, self.counts = [], [], [], [], []
+        self.given, self.is_detached = torch.zeros(0, 0, 27), False
 
     def __call__(self, log_probs, targets, input_lengths=None, *others, **options):
         require(
             not others and not options,
             "The criterion takes three arguments: log-probabilities, targets and numbers of windows.",
         )
+        require(
+            log_probs.dim() == 3 and len(log_probs) == len(targets),
+            "The log-probabilities and the targets do not fit: (B, L, 27), words first, and one target for each word.",
+        )
+        require(
+            not any(isinstance(target, str) for target in targets),
+            "The targets are texts: pass lists of classes, which are in `letters`.",
+        )
+        self.is_detached |= torch.is_grad_enabled() and not log_probs.requires_grad
+        self.given = self.given if self.counts else log_probs.detach().clone()
         full = [log_probs.shape[1]] * len(log_probs)
         lengths = [int(length) for length in (full if input_lengths is None else input_lengths)]
+        require(
+            len(lengths) == len(log_probs),
+            "The criterion gets another number of window counts than of words: one for each word of the batch.",
+        )
+        require(
+            max(lengths) <= log_probs.shape[1],
+            "A word gets more windows than its image has: pass the `window_counts` of the widths, which are in pixels.",
+        )
         self.lengths += lengths
         rows = [torch.as_tensor(target).long().flatten() for target in targets]
         self.targets += [row.tolist() for row in rows]
@@ -118,6 +161,19 @@ class CTCCriterion:
         self.sums.append((each.detach() / sizes).sum())
         self.counts.append(len(rows))
         return (each / sizes).mean()
+
+
+@probe
+def with_gradients(train, criterion):
+    """What `train()` returns; where it stops because the criterion got values without a gradient, this is said."""
+    try:
+        return train()
+    except RuntimeError:
+        require(
+            not criterion.is_detached,
+            "The loss has no gradient: the criterion gets detached values, or the model is called without gradients.",
+        )
+        raise
 
 
 @probe
@@ -133,11 +189,23 @@ class Reader(nn.Module):
         self.weights = nn.Parameter(weights.clone())
         self.blocks = rows, columns
         self.modes = []
+        self.start, self.moved = weights.clone(), None
 
     def forward(self, x):
         if torch.is_grad_enabled():
             self.modes.append(self.training)
+        self.note_step()
         return self.features(x) @ self.weights.T
+
+    def note_step(self):
+        """Keep the weights after the first step."""
+        if self.moved is None and not torch.equal(self.weights, self.start):
+            self.moved = self.weights.detach().clone()
+
+    def first_step(self):
+        """The weights after the first step."""
+        self.note_step()
+        return self.weights.detach() if self.moved is None else self.moved
 
     def in_training(self):
         """Whether the model was in training mode in the first call with gradients, and in all of them."""

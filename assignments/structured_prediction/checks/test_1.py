@@ -6,7 +6,7 @@ Any architecture is right, so the checks judge what all right networks have in c
 import numpy as np
 import torch
 
-from ebmcourse.checking import exercise, fail, inputs, probe
+from ebmcourse.checking import exercise, fail, inputs, probe, require
 
 WIDTHS = (18, 21, 22, 54, 67)
 
@@ -34,16 +34,49 @@ def spots(rng):
 
 
 @probe
+def runs(model, images):
+    """Whether the model takes these images."""
+    try:
+        model(images)
+    except Exception:
+        return False
+    return True
+
+
+@probe
 def energies_of(student, images):
-    """The energies of all images by a network in eval mode, and of each window of the last images cut out."""
+    """The energies by a network in eval mode.
+
+    whole: of all images
+    turned: of the last images in the reverse order
+    alone, wide: of each window of the last images cut out, without and with the neighbouring windows
+    even: of images that look the same in every window
+    """
     model = student.structured_prediction.SimpleNet().eval()
+    last = images[-1]
+    starts = range(0, last.shape[3] - 17, 4)
     with torch.no_grad():
-        whole = [model(batch.clone()) for batch in images]
-        last = images[-1]
-        starts = range(0, last.shape[3] - 17, 4)
+        try:
+            whole = [model(batch.clone()) for batch in images]
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            require(
+                "Kernel size can't be greater than actual input size" not in str(error),
+                "An image of 18 columns, which is one window, is too small for a layer: all layers together see a "
+                "window of 32 × 18 pixels.",
+            )
+            require(
+                runs(model, images[0]) or not runs(model, last),
+                "The network stops for images with a single window, though not for wider ones: does a `squeeze()` "
+                "without an axis remove the axis of the windows, too?",
+            )
+            raise
         alone = [model(last[:, :, :, start : start + 18].clone()) for start in starts]
+        wide = [model(last[:, :, :, start - 4 : start + 22].clone()) for start in starts[1:-1]]
         turned = model(last.flip(0))
-    return {"whole": whole, "alone": alone, "turned": turned}
+        even = model(last[:, :, :, :4].repeat(1, 1, 1, len(starts) + 4)[:, :, :, : last.shape[3]])
+    return {"whole": whole, "turned": turned, "alone": alone, "wide": wide, "even": even}
 
 
 def judge_size(energies):
@@ -52,26 +85,55 @@ def judge_size(energies):
         fail("The energies of a new network are very large, infinite or NaN.")
 
 
+def judge_kinds(energies, kinds):
+    """Fail unless those images have equal energies that are of the same kind."""
+    judge_size(energies)
+    differences = (energies[:, None] - energies[None]).abs().amax((2, 3))
+    equal = torch.tensor(kinds)[:, None] == torch.tensor(kinds)
+    if differences[~equal].min() < 1e-6:
+        fail("Different images have the same energies.")
+    if differences[equal].max() > 1e-4:
+        fail("Equal images have different energies, although the network is in eval mode.")
+
+
+def judge_numbers(got, batches):
+    """Fail unless the number of windows is right for every width."""
+    windows = [energies.shape[1] for energies in got["whole"]]
+    widths = [batch.shape[3] for batch in batches]
+    right = [(width - 18) // 4 + 1 for width in widths]
+    if windows == right:
+        return
+    if set(windows) == {1}:
+        fail("There is one row of energies for the whole image: each window has its own.")
+    if any(windows == [(width - 18) // stride + 1 for width in widths] for stride in range(1, 50)):
+        fail("The windows are not 4 columns apart: use the stride 4 along the width.")
+    if all(a >= b for a, b in zip(windows, right, strict=True)):
+        fail("There are too many windows: a window is 18 columns wide and entirely inside the image, without padding.")
+    if all(a <= b for a, b in zip(windows, right, strict=True)):
+        fail("There are too few windows: a window is 18 columns wide, and the next one is 4 columns further on.")
+    fail("The number of windows is wrong: they are 18 columns wide, 4 apart, and entirely inside the image.")
+
+
 def judge_shapes(got, images):
-    for energies, batch, kinds in zip(got["whole"], images["batches"], images["kinds"], strict=True):
+    for energies, batch in zip(got["whole"], images["batches"], strict=True):
         if not isinstance(energies, torch.Tensor) or energies.dim() != 3:
             fail("The energies must have three axes, (B, L, 27), even for an image with a single window.")
         frames = (batch.shape[3] - 18) // 4 + 1
         if energies.shape == (len(batch), 27, frames) and frames != 27:
             fail("The axes of windows and classes are swapped: (B, L, 27) is expected.")
+        if energies.shape == (frames, len(batch), 27) and frames != len(batch):
+            fail("The axes of images and windows are swapped: (B, L, 27) is expected.")
+        if energies.shape[2] == 26:
+            fail("There are 26 energies for each window: BETWEEN has one, too, which makes 27.")
         if energies.shape[0] != len(batch) or energies.shape[2] != 27:
             fail("The shape is wrong: (B, L, 27) is expected, for 26 letters and the blank.")
-        if energies.shape[1] != frames:
-            fail("The number of windows is wrong: they are 18 columns wide, 4 apart, and entirely inside the image.")
-        judge_size(energies)
-        differences = (energies[:, None] - energies[None]).abs().amax((2, 3))
-        equal = torch.tensor(kinds)[:, None] == torch.tensor(kinds)
-        if differences[~equal].min() < 1e-6:
-            fail("Different images have the same energies.")
-        if differences[equal].max() > 1e-4:
-            fail("Equal images have different energies, although the network is in eval mode.")
+    judge_numbers(got, images["batches"])
+    if any((got["whole"][0] == number).all() for number in (0, 1)):
+        fail("All energies of an image with a single window are equal: is there a softmax over the windows?")
+    for energies, kinds in zip(got["whole"], images["kinds"], strict=True):
+        judge_kinds(energies, kinds)
     if got["turned"].shape != got["whole"][-1].shape or (got["turned"] - got["whole"][-1].flip(0)).abs().max() > 1e-4:
-        fail("A second call with the same images gives different energies, although the network is in eval mode.")
+        fail("The same images in another order have different energies, although the network is in eval mode.")
 
 
 @exercise(
@@ -102,13 +164,33 @@ def test_windows_see_their_own_columns(run, images):
     alone = torch.cat(alone, dim=1)
     if (whole[:, 1:] - whole[:, :-1]).abs().amax((0, 2)).min() < 1e-6:
         fail("Different windows of an image have the same energies.")
+    wide, even = got["wide"], got["even"]
+    if len(wide) != whole.shape[1] - 2 or any(energies.shape != (8, 3, 27) for energies in wide):
+        fail("The energies of images with three windows must have the shape (B, 3, 27).")
+    if even.shape != whole.shape:
+        fail("The shape is wrong: (B, L, 27) is expected, for 26 letters and the blank.")
+    judge_kinds(even, images["kinds"][-1])
     # The order of summation depends on the width: differences of 3e-7 were measured for energies of about 1.
+    if (even[:, 2:-2] - even[:, 2:3]).abs().max() > 1e-4:
+        fail(
+            "Windows that show the same have different energies: does a `reshape` stand where axes must be swapped "
+            "with `transpose`, or does the place of a window or the window before it enter?"
+        )
     if (whole[:, :1] - alone[:, :1]).abs().max() < 1e-4 < (whole - alone).abs().max():
-        fail("Only the first window gives the same energies when it is cut out: the windows must be 4 columns apart.")
+        fail("Only the first window gives the same energies when it is cut out: window i must begin at column 4i.")
     if (whole[:, 1:-1] - alone[:, 1:-1]).abs().max() < 1e-4 < (whole - alone).abs().max():
         fail("The windows at the borders give other energies when they are cut out: use no padding.")
+    among_neighbours = torch.cat([energies[:, 1:2] for energies in wide], dim=1)
+    if (whole[:, 1:-1] - among_neighbours).abs().max() > 1e-4:
+        fail(
+            "A window depends on pixels far outside it: is there a mean, a normalisation or another operation over the "
+            "whole image or batch?"
+        )
     if (whole - alone).abs().max() > 1e-4:
-        fail("A window depends on pixels outside it: is there padding, or an operation over the whole image?")
+        fail(
+            "A window depends on the columns next to it: all layers together may see its 18 columns only, without "
+            "padding, and layers after the windows must act on each window alone."
+        )
 
 
 @probe
@@ -117,7 +199,12 @@ def reactions(student, spots):
     module = student.structured_prediction
     model, twin = module.SimpleNet().eval(), module.SimpleNet().eval()
     with torch.no_grad():
-        energies, single = model(spots.clone()), model(spots[:1].clone())
+        energies = model(spots.clone())
+        require(
+            runs(model, spots[:1]),
+            "The network stops for a batch with a single image: does a `squeeze()` without an axis remove this axis?",
+        )
+        single = model(spots[:1].clone())
         twin(spots.clone())  # lazy layers get their shapes
         twin.load_state_dict(model.state_dict())
         return {"energies": energies, "single": single, "twin": twin(spots.clone())}

@@ -5,10 +5,11 @@ A model that is linear in given features is trained by plain gradient descent, s
 
 import numpy as np
 import torch
-from oracles import descend, fail_calls, judge_descent, judge_mean_losses, judge_modes, per_batch
-from stand_ins import CrossEntropy, Loader, Reader, as_losses, as_tensor
+from oracles import about_energies, descend, fail_calls, judge_descent, judge_mean_losses, judge_modes, per_batch
+from stand_ins import CrossEntropy, Loader, Reader, as_losses, as_tensor, with_gradients
 
 from ebmcourse.checking import exercise, fail, inputs, probe
+from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import simple_collate_fn
 
 SIZES = (4, 5, 2)
@@ -37,18 +38,21 @@ def single(rng):
 
 @probe
 def trained(student, weights, samples, sizes, epochs):
-    """The weights after plain gradient descent, the losses, the modes of the model, how often the loader was read, and
-    the calls of the criterion.
+    """The weights after plain gradient descent and after its first step, the losses, the modes of the model, how often
+    the loader was read, and the calls of the criterion.
     """
     model = Reader(weights).eval()
     passes = [list(zip(*drawn, strict=True)) for drawn in zip(samples["images"], samples["letters"], strict=True)]
     loader = Loader(passes, sizes, simple_collate_fn)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     criterion = CrossEntropy()
-    losses = student.structured_prediction.train_model(model, epochs, loader, criterion, optimizer)
-    calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
+    train = student.structured_prediction.train_model
+    losses = with_gradients(lambda: train(model, epochs, loader, criterion, optimizer), criterion)
+    calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts), "given": criterion.given}
     return {
         "weights": model.weights,
+        "step": model.first_step(),
+        "labels": criterion.labels,
         "losses": as_losses(losses),
         "in_training": model.in_training(),
         "reads": loader.reads,
@@ -74,11 +78,27 @@ def passes_of(weights, samples, sizes):
     return passes
 
 
+def singles(batches):
+    """Batches with one image each."""
+    return [pair for features, labels in batches for pair in zip(features.split(1), labels.split(1), strict=True)]
+
+
 def cosine(got, right, weights):
     """The cosine of the angle between the changes of `weights`; 0 if the shape is wrong or nothing has changed."""
     if got.shape != right.shape:
         return 0.0
     return torch.nn.functional.cosine_similarity((got - weights).flatten(), (right - weights).flatten(), dim=0).item()
+
+
+def about_first_call(got, weights, batch):
+    """What is wrong with the arguments of the criterion in its first call, which is for this batch."""
+    features, labels = batch
+    energies, given = features @ weights.T, got["given"]
+    if difference(given, energies[: len(given)], 1e-4, 1e-4) or len(got["labels"]) < len(labels):
+        return about_energies(given, energies)
+    if torch.equal(got["labels"][: len(labels)], labels.float()):
+        return None
+    return "The classes that the criterion gets are not the letters of the images."
 
 
 def judge_weights(got, weights, passes, epochs):
@@ -92,15 +112,19 @@ def judge_weights(got, weights, passes, epochs):
         ("The energies have the wrong sign: pass them unchanged, `cross_entropy` negates them.", after(loss_of(1))),
         ("The loss is summed over the batch: use the criterion's mean.", after(loss_of(reduction="sum"))),
         (
-            "Only the first batch of each epoch is used: take a step for every batch.",
-            after(loss_of(), [batches[:1] for batches in passes[:epochs]]),
+            "There is one step for each image: take one step for each batch.",
+            after(loss_of(), [singles(batches) for batches in passes[:epochs]]),
         ),
         (
             "There is only one step per epoch: take a step for every batch.",
             after(sum_over, [[batches] for batches in passes[:epochs]]),
         ),
     ]
-    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes)
+
+    def given():
+        return about_first_call(got, weights, passes[0][0])
+
+    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given)
 
 
 @exercise(
@@ -129,7 +153,10 @@ def test_mean_loss_of_every_epoch(run, weights, samples):
     losses = per_batch(got["sums"], got["counts"], SIZES, 3)
     first = torch.stack([loss_of()(weights, batches[0]) for batches in passes_of(weights, samples, SIZES)])
     if losses is None:
-        fail_calls(got, 3, "image")
+        fail_calls(got, 3, "images", SIZES)
     if (losses[0, 0] - first[:2]).abs().min() > 1e-4:
-        fail("The criterion gets wrong arguments, so the losses are wrong.")
+        fail(
+            about_first_call(got, weights, passes_of(weights, samples, SIZES)[0][0])
+            or "The first losses of the criterion are not those of the first batch before its step."
+        )
     judge_mean_losses(got["losses"], losses, SIZES, "images")

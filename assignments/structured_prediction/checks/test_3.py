@@ -1,6 +1,9 @@
 """3: matrices over windows and targets. L, T and the batch size all differ, so transposed answers fail."""
 
 import math
+from functools import partial
+from itertools import groupby
+from string import ascii_lowercase
 
 import numpy as np
 import torch
@@ -8,7 +11,7 @@ from oracles import judge_refusal
 from stand_ins import build_path_matrix, refusal, replaced
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
 
 BATCH, FRAMES, TARGETS = 3, 7, 4
 
@@ -87,6 +90,69 @@ def wrong_matrices(_, energies, targets):
     """What known mistakes make of the path matrix and of the cross-entropies."""
 
 
+def about_entries(matrix, energies, targets):
+    """Of which word, window and class the entries of a wrong path matrix are; None where they are no energies."""
+    words, frames, labels = len(energies), energies.shape[1], targets.shape[1]
+    if matrix.shape != (words, frames, labels):
+        return "The shape is wrong: (B, L, T) is expected for any number of words, windows and targets."
+    distances, nearest = (matrix.double().reshape(-1, 1) - energies.double().reshape(1, -1)).abs().min(1)
+    if not distances.max() < 1e-6:
+        return None
+    nearest = nearest.view(matrix.shape)
+    classes, windows, owners = nearest % 27, nearest // 27 % frames, nearest // 27 // frames
+    if (owners != torch.arange(words)[:, None, None]).any():
+        return "Some entries are energies of another word: pm[b] holds those of word b."
+    if (windows != torch.arange(frames)[:, None]).any():
+        return "Some entries are energies of another window: row i holds those of window i."
+    if all(torch.isin(found, own).all() for found, own in zip(classes, targets, strict=True)):
+        if (classes == classes[:, :1]).all():
+            return "The columns of a word are in another order than its targets: column j is target j."
+        return (
+            "The targets of a word are mixed up: column j is target j in every row. Does a `view` or `reshape` build "
+            "the index? Expand the targets along the windows instead."
+        )
+    if torch.isin(classes, targets).all():
+        return "Some entries are those of the targets of other words: each word has its own targets."
+    return "Some entries are those of classes that are not among the targets."
+
+
+def about_offsets(matrix, path, right):
+    """In which part wrong cross-entropies differ from the right ones, path + log Z; None where it is unknown."""
+    if matrix.shape != path.shape:
+        return "The shape is wrong: (B, L, T) is expected for any number of words, windows and targets."
+    if path.shape[2] == 1:
+        return None
+    if has_offsets(matrix, path):
+        return "The energies are right, but log Z is not: it is the `logsumexp` of the 27 -energies of each window."
+    if has_offsets(matrix, -path):
+        return "The energies have the wrong sign: the cross-entropy is E + log Z."
+    wrong = (matrix - right).abs() > 1e-3
+    added = (matrix[wrong].double().neg().exp() - right[wrong].double().neg().exp()).sort().values
+    if len(added) > 1 and added[0] > 0 and added[-1] < 1.2 * added[0]:
+        return "A small number is added to the probabilities: use `logsumexp` or `log_softmax` instead."
+    if len(added) > 1 and added[0] > 0 and matrix[wrong].max() - matrix[wrong].min() < 1e-4:
+        return "The probabilities are limited: use `logsumexp` or `log_softmax` instead."
+    return None
+
+
+def has_offsets(matrix, right):
+    """Whether the entries of each window are those of `right` up to a number that is the same for all targets."""
+    if matrix.shape != right.shape:
+        return False
+    offsets = matrix - right
+    return bool((offsets - offsets[:, :, :1]).abs().max() <= 1e-3)
+
+
+def judge_matrix(matrix, right, mistakes, about, **tolerance):
+    """Fail unless the matrix is right; where no known mistake explains it, say what `about()` tells about it."""
+    try:
+        assert_close(matrix, right, mistakes=mistakes, **tolerance)
+    except Mismatch as mismatch:
+        if mismatch.diagnosis is None and isinstance(matrix, torch.Tensor):
+            raise Mismatch(mismatch.reason, about()) from None
+        raise
+
+
 @exercise(
     "3a",
     points=1,
@@ -96,7 +162,8 @@ def wrong_matrices(_, energies, targets):
 def test_energies_of_the_targets(run, energies, targets, wrong_matrices):
     """`build_path_matrix` returns the energy of every window for every target, shape (B, L, T)."""
     got, want = run(path_matrix, energies, targets)
-    assert_close(got["whole"]["matrix"], want["whole"]["matrix"], mistakes=wrong_matrices["path"])
+    matrix, right = got["whole"]["matrix"], want["whole"]["matrix"]
+    judge_matrix(matrix, right, wrong_matrices["path"], lambda: about_entries(matrix, energies, targets))
 
 
 @exercise(
@@ -110,7 +177,9 @@ def test_cross_entropies_of_the_targets(run, energies, targets, wrong_matrices):
     got, want = run(ce_matrix, energies, targets)
 
     def judge(got, want):
-        assert_close(got["matrix"], want["matrix"], mistakes=wrong_matrices["ce"])
+        matrix, path = got["matrix"], wrong_matrices["energies of the targets"]
+        about = partial(about_offsets, matrix, path, want["matrix"])
+        judge_matrix(matrix, want["matrix"], wrong_matrices["ce"], about)
 
     assert_either_way(got, want, judge)
 
@@ -137,6 +206,7 @@ def texts(rng):
         "newline": a + b + "\n",
         "digit": a + "7" + c,
         "brace": a + "{" + c,
+        "underscore": a + "_" + c,
         "accent": a + b + "é",
         "empty": "",
     }
@@ -147,7 +217,16 @@ def texts(rng):
 
 @probe
 def transformed(student, words):
-    return [student.structured_prediction.transform_word(word) for word in words]
+    transform = student.structured_prediction.transform_word
+    try:
+        return [transform(word) for word in words]
+    except ValueError:
+        refused = [letter for letter in ascii_lowercase if refusal(lambda letter=letter: transform(letter))["type"]]
+        require(refused != ["z"], "A word with a z is refused: z belongs to the letters a-z.")
+        require(refused != ["a"], "A word with an a is refused: a belongs to the letters a-z.")
+        require(refused != list(ascii_lowercase), "A word of one letter is refused.")
+        require(not refused, "Words with some of the letters a-z are refused.")
+        require(False, "A word of the letters a-z is refused.")
 
 
 @inputs
@@ -160,7 +239,13 @@ def test_a_blank_follows_every_letter(run, words, wrong_words):
     """`transform_word` puts a blank after every letter, and nothing before the first."""
     got, want = run(transformed, words)
     for value, right, wrong in zip(got, want, wrong_words, strict=True):
-        assert_close(value, right, mistakes=wrong)
+        try:
+            assert_close(value, right, mistakes=wrong)
+        except Mismatch as mismatch:
+            same = isinstance(value, torch.Tensor) and value.shape == right.shape
+            if same and mismatch.diagnosis is None and torch.equal(value[::2].long(), right[::2]):
+                fail("The letters are right, but the blanks after them are not BETWEEN = 26.")
+            raise
         if value.dtype is not torch.int64:
             fail("The indices have the wrong dtype: `gather` needs torch.int64.")
 
@@ -178,5 +263,9 @@ def transform_tried(student, texts):
     for text in texts:
         labels = []
         error = refusal(lambda text=text, labels=labels: labels.append(transform(text)))
+        require(
+            not labels or labels[0] is not None,
+            "`transform_word` returns nothing (None) for some texts: raise a ValueError where a text is no word.",
+        )
         found.append(as_text(labels[0]) if labels else error["type"])
     return found

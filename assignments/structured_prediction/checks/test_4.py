@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from oracles import INFINITY, alignments, judge_refusal, least, sums
+from oracles import INFINITY, alignments, explanation, judge_close, judge_refusal, least, sums
 from oracles import ways as ways_of
 from stand_ins import as_tensor, path_energy, refusal, replaced
 
@@ -61,6 +61,7 @@ def energies_of_paths(student, pm, paths, broken, kind):
 
     broken: 0 instead of the energy where an exception is raised
     raised: the types of these exceptions, or "nothing"
+    tensors: whether the energies of valid paths are tensors
     scalars: whether the energies of broken paths are tensors without axes
     """
     energy = student.structured_prediction.path_energy
@@ -72,8 +73,13 @@ def energies_of_paths(student, pm, paths, broken, kind):
         call = partial(energy, pm.clone(), sequence(path))
         raised[name] = refusal(lambda call=call, found=found: found.append(call()))["type"] or "nothing"
         infinite[name] = found[-1]
+    require(
+        all(value is not None for value in infinite.values()),
+        "Nothing (None) is returned for a path that is not valid: return infinity, as a tensor.",
+    )
     return {
         "valid": [as_tensor(value) for value in valid],
+        "tensors": all(isinstance(value, torch.Tensor) for value in valid),
         "broken": {name: as_tensor(value) for name, value in infinite.items()},
         "raised": raised,
         "scalars": all(isinstance(value, torch.Tensor) and value.dim() == 0 for value in infinite.values()),
@@ -90,9 +96,11 @@ def judge_valid_paths(got, pm, paths, kind="list"):
         right = sums(pm, path[None])[0].float()
         square = pm[:4]
         turned = [square[j % 4, i % 4] for i, j in enumerate(path.tolist())]
-        assert_close(
+        along, columns = pm[torch.arange(len(path)), path], pm[:, path]
+        judge_close(
             value,
             right,
+            "The energy of a valid path is wrong: it is the sum of one entry for each window, pm[i, path[i]].",
             mistakes={
                 infinite[kind]: torch.tensor(INFINITY),
                 "This is the mean along the path: the energy is the sum.": right / len(path),
@@ -101,12 +109,26 @@ def judge_valid_paths(got, pm, paths, kind="list"):
                 "Windows and targets are swapped: the path has one target for each window.": sum(turned),
                 "The sign is wrong: this is minus the energy.": -right,
                 "There is an extra axis: the energy is a tensor without axes.": right[None],
-                "These are the energies of the windows: return their sum.": pm[torch.arange(len(path)), path],
+                "These are the energies of the windows: return their sum.": along,
+                "These are running sums: return the sum over all windows.": along.cumsum(0),
+                "Whole columns are summed: take one entry for each window, pm[i, path[i]].": columns.sum(),
+                "Whole columns are returned: take one entry for each window, pm[i, path[i]].": columns,
+                "Whole columns are summed, one for each window: take one entry, pm[i, path[i]].": columns.sum(0),
+                "The columns of the path are summed for each window: take one entry, pm[i, path[i]].": columns.sum(1),
+                "Each target counts once: add the energies of all windows, also where the path stays.": torch.stack(
+                    [along[i] for i in range(len(path)) if i == 0 or path[i] != path[i - 1]]
+                ).sum(),
+                "The whole matrix is summed: take one entry for each window, pm[i, path[i]].": pm.sum(),
+                "The positions are summed: add the energies pm[i, path[i]].": path.sum().float(),
+                "This is the least energy along the path: the energy is the sum.": along.min(),
+                "This is the largest energy along the path: the energy is the sum.": along.max(),
+                "This is the energy of the last window: add up those of all windows.": along[-1],
+                "This is the energy of the first window: add up those of all windows.": along[0],
             },
         )
 
 
-def judge_broken_paths(got, names):
+def judge_broken_paths(got, names, broken):
     kinds = {
         "late": "a path that does not start at target 0",
         "early": "a path that does not end at the last target",
@@ -137,6 +159,10 @@ def judge_broken_paths(got, names):
         value = got["broken"][name]
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise Mismatch("The energy of a path that is not valid must be a single number, infinity.")
+        if value.isnan() or value == -INFINITY:
+            fail("The energy of a path that is not valid is NaN or minus infinity: use float('inf').")
+        if broken[name] and value.item() in (0, -1):
+            fail("The energy of a path that is not valid is a number that has nothing to do with it: use float('inf').")
         if value.item() in (2.0**30, 2.0**31, 1e9, 1e10) or 1e6 < value.item() < INFINITY:
             fail("A large number is not infinity: use float('inf').")
         if value.item() != INFINITY:
@@ -148,6 +174,8 @@ def test_energy_of_a_path(run, pm, valid_paths):
     """`path_energy` returns the sum of the energies along a valid path."""
     got, _ = run(energies_of_paths, pm, valid_paths, {}, "list")
     judge_valid_paths(got["valid"], pm, valid_paths)
+    if got["tensors"] is not True:
+        fail("The energy of a path must be a tensor without axes, not a number.")
 
 
 @exercise(
@@ -161,7 +189,7 @@ def test_a_path_runs_from_the_first_to_the_last_target(run, pm, valid_paths, bro
     names = ("late", "early", "back")
     got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names}, "list")
     judge_valid_paths(got["valid"], pm, valid_paths)
-    judge_broken_paths(got, names)
+    judge_broken_paths(got, names, broken_paths)
     if got["scalars"] is not True:
         fail("Infinity must be a tensor without axes, like the other energies: `pm.new_tensor(float('inf'))`.")
 
@@ -175,6 +203,8 @@ def matrices(rng):
     """
     shapes = ((9, 4), (8, 5), (6, 6), (5, 1), (7, 2), (9, 4), (1, 1), (9, 4))
     found = [torch.from_numpy(3 * rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
+    found[0][0, 1:] -= 20  # it pays to start at another target,
+    found[1][-1, :-1] -= 20  # or to end at one
     found[-1][:6, 1:3] += 30
     found[-1][3:5, 3] -= 100
     found[-1][5:8, 3] += 300
@@ -225,16 +255,23 @@ def found_by(module, pm):
 
 
 @probe
+def finite_table(dp):
+    """A table with large numbers in the place of infinity, so that no infinite entry of it costs the path."""
+    return dp.detach().double().nan_to_num(-1e30, 1e30, -1e30) if isinstance(dp, torch.Tensor) else torch.zeros(0)
+
+
+@probe
 def best_paths(student, matrices):
-    """The energy and the points that `find_path` returns for each matrix; also with a stand-in for `path_energy`."""
+    """What `find_path` returns for each matrix; also with a stand-in for `path_energy`."""
     module = student.structured_prediction
 
     def attempt():
         found = []
         for matrix in matrices:
-            energy, points, _ = found_by(module, matrix.clone())
-            is_tensor = isinstance(energy, torch.Tensor)
-            found.append({"energy": as_tensor(energy), "is_tensor": is_tensor, "points": plain_points(points)})
+            energy, points, dp = found_by(module, matrix.clone())
+            seen = {"energy": as_tensor(energy), "is_tensor": isinstance(energy, torch.Tensor)}
+            seen |= {"points": plain_points(points), "dp": finite_table(dp)}
+            found.append(seen)
         return found
 
     def isolated():
@@ -257,6 +294,32 @@ FIRST_COLUMN = (
 )
 
 
+WHOLE_NUMBERS = (
+    "The energies are whole numbers: a table of integers cuts them off. Make it with `torch.full_like(pm, inf)`."
+)
+
+
+def with_zeros(pm):
+    """The least energies if what cannot be reached is 0: in the first row and to the left, or in one of both."""
+    frames, states = pm.shape
+    zeros = torch.cat([torch.cat([pm[:1, :1], torch.zeros_like(pm[:1, 1:])], dim=1), pm[1:]])
+    from_above = least(zeros, alignments(frames, states, first=range(states)))
+    later = [least(pm[start:], alignments(frames - start, states)).double() for start in range(1, frames)]
+    from_left = torch.stack([least(pm, alignments(frames, states)), *later]).min()
+    return [torch.minimum(from_above, from_left), from_above, from_left]
+
+
+def greedy(pm):
+    """The energy of the path that takes the cheaper of both moves wherever there is a choice."""
+    frames, states = pm.shape
+    j, total = 0, pm[0, 0].double()
+    for i in range(1, frames):
+        must_advance, may_advance = states - 1 - j >= frames - i, j < states - 1
+        j += must_advance or (may_advance and bool(pm[i, j + 1] < pm[i, j]))
+        total = total + pm[i, j]
+    return total
+
+
 def wrong_minima(pm):
     """The results of known mistakes for the least energy of all paths through pm (L, T)."""
     frames, states = pm.shape
@@ -277,12 +340,10 @@ def wrong_minima(pm):
         "The first row contains a running sum: in the first window, only target 0 can be reached.": least(
             torch.cat([pm[:1].cumsum(1), pm[1:]]), alignments(frames, states, first=everywhere)
         ),
-        "The path may skip targets: it must stay or advance by one from window to window.": least(
-            pm, alignments(frames, states, steps=range(states))
-        ),
-        "The path may skip a single target: it must stay or advance by one from window to window.": least(
-            pm, alignments(frames, states, steps=(0, 1, 2))
-        ),
+        "The path may skip targets: it must stay or advance by one from window to window.": [
+            least(pm, alignments(frames, states, steps=range(states))),
+            least(pm, alignments(frames, states, steps=(0, 1, 2))),
+        ],
         "The last column is taken for the one before the first: target 0 has none before it.": least(
             pm, ways_of(frames, (0,), (states - 1,), around)
         ),
@@ -298,12 +359,26 @@ def wrong_minima(pm):
         "This is the mean along the best path: the energy is the sum.": least(pm, alignments(frames, states)) / frames,
         "The sign is wrong: this is minus the energy of the best path.": -least(pm, alignments(frames, states)),
         "The energy of the first window is missing.": least(pm, alignments(frames, states)) - pm[0, 0],
+        "The energy of the last window is missing.": least(pm, alignments(frames, states)) - pm[-1, -1],
+        "The energy of the first window counts twice.": least(pm, alignments(frames, states)) + pm[0, 0],
+        "The path may go back: it must stay or advance by one from window to window.": least(
+            pm, alignments(frames, states, steps=(-1, 0, 1))
+        ),
+        "The path is chosen greedily, move by move: compare the sums along all ways, with a table.": greedy(pm),
+        "Entries that cannot be reached count as 0, which attracts paths: they must be infinite.": with_zeros(pm),
+        "Only the energy of the first window counts: add pm[i, j] to the smaller one of both moves.": pm[0, 0],
+        "The energies of the best moves are not added up: dp[i, j] adds pm[i, j] to the smaller of two sums.": pm[
+            -1, -1
+        ],
         "This is the free energy at β = 1, with a sum over all paths: take the minimum.": -(
             -sums(pm, alignments(frames, states))
         ).logsumexp(0),
         "This is the sum of the minima of the windows: the targets must follow one another.": pm.amin(1).sum(),
     }
-    return {name: value.float() for name, value in wrong.items()}
+    return {
+        name: [item.float() for item in value] if isinstance(value, list) else value.float()
+        for name, value in wrong.items()
+    }
 
 
 @exercise("4b", points=1, public=True, hint="The least energy of all paths from target 0 to target T - 1.")
@@ -311,11 +386,22 @@ def test_least_energy_of_all_paths(run, matrices):
     """`find_path` returns the least energy of all valid paths."""
     got, want = run(best_paths, matrices)
 
+    rights = [least(pm, alignments(*pm.shape)).float() for pm in matrices]
+
     def judge(got, want):
-        for found, pm in zip(got, matrices, strict=True):
-            judge_dtype(found["energy"])
-            assert_close(found["energy"], least(pm, alignments(*pm.shape)).float(), mistakes=partial(wrong_minima, pm))
-            if found["is_tensor"] is not True:
+        found = [item["energy"] for item in got]
+
+        def mistakes(value):
+            """The one mistake that explains all free energies, not only this value."""
+            sentence = explanation(found, rights, [wrong_minima(pm) for pm in matrices])
+            if sentence is None and not value.is_floating_point():
+                sentence = WHOLE_NUMBERS
+            return {sentence: value} if sentence else {}
+
+        for item, right in zip(got, rights, strict=True):
+            assert_close(item["energy"], right, mistakes=partial(mistakes, item["energy"]))
+            judge_dtype(item["energy"])
+            if item["is_tensor"] is not True:
                 fail("The free energy must be a tensor without axes, not a number.")
 
     assert_either_way(got, want, judge)
@@ -323,42 +409,73 @@ def test_least_energy_of_all_paths(run, matrices):
 
 def judge_dtype(energies):
     if not energies.is_floating_point():
-        fail("The table holds whole numbers, which cut off the energies: make it with `torch.full_like(pm, inf)`.")
+        fail(WHOLE_NUMBERS)
 
 
-def judge_points(found, pm):
-    """Fail unless the points are those of one of the best paths."""
-    judge_dtype(found["energy"])
+def judge_points(found, pm, ties=""):
+    """Fail unless the points are those of one of the best paths; ties: a question about ties, where there are any."""
     points = found["points"].long()
     frames, states = pm.shape
     if points.dim() != 2 or points.shape[1:] != (2,):
         fail("The path must be a list of points (i, j), one for each window.")
-    if points.shape[0] != frames:
-        fail("The path must have one point for each window.")
     numbers = torch.arange(frames)
     i, j = points[:, 0], points[:, 1]
+    for name, wanted in {"first": numbers[1:], "last": numbers[:-1]}.items():
+        if frames > 1 and any(torch.equal(axis.sort().values, wanted) for axis in (i, j)):
+            fail(f"The point of the {name} window is missing: the path must have one point for each window.")
+    if points.shape[0] != frames:
+        fail("The path must have one point for each window.")
     if not torch.equal(i, numbers):
         if torch.equal(i, numbers.flip(0)):
             fail("The path runs backwards: reverse it after backtracking.")
         if torch.equal(j, numbers):
             fail("The points are (target, window): (window, target) is expected.")
+        if torch.equal(j, numbers.flip(0)):
+            fail("The points are (target, window), and run backwards: (window, target) from the first is expected.")
+        if torch.equal(i, numbers + 1):
+            fail("The windows are counted from 1: the first point is (0, 0).")
         fail("The points must be those of the windows 0, 1, … in this order.")
-    if j.min() < 0 or j.max() >= states:
-        fail("The path contains a target that does not exist.")
+    if j.min() < 0:
+        fail("The path goes below target 0: index -1 is the last column, and at target 0 a path can only have stayed.")
+    if j.max() >= states:
+        fail("The path goes beyond the last target, T - 1.")
     steps = j[1:] - j[:-1]
     if len(steps) and steps.min() < 0:
-        fail("The path goes back: a later window cannot belong to an earlier target. How are ties broken?")
+        fail(f"The path goes back: a later window cannot belong to an earlier target.{ties}")
     if len(steps) and steps.max() > 1:
-        fail("The path skips a target: backtrack along the moves that gave the minima.")
+        fail("The path skips a target: it may only stay or advance by one from window to window.")
     if j[-1] != states - 1:
-        fail("The path does not end at the last target: backtrack from T - 1, not from the minimum of the last row.")
+        fail("The path does not end at the last target: begin the way back at (L - 1, T - 1).")
     if j[0] != 0:
         fail("The path does not start at target 0: in the first window, no other target can be reached.")
     energy, best = sums(pm, j[None])[0], least(pm, alignments(frames, states))
     if energy > best + 1e-4 * (1 + best.abs()):
         if difference(found["energy"], energy.float(), 1e-4, 1e-4) is None:
-            fail("The path has the energy that is returned, but it is not the best one: the table is wrong.")
-        fail("The path is valid but not the best one: backtrack along the moves that gave the minima.")
+            fail("The path has the energy that is returned, but it is not the best one: another path has less energy.")
+        dp = found["dp"]
+        if is_right(torch.where(dp >= 1e30, INFINITY, dp).float(), pm):
+            fail("The table is right, but the path is not the best one: go back along the moves that gave the minima.")
+        fail("The path is valid but not the best one, and the table is wrong, too: first correct the table.")
+
+
+def table(pm, **rules):
+    """The least energy of all ways to each entry, (L, T)."""
+    frames, states = pm.shape
+    entries = [
+        least(pm[: i + 1, : j + 1], alignments(i + 1, j + 1, **rules)) for i in range(frames) for j in range(states)
+    ]
+    return torch.stack(entries).view(frames, states).float()
+
+
+def is_right(dp, pm):
+    """Whether a table is right; entries from which no valid path goes on may be infinite."""
+    frames, states = pm.shape
+    numbers = torch.arange(frames)[:, None], torch.arange(states)[None]
+    dead = states - 1 - numbers[1] > frames - 1 - numbers[0]
+    right = table(pm)
+    return (
+        dp.shape == pm.shape and difference(torch.where(dead & (dp == INFINITY), right, dp), right, 1e-4, 1e-5) is None
+    )
 
 
 @exercise("4b", points=1, public=True, hint="Backtrack from (L - 1, T - 1) along the moves that gave the minima.")

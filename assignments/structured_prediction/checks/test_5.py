@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from oracles import (
+    about_energies,
     alignments,
     blanked,
     descend,
@@ -32,9 +33,11 @@ from stand_ins import (
     find_path,
     path_energy,
     replaced,
+    with_gradients,
 )
 
-from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking.compare import difference
 from ebmcourse.checking.observer import NoObservation
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
@@ -90,11 +93,20 @@ def training(student, words, sizes, train, only=""):
         text: torch.tensor([label for letter in text.encode() for label in (letter - 97, BETWEEN)])
         for text in words["texts"]
     }
+    counts = {(image.shape[1] - 18) // 4 + 1 for images in words["passes"] for image in images}
+
+    def find_path_of_word(pm):
+        require(
+            pm.shape[0] >= pm.shape[1] or pm.shape[0] in counts,
+            "`best_labels` gets fewer windows than a word has: give it all `window_counts(width)` windows of the word.",
+        )
+        return find_path(pm)
+
     stand_ins = {
         "build_path_matrix": build_path_matrix,
         "build_ce_matrix": build_ce_matrix,
         "path_energy": path_energy,
-        "find_path": find_path,
+        "find_path": find_path_of_word,
         "transform_word": lambda word: labels[word].clone(),
     }
 
@@ -112,17 +124,19 @@ def training(student, words, sizes, train, only=""):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """The weights after plain gradient descent, the losses, the modes of the model, how often the loader was read, and
-    the calls of the criterion.
+    """The weights after plain gradient descent and after its first step, the losses, the modes of the model, how often
+    the loader was read, and the calls of the criterion.
     """
 
     def train(module, loader):
         model, criterion = Reader(weights).eval(), CrossEntropy()
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-        losses = module.train_ebm_model(model, epochs, loader, criterion, optimizer)
-        calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts)}
+        losses = with_gradients(lambda: module.train_ebm_model(model, epochs, loader, criterion, optimizer), criterion)
+        calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts), "given": criterion.given}
         return {
             "weights": model.weights,
+            "step": model.first_step(),
+            "labels": criterion.labels,
             "losses": as_losses(losses),
             "in_training": model.in_training(),
             "reads": loader.reads,
@@ -256,16 +270,65 @@ def judge_weights(got, weights, passes, epochs):
     def after(rule):
         return lambda: descend(weights, used, RATE, loss_of(**rule))
 
-    mistakes = [(name, after(rule)) for name, rule in [*rules[1:], *OTHERS.items()] if fits(rule)]
+    singles = [[[word] for batch in batches for word in batch] for batches in used]
+    by_words = (
+        "There is one step for each word: take one step for each batch.",
+        lambda: descend(weights, singles, RATE, loss_of()),
+    )
+    mistakes = [by_words, *((name, after(rule)) for name, rule in [*rules[1:], *OTHERS.items()] if fits(rule))]
+
+    def given():
+        """About the labels only if they are of all windows: what is said of missing windows comes later."""
+        batch = passes[0][0]
+        windows = sum(len(own) for batch in used for words in batch for own, _, _ in words)
+        if got["counts"].sum() == windows:
+            return about_first_batch(got, weights, batch)
+        return about_energies(got["given"], torch.cat([own @ weights.T for own, _, _ in batch]))
+
     try:
-        judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes)
+        judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given)
     except Mismatch as mismatch:
-        windows = sum(len(own) for batch in passes[0] for own, _, _ in batch)
-        if mismatch.diagnosis is None and got["counts"].sum() < epochs * windows:
-            fail("Too few windows enter the loss: each word has `window_counts(width)` windows.")
-        if mismatch.diagnosis is None and got["counts"].sum() > epochs * windows:
-            fail("Too many windows enter the loss: each word has `window_counts(width)` windows.")
+        if mismatch.diagnosis is None:
+            judge_windows(got, passes, epochs)
         raise
+
+
+def judge_windows(got, passes, epochs):
+    """Fail if the criterion got fewer or more windows than the words have."""
+    counted, labels = got["counts"].sum().item(), got["labels"]
+    own, padded, words = 0, 0, 0
+    for batch in passes[0]:
+        own += epochs * sum(len(features) for features, _, _ in batch)
+        padded += epochs * sum(len(features) for _, features, _ in batch)
+        words += epochs * len(batch)
+    if counted % (own // epochs) == 0:  # all windows, in another number of epochs perhaps
+        return
+    if counted < own:
+        if not (labels == BETWEEN).any():
+            fail("No window is labelled as a gap: windows of the gaps enter the loss, too, with the class BETWEEN.")
+        if counted == own - words:
+            fail("One window of each word is missing in the loss: each word has `window_counts(width)` windows.")
+        fail("Too few windows enter the loss: each word has `window_counts(width)` windows.")
+    if counted == padded > own:
+        fail("Windows in the padding are included: a word only has `window_counts(width)` windows.")
+    if counted > own:
+        fail("Too many windows enter the loss: each word has `window_counts(width)` windows.")
+
+
+def about_first_batch(got, weights, batch):
+    """What is wrong with what the criterion got for the first batch; None if nothing is, or if it is unknown."""
+    energies = [own @ weights.T for own, _, _ in batch]
+    windows, given = torch.cat(energies), got["given"]
+    if difference(given, windows[: len(given)], 1e-4, 1e-4) or len(got["labels"]) < len(windows):
+        return about_energies(given, windows)
+    best = [best_states(own, letters) for own, (_, _, letters) in zip(energies, batch, strict=True)]
+    right = torch.cat([labels[states] for labels, states in best])
+    if torch.equal(got["labels"][: len(windows)].long(), right):
+        return None
+    return (
+        "The labels of the first batch are not those of the best paths: call `best_labels` with the path matrix of the "
+        "word's own windows and its targets, BETWEEN followed by `transform_word(text)`."
+    )
 
 
 @exercise(
@@ -304,9 +367,20 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
         counted = [(sizes, per_batch(got["sums"], got["counts"], sizes, 3)) for sizes in (windows, padded)]
         sizes, losses = next((pair for pair in counted if pair[1] is not None), (windows, None))
         if losses is None:
-            fail_calls(got, 3, "window of each word")
+            judge_windows(got, passes, 3)
+            fail_calls(got, 3, "windows of the words", windows)
         if (losses[0, 0] - first).abs().min() > 1e-4:  # the first batch has no padding
-            fail("The criterion gets wrong arguments, so the losses are wrong.")
+            fail(
+                about_first_batch(got, weights, passes[0][0])
+                or "The first losses of the criterion are not those of the first batch before its step."
+            )
+        if got["counts"].numel() == 3 * sum(SIZES):  # one call for each word
+            of_words = (got["sums"] / got["counts"]).view(3, -1)
+            of_batches = torch.stack([part.mean(1) for part in of_words.split(SIZES, dim=1)], dim=1)
+            factors = torch.tensor(windows) / sum(windows)
+            for wrong in (of_words.mean(1), of_batches.mean(1), (of_batches * factors).sum(1)):
+                if difference(got["losses"]["numbers"].float(), wrong, 1e-4, 1e-5) is None:
+                    fail("The mean losses of the words have the same weight: weight each by the number of its windows.")
         mistakes = {
             "The means of the batches are divided by the number of words: weight each by its windows first.": [
                 1 / sum(SIZES) for _ in SIZES

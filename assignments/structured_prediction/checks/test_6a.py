@@ -4,13 +4,15 @@ Graphs are compared by what they accept: with random emissions, the sum over all
 that accept different strings, whatever their nodes.
 """
 
+import math
+
 import numpy as np
 import torch
-from oracles import ctc_score, judge_refusal, random_log_probs, source_score
+from oracles import INFINITY, ctc_score, judge_refusal, random_log_probs, source_score
 from stand_ins import refusal
 
 from ebmcourse import gtn
-from ebmcourse.checking import assert_close, exercise, fail, inputs, probe, require
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe, require
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
@@ -50,6 +52,52 @@ def score_of(graph, emissions, outputs=False):
 
 
 @probe
+def score_of_string(graph, string):
+    """The logarithm of the number of paths for this string of labels, where the weights are 0; -inf if there is none.
+
+    The score for emissions shows that a graph is wrong; those of strings show what is wrong with it.
+    """
+    line = gtn.Graph(False)
+    line.add_node(start=True, accept=not string)
+    for number, label in enumerate(string):
+        line.add_node(accept=number == len(string) - 1)
+        line.add_arc(number, number + 1, label)
+    both = gtn.intersect(line, graph)
+    return gtn.forward_score(both).item() if both.num_nodes() else float("-inf")
+
+
+@probe
+def strings_of(target, blank):
+    """Strings of labels by what is special about them; blank: None for BETWEEN."""
+    blank, given = BETWEEN if blank is None else blank, blank
+
+    def joined(letters, sign=blank):
+        return [sign] + [label for letter in letters for label in (letter, sign)]
+
+    whole, last = joined(target), target[-1:]
+    found = {
+        "whole": whole,
+        "no first blank": whole[1:],
+        "no last blank": whole[:-1],
+        "no blanks between": [blank, *target, blank],
+        "first blank repeated": [blank, *whole],
+        "last blank repeated": [*whole, blank],
+        "letter repeated": whole[:-1] + last + [blank],
+        "blank repeated": [label for label in whole for _ in range(1 + (label == blank))][1:-1],
+        "last letter missing": joined(target[:-1]),
+        "first letter missing": joined(target[1:]),
+        "middle letter missing": joined(target[:1] + target[2:]),
+        "letter twice": joined(target + last),
+        "letters alone": list(target),
+        "another letter": joined([*target[:-1], (target[-1] if target else 0) % 24 + 1]),
+    }
+    if given in (None, BETWEEN):
+        return found
+    others = joined(target, BETWEEN)
+    return {"BETWEEN for the blank": others, "BETWEEN after the letters": others[1:]} | found
+
+
+@probe
 def accepted(student, targets, emissions, blank):
     """The scores (targets, emissions) of the graph of each target with each of the emissions."""
     given = [] if blank is None else [blank]
@@ -64,7 +112,13 @@ def accepted(student, targets, emissions, blank):
                 "BETWEEN is refused in a target with another blank: it is a letter then.",
             )
             raise
-    return {"scores": torch.tensor([[score_of(graph, line) for line in emissions] for graph in graphs])}
+    return {
+        "scores": torch.tensor([[score_of(graph, line) for line in emissions] for graph in graphs]),
+        "strings": [
+            torch.tensor([score_of_string(graph, string) for string in strings_of(target, blank).values()])
+            for graph, target in zip(graphs, targets, strict=True)
+        ],
+    }
 
 
 @probe
@@ -117,6 +171,15 @@ def wrong_scores(targets, emissions, blank, given):
         "Labels cannot be repeated: each node needs an arc to itself.": (
             scores(targets, emissions, blank, stays=False)
         ),
+        "Letters cannot be repeated: the nodes of letters need an arc to themselves, too.": (
+            scores(targets, emissions, blank, stays="blanks")
+        ),
+        "Blanks cannot be repeated: the nodes of blanks need an arc to themselves, too.": (
+            scores(targets, emissions, blank, stays="letters", first=(1,))
+        ),
+        "Blanks between letters and after them cannot be repeated: their nodes need an arc to themselves, too.": (
+            scores(targets, emissions, blank, stays="letters")
+        ),
         "Labels cannot be repeated, and a string cannot begin with a blank: each node needs an arc to itself.": (
             scores(targets, emissions, blank, stays=False, first=(1,))
         ),
@@ -150,9 +213,68 @@ def wrong_scores(targets, emissions, blank, given):
     return {name: value.float() for name, value in wrong.items()}
 
 
+def about_strings(found, target, blank):
+    """What is wrong with a graph with these scores of strings; None if it is unknown."""
+    strings = strings_of(target, blank)
+    if found.shape != (len(strings),):
+        return None
+    accepts = {name: score > -INFINITY for name, score in zip(strings, found.tolist(), strict=True)}
+    should = {name: gtn.collapse(string, blank) == list(target) for name, string in strings.items()}
+    refused = {
+        "whole": "A string with blanks before, between and after the letters is not accepted.",
+        "no first blank": "The blank before the first letter must be optional: a string may begin with the letter.",
+        "no last blank": "The blank after the last letter must be optional: the last two nodes accept.",
+        "no blanks between": "The blank between different letters must be optional: add an arc from letter to letter.",
+        "first blank repeated": "The blank before the first letter cannot be repeated: it needs an arc to itself.",
+        "last blank repeated": "The blank after the last letter cannot be repeated: it needs an arc to itself.",
+        "letter repeated": "A letter cannot be repeated: it needs an arc to itself.",
+        "blank repeated": "A blank between letters cannot be repeated: it needs an arc to itself.",
+    }
+    wrongly = {
+        "BETWEEN for the blank": "`blank_idx` is ignored: a string is accepted in which BETWEEN stands for the blank.",
+        "BETWEEN after the letters": "`blank_idx` is ignored for some nodes: their blank is BETWEEN.",
+        "last letter missing": (
+            "A string without the last letter is accepted: only the last two nodes accept, and no arc skips a letter."
+        ),
+        "first letter missing": (
+            "A string without the first letter is accepted: only the first node is a start, and no arc skips a letter."
+        ),
+        "no blanks between": "The blank between equal letters can be skipped, so both letters merge into one.",
+        "middle letter missing": "A string is accepted in which a letter is missing.",
+        "letter twice": "A string is accepted in which the last letter occurs once more, after a blank.",
+        "another letter": "A string with another last letter is accepted.",
+    }
+    if not target and not accepts["whole"]:
+        return "With an empty target, the only node must accept: strings of blanks read as the empty word."
+    accepted_ones = [name for name in (*wrongly, *strings) if accepts.get(name) and not should[name]]
+    if accepted_ones:
+        return wrongly.get(accepted_ones[0])
+    if not accepts["whole"] and accepts["no last blank"]:
+        return "A string may also end with a blank: the last two nodes accept."
+    if not accepts["whole"] and accepts["no first blank"]:
+        return "A string may also begin with blanks: the first node is that of the blank, with an arc to itself."
+    if not accepts["whole"] and accepts["letters alone"]:
+        return "Blanks after letters are not accepted: an arc leads from each letter to the blank after it."
+    for name in strings:
+        if should[name] and not accepts[name]:
+            return refused.get(name)
+    numbers = [math.exp(score) for score in found.tolist() if abs(score) < 100]
+    if any(abs(number - round(number)) > 1e-3 for number in numbers):
+        return "The arcs have weights: their weights must be 0."
+    if any(number > 1.5 for number in numbers):
+        return "A string has more than one path: there must be exactly one for each string that reads as the target."
+    return None
+
+
 def judge_graphs(got, targets, emissions, blank, given):
     right = scores(targets, emissions, blank).float()
-    assert_close(got["scores"], right, mistakes=lambda: wrong_scores(targets, emissions, blank, given))
+    try:
+        assert_close(got["scores"], right, mistakes=lambda: wrong_scores(targets, emissions, blank, given))
+    except Mismatch as mismatch:
+        if mismatch.diagnosis is None:
+            about = [about_strings(*each, blank) for each in zip(got["strings"], targets, strict=False)]
+            raise Mismatch(mismatch.reason, next(filter(None, about), None)) from None
+        raise
 
 
 @exercise(

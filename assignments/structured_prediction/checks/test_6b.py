@@ -16,7 +16,7 @@ from oracles import (
 )
 from stand_ins import as_tensor, create_ctc_graph, refusal, replaced
 
-from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
@@ -58,7 +58,7 @@ def loss_of(student, log_probs, targets, lengths, blank, reduction):
     """The loss of the program as it is, and with a stand-in for the graph."""
     module = student.structured_prediction
 
-    def attempt():
+    def attempt(log_probs=log_probs, lengths=lengths):
         rows = [list(row) for row in targets]
         # With lengths, the log-probabilities are not contiguous in memory.
         given = log_probs.clone() if lengths is None else log_probs.mT.contiguous().mT
@@ -66,7 +66,16 @@ def loss_of(student, log_probs, targets, lengths, blank, reduction):
 
     def isolated():
         with replaced(module, create_ctc_graph=create_ctc_graph):
-            return attempt()
+            try:
+                return attempt()
+            except ValueError:
+                more = None if lengths is None else 3 * lengths
+                require(
+                    refusal(lambda: attempt(log_probs.repeat(1, 3, 1), more))["type"] == "ValueError",
+                    "A word is refused that has enough windows: a target needs one for each letter, and one more "
+                    "between two equal neighbours only.",
+                )
+                raise
 
     return ways(whole=attempt, isolated=isolated)
 
@@ -89,6 +98,7 @@ def default_loss_of(student, log_probs, targets):
 def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
     """The results of known mistakes for the loss of each word (B,)."""
     right = ctc_losses(log_probs, targets, lengths, blank)
+    shorter = torch.tensor(log_probs.shape[1]).expand(len(targets)) - 1 if lengths is None else lengths - 1
     sizes = torch.tensor([len(row) for row in targets])
     frames = [log_probs.shape[1]] * len(targets) if lengths is None else lengths.tolist()
 
@@ -113,6 +123,25 @@ def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
         ),
         "`blank_idx` is ignored: the blank is not always BETWEEN.": ctc_losses(
             log_probs, targets, lengths, min(BETWEEN, log_probs.shape[2] - 1)
+        ),
+        "The last window is missing: `input_lengths` windows count, or all L.": ctc_losses(
+            log_probs, targets, shorter, blank
+        ),
+        "The weights are probabilities: gtn adds log-probabilities.": ctc_losses(
+            log_probs.exp(), targets, lengths, blank
+        ),
+        "All words have the log-probabilities of the first: each has its own.": ctc_losses(
+            log_probs[:1].expand(len(targets), -1, -1), targets, lengths, blank
+        ),
+        "The losses are divided by the numbers of windows: leave them as they are.": right / torch.tensor(frames),
+        "The weights are transposed: they come window by window, as in the rows of `log_probs`.": torch.stack(
+            [
+                ctc_losses(item[:size].T.reshape(1, size, -1), [row], torch.tensor([size]), blank)[0]
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        ),
+        "The weights are negated: high weights mean likely, so they are the log-probabilities as they are.": ctc_losses(
+            -log_probs, targets, lengths, blank
         ),
         "Blanks are inserted twice: targets are plain letters, and the graph inserts the blanks.": -torch.stack(
             [
@@ -172,11 +201,16 @@ def test_no_loss_is_negative(run, certain):
         if loss.dim() == 0:
             fail('With the default arguments, there must be one loss per word: the default reduction is "none".')
         # Small losses with known mistakes cost points above.
-        for wrong in wrong_losses(log_probs, targets).values():
-            if wrong.abs().max() < 0.5 and difference(loss, wrong.float(), 1e-4, 1e-4) is None:
-                return
+        for name, wrong in wrong_losses(log_probs, targets).items():
+            if difference(loss, wrong.float(), 1e-4, 1e-4) is None and difference(wrong.float(), right, 1e-4, 1e-4):
+                if wrong.abs().max() < 0.5:
+                    return
+                fail(name)
         if loss.shape == (2,) and loss.min() < -1e-3:
-            fail("The loss of a word is negative, so its probability exceeds 1: is a path counted twice?")
+            fail(
+                "The loss of a word is negative, so its probability exceeds 1: are there several paths for a string, "
+                "or are the weights no log-probabilities?"
+            )
         # -log p is about 0.03, and differs by less than 1e-5 from the same in float64.
         assert_close(loss, right, atol=1e-4)
 

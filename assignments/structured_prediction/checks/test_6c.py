@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from oracles import ctc_losses, random_targets
+from oracles import blanked, ctc_losses, ctc_paths, judge_close, random_targets, sums
 from stand_ins import create_ctc_graph, replaced
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
@@ -42,6 +42,23 @@ def directions(rng):
 
 
 @probe
+def differentiated(value, inputs):
+    """The gradients of a value; says what is wrong where torch refuses what `backward` returns."""
+    try:
+        return torch.autograd.grad(value, inputs, retain_graph=True)
+    except RuntimeError as error:
+        require(
+            "number of gradients" not in str(error),
+            "`backward` must return one value for each argument of `forward` after `ctx`: the gradient and four None.",
+        )
+        require(
+            "invalid gradient at index" not in str(error),
+            "The gradient that `backward` returns has another shape than `log_probs`, (B, L, C).",
+        )
+        raise
+
+
+@probe
 def gradients(student, logits, targets, lengths, reduction, upstream, directions):
     """The gradient with respect to the logits, twice, and to the log-probabilities, and finite differences of the loss
     along some directions.
@@ -62,7 +79,7 @@ def gradients(student, logits, targets, lengths, reduction, upstream, directions
         value = total_of(log_probs)
         if lengths is not None:  # another loss, before the gradient of the first
             total(logits.flip(0).clone().requires_grad_())
-        gradient, direct = torch.autograd.grad(value, (x, log_probs), retain_graph=True)
+        gradient, direct = differentiated(value, (x, log_probs))
         try:
             [again] = torch.autograd.grad(value, x)
         except Exception:  # a program may keep the graphs for a single call
@@ -99,7 +116,21 @@ def judge_gradient(got, logits, targets, lengths, factors, directions, mistakes)
         # Losses of about 30 in float32, differences over 0.04: errors of 1e-4 from rounding, 1e-3 from curvature.
         if (changes - own_changes).abs().max() < 0.01 + 0.01 * changes.abs().max():
             return
-    assert_close(own, right, atol=1e-4, mistakes=mistakes)
+    judge_close(own, right, about_factors(own, logits, targets, lengths), atol=1e-4, mistakes=mistakes)
+
+
+def about_factors(own, logits, targets, lengths):
+    """Whether only the factors of the words are wrong; None if it is more than these."""
+    each = slopes(logits, targets, lengths)
+    if own.shape != each.shape or not own.isfinite().all() or not own.abs().max() > 1e-6:
+        return None
+    factors = (own * each).sum((1, 2)) / each.square().sum((1, 2))
+    if difference(own, factors[:, None, None] * each, 1e-4, 1e-4):
+        return None
+    return (
+        "The gradients of the words are right up to their factors: multiply each by its entry of `grad_output`, or for "
+        "the mean by `grad_output` / (its letters · words), and by nothing else."
+    )
 
 
 def judge_direct(direct, own, logits):
@@ -137,10 +168,43 @@ def follows_paths(gradient, logits, targets):
     return True
 
 
+MIXED = "The shares are mixed up: the arcs come window by window, so view them as (L, C), without a transposition."
+
+
+def wrong_shares(logits, targets, each):
+    """What known mistakes make of the shares of the paths in each window; each: the gradients of the words."""
+    right = logits.softmax(2) - each
+    probabilities = (-ctc_losses(logits.log_softmax(2), targets)).exp().float()
+    log_probs = logits.log_softmax(2)
+    best = torch.zeros_like(right)
+    for row, target, share in zip(log_probs, targets, best, strict=True):
+        labels = torch.tensor(blanked(target, BETWEEN))
+        paths = ctc_paths(FRAMES, target)
+        share[torch.arange(FRAMES), labels[paths[sums(-row[:, labels], paths).argmin()]]] = 1
+    return {
+        MIXED: right.reshape(len(right), -1, FRAMES).mT,
+        "The gradient is 1 on the best path: it is the share of all paths, from `forward_score`.": best,
+        "This is the gradient of -p: that of -log p is not multiplied by p.": right * probabilities[:, None, None],
+        "The shares are multiplied by the probabilities: the gradient with respect to log p is -γ.": (
+            right * logits.softmax(2)
+        ),
+        "The gradient is that of the windows in the reverse order.": right.flip(1),
+        "All words have the gradient of the first: each has its own.": right[:1].repeat(len(right), 1, 1),
+        "All words have the gradient of the last: each has its own.": right[-1:].repeat(len(right), 1, 1),
+    }
+
+
+def from_shares(shares, factors, logits):
+    """The gradient with respect to the logits if that to the log-probabilities is minus the shares, times factors."""
+    return factors[:, None, None] * (shares.sum(2, keepdim=True) * logits.softmax(2) - shares)
+
+
 def wrong_gradients(logits, targets, factors, lengths=None):
     each = slopes(logits, targets, lengths)
     weights = factors[:, None, None]
-    return {
+    shares = {} if lengths is not None else wrong_shares(logits, targets, each)
+    return {name: from_shares(share, factors, logits) for name, share in shares.items()} | {
+        "`grad_output` is multiplied in twice.": weights**2 * each,
         "`grad_output` is ignored: multiply the gradient of each word by its entry.": each,
         "`grad_output` is ignored, and the gradient is divided by the number of words.": each / len(each),
         "The gradient is divided by the number of words, although each word has its own loss.": (
@@ -161,7 +225,7 @@ def wrong_gradients(logits, targets, factors, lengths=None):
 def test_gradient_of_every_word(run, logits, targets, upstream, directions):
     """`backward` returns the gradient of each word's loss, multiplied by `grad_output`."""
     got, want = run(gradients, logits, targets, None, "none", upstream, directions)
-    mistakes = wrong_gradients(logits, targets, upstream)
+    mistakes = partial(wrong_gradients, logits, targets, upstream)
 
     def judge(got, want):
         judge_gradient(got, logits, targets, None, upstream, directions, mistakes)
@@ -171,21 +235,21 @@ def test_gradient_of_every_word(run, logits, targets, upstream, directions):
 
 def misplaced(logits, targets, lengths, factors):
     """The results of known mistakes for words of different lengths."""
-    weights = factors[:, None, None]
-
-    def from_shares(shares):
-        """The gradient with respect to the logits for minus these shares as that to the log-probabilities."""
-        return weights * (shares.sum(2, keepdim=True) * logits.softmax(2) - shares)
 
     def shares_of(logits):
         counts = (torch.arange(FRAMES) < lengths[:, None])[:, :, None]
         return (logits.softmax(2) - slopes(logits, targets, lengths)) * counts
 
-    own = shares_of(logits)
+    own, mixed = shares_of(logits), torch.zeros_like(logits)
+    for row, length, wrong in zip(own, lengths, mixed, strict=True):
+        wrong[:length] = row[:length].reshape(-1, int(length)).T
     ends = torch.stack([row.roll(FRAMES - int(length), 0) for row, length in zip(own, lengths, strict=True)])
     return wrong_gradients(logits, targets, factors, lengths) | {
-        "The gradient is that of the last windows: the first `input_lengths[b]` windows count.": from_shares(ends),
+        "The gradient is that of the last windows: the first `input_lengths[b]` windows count.": (
+            from_shares(ends, factors, logits)
+        ),
+        MIXED: from_shares(mixed, factors, logits),
         "The gradient is that of another loss, which was computed in between: save what you need in `ctx`.": (
-            from_shares(shares_of(logits.flip(0)))
+            from_shares(shares_of(logits.flip(0)), factors, logits)
         ),
     }

@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
-from oracles import blanked, ctc_moves, ctc_paths, least, sums
+from oracles import blanked, ctc_moves, ctc_paths, explanation, least, sums
 from stand_ins import as_tensor, create_ctc_graph, find_path, path_energy, replaced
 
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, ways
+from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
 OTHER_BLANK = 4
@@ -115,7 +116,7 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
     if len(got["paths"]) != len(targets):
         fail("There must be one path for each word.")
     words = zip(got["paths"], targets, energies, matrices(energies, targets, lengths, blank), strict=True)
-    for path, row, item, matrix in words:
+    for number, (path, row, item, matrix) in enumerate(words):
         frames, states = matrix.shape
         if not isinstance(path, torch.Tensor) or path.dim() != 1:
             raise Mismatch("A path must be a list of positions.")
@@ -125,61 +126,113 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
         if len(path) != frames:
             fail("A path must have one position for each window of its word.")
         shifted = is_best(path + 1, row, matrix) or is_best(path - 1, row, matrix)
-        best = ctc_paths(frames, row)
-        labels = torch.tensor(blanked(row, blank))[best[sums(matrix, best).argmin()]]
+        best_ways = ctc_paths(frames, row)
+        states_of_best = best_ways[sums(matrix, best_ways).argmin()]
+        labels = torch.tensor(blanked(row, blank))[states_of_best]
         if torch.equal(path, labels):
             fail("These are the classes along the path: return the positions in the blanked target.")
         if is_best(path, row, matrix):
             continue
-        states_of_best = best[sums(matrix, best).argmin()]
-        for sentence, wrong in wrong_positions(states_of_best, labels, row, blank).items():
-            if torch.equal(path, wrong):
-                fail(sentence)
+        if sentence := about_positions(got["paths"], energies, targets, lengths, blank):
+            fail(sentence)
         if is_best(path, row, item[:frames, blanked(row, BETWEEN)]):
             fail("`blank_idx` is ignored in the graph: the blank is not always BETWEEN.")
         if is_best(path, row, energies[0, :frames, blanked(row, blank)]):
             fail("All words are aligned with the energies of the first image: each word has its own.")
         if shifted:
             fail("The positions are off by one: 0 is the blank before the first letter, and letter k is at 2k + 1.")
-        if path.min() < 0 or path.max() >= states:
-            fail("A position is outside the blanked target.")
         if torch.equal(path.flip(0), path.sort().values) and len(row) > 1:
             fail("The path runs backwards: reverse it.")
-        wrong_blank = (path % 2 == 0) != (labels == blank)
-        if not wrong_blank.any():
-            fail("Letters are at wrong positions: letter k of the word is at 2k + 1, whichever letter it is.")
+        differences = path - states_of_best
+        if differences.min() == differences.max():
+            fail("The positions of a word are shifted by a number: begin again at 0 for each word.")
+        if has_energy(got["scores"], number, least(matrix, best_ways)):  # so the labels along the path are right
+            is_letter = states_of_best % 2 == 1
+            if not differences[is_letter].any():
+                fail("The letters are at the right positions, but blanks are not: a blank after letter k is at 2k + 2.")
+            if not differences[~is_letter].any() and (~is_letter).any():
+                fail("The blanks are at the right positions, but letters are not: letter k of the word is at 2k + 1.")
+            fail(
+                "The energy is that of the best path, but the positions are not: along the path, a new blank is at the "
+                "next position, and a new letter at the next position of a letter."
+            )
+        if path.min() < 0 or path.max() >= states:
+            fail("A position is outside the blanked target.")
         if not is_path(path, row):
             fail("This is not a path: positions stay, advance by one, or skip the blank between different letters.")
         fail("This is a path but not the one of least energy.")
 
 
+def about_positions(paths, energies, targets, lengths, blank):
+    """The one mistake that explains the paths of all words; None if there is none."""
+    rights, mistakes = [], []
+    for row, matrix in zip(targets, matrices(energies, targets, lengths, blank), strict=True):
+        ways = ctc_paths(len(matrix), row)
+        rights.append(ways[sums(matrix, ways).argmin()])
+        mistakes.append(wrong_positions(rights[-1], torch.tensor(blanked(row, blank))[rights[-1]], row, blank))
+    return explanation(paths, rights, mistakes)
+
+
+def has_energy(scores, number, right):
+    """Whether the energy of the word with this number is right."""
+    if not isinstance(scores, torch.Tensor) or scores.dim() != 1 or len(scores) <= number:
+        return False
+    return difference(scores[number].double(), right, 1e-4, 1e-4) is None
+
+
 def wrong_positions(states, labels, row, blank):
     """The results of known mistakes for the best path with these states and labels."""
 
-    def counted(step, blank):
-        """The positions if each new label advances by `step`, or by one from and to the blank."""
-        position, before, found = 0, blank, []
+    def counted(step=2, blank=blank, *, of_blanks=1, before="label"):
+        """The positions if each new label advances by `step`, or by `of_blanks` from and to the blank.
+
+        before: each is compared with the "label" before, with the last "letter", or with "nothing"
+        """
+        position, last, found = 0, blank, []
         for label in labels.tolist():
-            if label != before:
-                position += 1 if blank in (label, before) else step
+            if label != last:
+                position += of_blanks if blank in (label, last) else step
             found.append(position)
-            before = label
+            if before == "label" or (before == "letter" and label != blank):
+                last = label
         return torch.tensor(found)
 
+    def first_of_its_kind():
+        """The positions if each letter is looked up in the word, and a blank follows the letter before."""
+        position, found = 0, []
+        for label in labels.tolist():
+            position = 2 * row.index(label) + 1 if label != blank else position + position % 2
+            found.append(position)
+        return torch.tensor(found)
+
+    first = [
+        2 * row.index(label) + 1 if label != blank else s
+        for s, label in zip(states.tolist(), labels.tolist(), strict=True)
+    ]
     return {
         "These are the numbers of the letters: letter k is at position 2k + 1, and the blanks have positions, too.": (
             states // 2
         ),
-        "From letter to letter, a path advances by two positions: it skips the blank between them.": counted(1, blank),
-        "The positions are counted with BETWEEN: the blank is `blank_idx`.": counted(2, BETWEEN),
-        "Letters are at wrong positions: letter k of the word is at 2k + 1, also if the same letter occurs before.": (
-            torch.tensor(
-                [
-                    2 * row.index(label) + 1 if label != blank else s
-                    for s, label in zip(states.tolist(), labels.tolist(), strict=True)
-                ]
-            )
+        "From letter to letter, a path advances by two positions: it skips the blank between them.": counted(1),
+        "The positions are counted with BETWEEN: the blank is `blank_idx`.": counted(blank=BETWEEN),
+        "A label is compared with the last letter: compare it with the label before, also where that is a blank.": (
+            counted(before="letter")
         ),
+        "The label before is never set: compare each label with that of the window before.": counted(before="nothing"),
+        "From and to a blank, a path advances by one position, and by two only from letter to letter.": [
+            counted(2, of_blanks=2),
+            counted(1, of_blanks=2),
+        ],
+        "All blanks have the position 0: the blank after letter k is at 2k + 2.": torch.where(
+            states % 2 == 0, 0, states
+        ),
+        "These are the numbers of the windows: return the position of each in the blanked target.": torch.arange(
+            len(states)
+        ),
+        "Letters are at wrong positions: letter k of the word is at 2k + 1, also if the same letter occurs before.": [
+            torch.tensor(first),
+            first_of_its_kind(),
+        ],
     }
 
 

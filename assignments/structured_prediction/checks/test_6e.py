@@ -3,10 +3,19 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles import descend, fail_calls, is_read, judge_descent, judge_mean_losses, judge_modes, per_batch
-from stand_ins import CTCCriterion, Loader, Reader, as_losses, as_tensor
+from oracles import (
+    descend,
+    fail_calls,
+    is_read,
+    judge_close,
+    judge_descent,
+    judge_mean_losses,
+    judge_modes,
+    per_batch,
+)
+from stand_ins import CTCCriterion, Loader, Reader, as_losses, as_tensor, with_gradients
 
-from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe
+from ebmcourse.checking import Mismatch, exercise, fail, inputs, probe
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
 
@@ -47,16 +56,19 @@ def uneven(rng):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """The weights after plain gradient descent, the losses, the modes of the model, how often the loader was read, and
-    the calls of the criterion.
+    """The weights after plain gradient descent and after its first step, the losses, the modes of the model, how often
+    the loader was read, and the calls of the criterion.
     """
     model, criterion = Reader(weights).eval(), CTCCriterion()
     passes = [list(zip(images, words["texts"], strict=True)) for images in words["passes"]]
     loader = Loader(passes, sizes, collate_fn)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    losses = student.structured_prediction.train_gtn_model(model, epochs, loader, criterion, optimizer)
+    train = student.structured_prediction.train_gtn_model
+    losses = with_gradients(lambda: train(model, epochs, loader, criterion, optimizer), criterion)
     return {
         "weights": model.weights,
+        "step": model.first_step(),
+        "given": criterion.given,
         "losses": as_losses(losses),
         "in_training": model.in_training(),
         "reads": loader.reads,
@@ -113,6 +125,40 @@ def loss_of(*, padding=False, sign=-1, mean=True, scores="log_probs", blanks=Fal
     return loss
 
 
+POSITIVE = "The log-probabilities are those of +energies: negate the energies, since low means likely."
+
+
+def about_log_probs(given, weights, batch):
+    """What the criterion got instead of the log-probabilities of this batch; None if these, or if it is unknown.
+
+    given: what it got in its first call, which may be for the first words only
+    """
+    energies = batch[0] @ weights.T
+    right = (-energies).log_softmax(2)
+    wrong = {
+        POSITIVE: energies.log_softmax(2),
+        "The criterion gets the negated log-probabilities: pass the log_softmax itself.": -right,
+        "The minus is outside the log_softmax: pass the log_softmax of -energies.": -energies.log_softmax(2),
+        "The criterion gets probabilities: pass the log_softmax of -energies.": (-energies).softmax(2),
+        "The criterion gets the energies: pass the log_softmax of -energies.": energies,
+        "The criterion gets -energies: pass their log_softmax.": -energies,
+        "The log_softmax is taken over the windows: take it over the 27 classes.": (-energies).log_softmax(1),
+        "The log_softmax is taken over the words: take it over the 27 classes.": (-energies).log_softmax(0),
+    }
+    if given.dim() != 3 or not 0 < len(given) <= len(right):
+        return None
+    return next((name for name, value in wrong.items() if not difference(given, value[: len(given)], 1e-4, 1e-4)), None)
+
+
+def singles(batches):
+    """Batches with one word each."""
+    return [
+        (features[number : number + 1], lengths[number : number + 1], letters[number : number + 1])
+        for features, lengths, letters in batches
+        for number in range(len(lengths))
+    ]
+
+
 def judge_training(got, weights, words, sizes, epochs):
     letters = [[ord(letter) - 97 for letter in text] for text in words["texts"]] * epochs
     for target, row in zip(got["targets"], letters, strict=False):
@@ -125,12 +171,17 @@ def judge_training(got, weights, words, sizes, epochs):
                 "A letter that occurs twice in a row is only once in the targets: all letters of a word belong to them."
             )
     passes = passes_of(weights, words, sizes)
+    used = passes[:epochs]
 
     def after(**rule):
-        return lambda: descend(weights, passes[:epochs], RATE, loss_of(**rule))
+        return lambda: descend(weights, used, RATE, loss_of(**rule))
 
     right = after()()
     is_right = got["weights"].shape == right.shape and (got["weights"] - right).abs().max() < 1e-4
+    if not is_right and any(target != row for target, row in zip(got["targets"], letters, strict=False)):
+        fail("The targets are not the classes of the letters: they are `letters`, each row cut at its true length.")
+    if not is_right and (sentence := about_log_probs(got["given"], weights, passes[0][0])):
+        fail(sentence)
     given = got["lengths"].tolist() if got["lengths"].dim() == 1 else []
     windows = [length for batch in passes[0] for length in batch[1]] * epochs
     if not is_right and len(given) == len(windows) and any(a < b for a, b in zip(given, windows, strict=True)):
@@ -139,7 +190,11 @@ def judge_training(got, weights, words, sizes, epochs):
     if not is_right and got["excess"].numel() and not got["excess"].max() < 1e-3:
         fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")
     mistakes = [
-        ("The log-probabilities are those of +energies: negate the energies, since low means likely.", after(sign=1)),
+        (POSITIVE, after(sign=1)),
+        (
+            "There is one step for each word: take one step for each batch.",
+            lambda: descend(weights, [singles(batches) for batches in used], RATE, loss_of()),
+        ),
         ("The loss is the sum over the words: take the mean.", after(mean=False)),
         (
             "Windows in the padding are included: pass the `window_counts` of the widths to the criterion.",

@@ -1,6 +1,7 @@
 """9: from labels to text."""
 
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def frames_of(rng, pieces):
 def plain(rng):
     """Frames of words without double letters, with blanks at different places and some letters next to each other."""
     words = []
-    for pattern in ("_c_cc_", "c_c_c_", "ac_c", "_c", "c_c_c_c"):
+    for pattern in ("_c_cc_", "c_c_c_", "ac_cc", "_c", "c_c_c_c"):
         letters = iter(letters_of(rng, len(pattern) - pattern.count("_"), 0 if "a" in pattern else None))
         words.append("".join("_" if sign == "_" else next(letters) for sign in pattern))
     return {"frames": [frames_of(rng, word) for word in words], "texts": [word.replace("_", "") for word in words]}
@@ -75,15 +76,42 @@ def wrong_plain(_, plain):
 
 
 def judge_texts(found, texts, wrong):
-    for value, text, mistakes in zip(found, texts, wrong, strict=True):
-        if not isinstance(value, str):
-            raise Mismatch("The result must be a string.")
-        if value == text:
-            continue
-        for sentence, values in mistakes.items():
-            if value in values:
-                fail(sentence)
-        fail("The text is wrong.")
+    """Fail unless the texts are right, with the name of the one mistake that explains all of them.
+
+    wrong: for each text what each mistake gives, in a list of its variants
+    """
+    if not all(isinstance(value, str) for value in found):
+        raise Mismatch("The result must be a string.")
+    if found == texts:
+        return
+    explaining = [
+        sentence
+        for sentence, variants in wrong[0].items()
+        if any(found == [of_text[sentence][number] for of_text in wrong] for number in range(len(variants)))
+    ]
+    if len(explaining) == 1:
+        fail(explaining[0])
+    value, text = next(pair for pair in zip(found, texts, strict=True) if pair[0] != pair[1])
+    raise Mismatch(about_text(value, text))
+
+
+def about_text(value, text):
+    """What is wrong with a text."""
+    if any(not ("a" <= letter <= "z") for letter in value):
+        return "The text contains other characters than the letters a-z: drop the blanks, and add nothing."
+    if is_within(value, text):
+        return "Letters are missing in the text: each run of equal labels is a letter, but for the blanks."
+    if is_within(text, value):
+        return "There are too many letters in the text: each run of equal labels is one letter."
+    if sorted(value) == sorted(text):
+        return "The letters of the text are in the wrong order."
+    return "The text is wrong: it has other letters than the labels."
+
+
+def is_within(part, whole):
+    """Whether all letters of `part` are in `whole`, in the same order."""
+    rest = iter(whole)
+    return all(letter in rest for letter in part)
 
 
 @exercise("9a", points=1, public=True, hint="Merge equal neighbours, drop the blanks, join the letters.")
