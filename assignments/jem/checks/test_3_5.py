@@ -257,12 +257,11 @@ def shown(student, levels, labels):
         require(works(None, 2), "`draw_generation` fails without titles. `titles` may be None.")
         require(works(None, 7), "`draw_generation` fails if there are fewer chains than `rows`.")
     strip, sheet = draw(chains, names, rows=2, columns=5)
-    # Fewer steps than columns; as FEW < 5 and 5 is a prime number, not all of them can be repeated equally often.
+    # Fewer steps than columns, of which not all can be repeated equally often; and more images than rows · columns.
     try:
-        few, _ = draw(chains[-FEW:, :2].clone(), names[:2], rows=2, columns=5)
+        few, whole = draw(chains[-FEW:].clone(), names, rows=1, columns=4)
     except Exception:
         require(False, "`draw_generation` fails if there are fewer steps than `columns`.")
-    _, whole = draw(chains[-FEW:].clone(), names, rows=1, columns=2)  # less than COUNT
     return {
         "strip": pixels(strip),
         "sheet": pixels(sheet),
@@ -339,7 +338,8 @@ def test_pictures_of_the_generation(run, levels, labels):
     if not sheet.keys() >= set(last):
         fail("The second figure does not show all images after the last step.")
     shown_last = {(FEW - 1, chain) for chain in range(COUNT)}
-    if not tiles(got["whole"], levels[-FEW:], shown_last).keys() >= shown_last:
+    whole = tiles(got["whole"], levels[-FEW:], shown_last)
+    if not whole.keys() >= shown_last:
         fail(
             "If there are more than rows · columns images, the second figure does not show all of them. "
             "`rows` and `columns` are only for the first figure."
@@ -358,7 +358,8 @@ def test_pictures_of_the_generation(run, levels, labels):
         fail("The first figure shows more chains than `rows`.")
     if strip.keys().isdisjoint(last):
         fail("The first figure does not show the last step.")
-    if not lie_apart([sheet[tile] for tile in last]) or not lie_apart(strip.values()):
+    drawn = strip.values(), [sheet[tile] for tile in last], [whole[tile] for tile in sorted(shown_last)]
+    if not all(lie_apart(images) for images in drawn):
         fail("Images overlap in a figure.")
     if not any(
         runs_on([strip[tile] for tile in sorted(strip) if tile[1] == chain]) for _, chain in strip.keys() & last
@@ -369,6 +370,10 @@ def test_pictures_of_the_generation(run, levels, labels):
     few = tiles(got["few"], levels[-FEW:])
     if few.keys().isdisjoint((FEW - 1, chain) for chain in range(COUNT)):
         fail("The first figure does not show the last step if there are fewer steps than `columns`.")
+    if len({step for step, _ in few}) < 2:
+        fail("The first figure shows only one step if there are fewer steps than `columns`.")
+    if len({chain for _, chain in few}) > 1:
+        fail("The first figure shows more chains than `rows` if there are fewer steps than `columns`.")
     areas = [size.prod() for _, size in few.values()]
     # The pixels of an image that is repeated lie in a larger area, which may contain other images.
     if max(areas) > 1.5 * min(areas) or not lie_apart(few.values()):
