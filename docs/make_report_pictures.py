@@ -47,7 +47,7 @@ def path_through_a_table() -> Drawn:
         return [Panel("Yours", table, early), Panel("Correct", table, right)]
 
     caption = "The path that your `find_path` takes through a table of energies (dark is low)."
-    drawn = draw(Drawing("4b", caption, make, 1.0), None, LiveReference(PUBLIC_SEED, DOCS))
+    drawn = draw(Drawing("4b", caption, make), None, LiveReference(PUBLIC_SEED, DOCS))
     assert drawn
     return drawn
 
