@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from autograder.late.record import FOLDER
-from autograder.results import write_atomically
+from autograder.results import encode_json, write_atomically
 
 _FILE = ".ids.json"
 
@@ -47,10 +47,8 @@ def remember_ids(submitted: Path, assignment: str, kind: str, now: Ids) -> None:
     for name, students in now.items():
         if any((submitted / student / assignment).exists() for student in students):
             ids[name] = students
-    if ids == before:
-        return
-    text = json.dumps(known, ensure_ascii=True, indent=2, sort_keys=True) + "\n"
-    write_atomically(submitted / FOLDER / _FILE, text.encode("ascii"))
+    if ids != before:
+        write_atomically(submitted / FOLDER / _FILE, encode_json(known))
 
 
 def _read(submitted: Path) -> dict[str, dict[str, Ids]]:

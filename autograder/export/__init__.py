@@ -16,7 +16,7 @@ from autograder.export.filled import fill
 from autograder.export.known import Known
 from autograder.late import of_results, with_penalty
 from autograder.report.sheet import read_sheet
-from autograder.report.unmatched import not_graded
+from autograder.report.unmatched import not_graded, not_in_roster
 from autograder.results import Result, assignments_in, read_results, read_timings, write_atomically
 from autograder.text import listed, on_one_line
 
@@ -98,8 +98,7 @@ def export(
     if columns or scale:
         raise ValueError(f"--column and --scale need a download of {to.capitalize()} as the --roster.")
     people = roster.people if roster else {}
-    graded = {result.student for results in counting for result in results}
-    if roster and (unknown := sorted(graded.difference(people))):
+    if roster and (unknown := not_in_roster(results_dir, people, assignment)):
         say(f"Results of students who are not in the roster: {listed(unknown, _NAMES_SHOWN)}")
     written = []
     for results in counting:

@@ -106,12 +106,12 @@ def course_page(
 
     `ungraded` holds, also by assignment, the students who handed in and have no result.
     """
-    waiting_ones = ungraded or {}
-    everyone = {student: "" for students in waiting_ones.values() for student in students} | dict(names)
+    ungraded = ungraded or {}
+    everyone = {student: "" for students in ungraded.values() for student in students} | dict(names)
     return _render(
         "index.html",
         book=gradebook(classes, lateness, everyone),
-        ungraded=waiting_ones,
+        ungraded=ungraded,
         classes=[
             {
                 **_class_summary(results),

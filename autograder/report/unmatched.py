@@ -19,7 +19,8 @@ def not_graded(results_dir: Path, submitted: Path | None, course: Path) -> dict[
     return {name: who for name, who in found.items() if who}
 
 
-def not_in_roster(results_dir: Path, ids: Collection[str]) -> list[str]:
-    """Return the students who have a result, but none of the `ids` of the roster."""
-    graded = {student for name in assignments_in(results_dir) for student in students_in(results_dir, name)}
+def not_in_roster(results_dir: Path, ids: Collection[str], assignment: str = "") -> list[str]:
+    """Return the students who have a result, of any assignment or of one, but none of the `ids` of the roster."""
+    names = [assignment] if assignment else assignments_in(results_dir)
+    graded = {student for name in names for student in students_in(results_dir, name)}
     return sorted(graded.difference(ids))
