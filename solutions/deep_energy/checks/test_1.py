@@ -96,7 +96,7 @@ def judge_shapes(got, h, out_dim):
 
 
 def what_differs(mine, right):
-    """What is another one in the shape of the parameters of a layer."""
+    """Say in what the shape of the parameters of a layer differs."""
     if len(mine) != len(right) or len(right) == 1:
         return "another size"
     if mine[2:] != right[2:]:

@@ -62,7 +62,7 @@ def state(model):
 def states(student, flags, marks, enabled):
     """The marked states inside `frozen` and afterwards: of two uses in a row, of nested ones, after two exceptions.
 
-    In the second use, all states are other ones than in the first.
+    In the second use, all states differ from those in the first.
     """
     module = student.deep_energy
     model = built(flags)
