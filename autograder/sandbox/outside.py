@@ -23,7 +23,7 @@ from autograder.sandbox.limits import LIMITS, NEEDED_BYTES
 from autograder.sandbox.syscalls import seccomp_filter
 from autograder.sandbox.visible import LIBRARY, bind_arguments, needed_below, needed_paths
 from ebmcourse.checking.observation import MAX_BYTES, encode
-from ebmcourse.checking.observer import Died, ProtocolError, TimedOut
+from ebmcourse.checking.observer import Died, ProtocolError, TimedOut, TooLarge
 
 WARM_UP_SECONDS = 120
 NOBODY = 65534
@@ -240,7 +240,7 @@ class SandboxProcess:
             self._send(frame, deadline)
             size = _LENGTH.unpack(self._receive(_LENGTH.size, deadline))[0]
             if size > MAX_BYTES:
-                raise ProtocolError(f"announced an answer of more than {MAX_BYTES // 2**20} MiB")
+                raise TooLarge(f"announced an answer of more than {MAX_BYTES // 2**20} MiB")
             return self._receive(size, deadline)
         except TimeoutError:
             self.close()

@@ -152,6 +152,7 @@ class _Answer(NamedTuple):
 # After a time-out, the next call may take half as long, and so on down to this share, until there is an answer: an
 # endless loop at import must not use the full time of every check.
 LEAST_PATIENCE = 0.1
+MAX_VIOLATIONS = 3  # of the protocol, after which nothing more is asked
 MAX_KEPT_BYTES = 8 * 2**20  # of replies to `ask_ahead`, which the grader holds in memory; a parsed tree is larger still
 
 
@@ -165,6 +166,10 @@ class Died(Exception):
 
 class ProtocolError(Exception):
     """The process of the submission broke the protocol; the message completes “the submission's process …”."""
+
+
+class TooLarge(ProtocolError):
+    """The reply is larger than allowed. A program can do this by mistake; other errors of the protocol are attacks."""
 
 
 class StudentProcess(Protocol):
@@ -222,6 +227,7 @@ class Observer:
         self._budget = budget
         self._clock = clock
         self._patience = 1.0
+        self._violations = 0
         self._kept: dict[Call, _Answer | NoObservation] = {}
         self._described: dict[str, str] = {}  # part -> description of the first exception
 
@@ -242,7 +248,7 @@ class Observer:
                 return
             except (Died, ProtocolError):
                 self._kept |= {call: self._ask_alone(call) for call in request.calls}
-            if left < 0:
+            if left < 0 or self._violations >= MAX_VIOLATIONS:
                 return
 
     def observe(self, call: Call) -> Any:
@@ -259,6 +265,8 @@ class Observer:
         seconds = min(allowed, self._budget)
         if seconds <= 0:
             return NoObservation("timeout", "The checks before this one used up the time of the submission.")
+        if self._violations >= MAX_VIOLATIONS:
+            return NoObservation("error", "Your program sent replies that cannot be read to earlier checks.")
         try:
             (answer,), _ = self._ask(Request((call,)), seconds)
             self._patience = 1.0
@@ -284,6 +292,7 @@ class Observer:
             answers = _read(frame, ticket, request)
         except ProtocolError as error:
             self._process.close()
+            self._violations += not isinstance(error, TooLarge)
             self.flags.append(f"{request.calls[0].check}: the submission's process {error}")
             raise
         finally:
@@ -375,7 +384,7 @@ class _Lines:
 def _read(frame: bytes, ticket: str, request: Request) -> list[tuple[_Answer, float]]:
     """The answers in the reply to a request that was sent with this ticket, and the seconds that each call took."""
     if not fits(frame, request.largest_reply):
-        raise ProtocolError("sent a reply that is far too large")
+        raise TooLarge("sent a reply that is far too large")
     malformed = ProtocolError("sent a reply that is not in the kit's format")
     try:
         reply = decode(frame)

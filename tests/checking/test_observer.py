@@ -19,6 +19,7 @@ from ebmcourse.checking.observer import (
     ProtocolError,
     Request,
     TimedOut,
+    TooLarge,
 )
 
 
@@ -226,6 +227,19 @@ def test_who_spoils_an_answer_spoils_no_other(error):
     assert found.value.status == ("timeout" if isinstance(error, TimedOut) else "error")
     flags = {flag.partition(": ")[0] for flag in watching.flags}
     assert flags == set() if isinstance(error, TimedOut) else "1a/1" in flags
+
+
+@pytest.mark.parametrize(("error", "asked"), [(ProtocolError("x"), 3), (TooLarge("x"), 17), (Died(), 17)])
+def test_nothing_more_is_asked_of_a_program_that_breaks_the_protocol_again_and_again(error, asked):
+    """Its calls would each cost a process; a program that is only wrong is asked for each exercise."""
+    watching = observer(error)
+    calls = [call(number) for number in range(12)]
+    watching.ask_ahead([Request(tuple(calls[first : first + 3])) for first in (0, 3, 6, 9)])
+    for one in calls:
+        with pytest.raises(NoObservation):
+            watching.observe(one)
+    lost(watching)
+    assert len(watching._process.limits) == asked
 
 
 def test_what_follows_a_message_without_answers_comes_after_its_calls():
