@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import shutil
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import nbformat
 from click.testing import CliRunner
 from nbgrader.api import Gradebook
+from nbgrader_commands import nbgrader
 
 from autograder import assignment as assignments
 from autograder.assignment import COURSE, Assignment
@@ -44,18 +41,14 @@ class Course:
     def nbgrader(self, *arguments: str, student: str = "", ok: bool = True) -> str:
         """Run an nbgrader command as the instructor or as a student; return its output."""
         where = self.folder_of(student) if student else self.root
-        environment = os.environ | {
-            "PATH": sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"],  # nbgrader calls alembic
+        environment = {
             "NBGRADER_EXCHANGE": str(self.exchange),
             "EBM_COURSE_SEED_FILE": str(self.root.parent / "seed"),
             "OMP_NUM_THREADS": "1",
         }
         for kind in ("CONFIG", "DATA", "RUNTIME"):  # without the user's configuration
             environment[f"JUPYTER_{kind}_DIR"] = str(self.home / (student or "instructor") / kind.lower())
-        command = [sys.executable, "-m", "nbgrader", *arguments]
-        done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
-        assert (done.returncode == 0) == ok, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        return nbgrader(*arguments, cwd=where, env=environment, ok=ok)
 
     def autograder(self, *arguments: str, code: int = 0) -> str:
         """Run an autograder command on the course; return its output."""
