@@ -17,9 +17,9 @@ An edit may also `prepend` or `append` text, give the file a new `text`, or make
 file that is handed in; a name that is not handed in makes another file in the same folder. How notebooks are edited:
 `autograder.quality.notebook_edits`.
 
-``quality/blind`` holds mistakes and right variants by an author who had read only the release, as edits of their own
-solution in ``blind/base``. The share of these mistakes that is found before a check is adapted to them is the figure to
-quote.
+``quality/blind`` holds mistakes and right variants by authors who had read only the release, as edits of their own
+solution in ``blind/base``, or in another folder (``base = "blind/base-second"``). The share of these mistakes that is
+found before a check is adapted to them is the figure to quote.
 """
 
 import os
@@ -40,12 +40,16 @@ COMMON_ATTACKS = Path(__file__).with_name("attacks")
 
 @dataclass(frozen=True)
 class Case:
-    """One case; `score` is the share of the full mark that an attack may reach (by default what its base gives)."""
+    """One case.
+
+    `base` is what it edits: "reference", "stub", "empty", or a solution of another author, a folder in ``quality``.
+    `score` is the share of the full mark that an attack may reach (by default what its base gives).
+    """
 
     kind: Kind
     name: str
     title: str
-    base: Literal["reference", "stub", "empty", "blind"]
+    base: str
     edits: tuple[dict[str, Any], ...]
     part: str = ""
     fails: tuple[str, ...] = ()
@@ -69,8 +73,8 @@ class Case:
 
 
 def _base(assignment: Assignment, name: str, base: str) -> str:
-    if base == "blind":
-        return (assignment.quality / "blind" / "base" / name).read_text("utf-8")
+    if base.startswith("blind/"):
+        return (assignment.quality / base / name).read_text("utf-8")
     if name.endswith(".ipynb"):
         return solved(assignment) if base == "reference" else released(assignment)
     source = (assignment.folder / name).read_text("utf-8")
@@ -107,7 +111,7 @@ def _read(kind: Kind, path: Path) -> Case:
         about = tomllib.loads(path.read_text("utf-8"))
         edits = tuple(about.pop("edit", ()))
         about["fails"] = tuple(about.get("fails", ()))
-        default = "stub" if kind == "attacks" else "blind" if kind.startswith("blind") else "reference"
+        default = "stub" if kind == "attacks" else "blind/base" if kind.startswith("blind/") else "reference"
         return Case(kind=kind, name=path.stem, base=about.pop("base", default), edits=edits, **about)
     except (tomllib.TOMLDecodeError, TypeError) as error:
         raise ValueError(f"{path} is not a case: {error}.") from error
