@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from autograder import assignment as assignments
@@ -45,6 +45,7 @@ NAMES = ("jem", "structured_prediction")
 SHARES = {"variants": 0.45, "mutants": 0.45, "stub": 0.1}
 LOOPS = ("25-endless-loop", "25-loop-at-import", "25-loop-in-a-given-name")  # two of each that an assignment has
 SIZES = (10, 30, 100, 300)
+TURNS = 3  # of one and two workers, since the speed of a shared machine changes within minutes
 
 
 def run(quick: bool = False) -> list[dict]:
@@ -113,6 +114,7 @@ class Class:
             "one": lambda: self.one(chosen[0]),
             "1 worker": lambda: self.grade(1),
             "2 workers": lambda: self.grade(2),
+            "turns": self.turns,
             "unchanged": lambda: measured(self.command(self.results(2), "--workers", "2")).cpu_seconds,
             "nbgrader": lambda: self.nbgrader(chosen),
             "processes": lambda: self.processes(chosen),
@@ -121,8 +123,9 @@ class Class:
     def results(self, workers: int) -> Path:
         return self.folder / f"results-{workers}"
 
-    def command(self, out: Path, *options: str) -> list[str]:
-        grade = [sys.executable, "-m", "autograder.cli", "grade", self.assignment.name, str(self.submitted)]
+    def command(self, out: Path, *options: str, submitted: Path | None = None) -> list[str]:
+        where = str(submitted or self.submitted)
+        grade = [sys.executable, "-m", "autograder.cli", "grade", self.assignment.name, where]
         return [*grade, "--out", str(out), "--seed", "0", *options]
 
     def one(self, student: str) -> float:
@@ -130,6 +133,35 @@ class Class:
         with TemporaryDirectory() as out:
             command = self.command(Path(out), "--student", student, "--force")
             return min(measured(command).cpu_seconds for _ in range(2))
+
+    def turns(self) -> list[list[float]]:
+        """Seconds of grading 60 submissions without endless loops, from the first result to the last.
+
+        In turns with one worker, with two workers, and with two graders at once that have one worker each and know
+        nothing of each other: two workers cannot be faster than these.
+        """
+        name, found = self.assignment.name, []
+        plain = [student for student, case in self.cases.items() if case.name not in LOOPS][:60]
+        with TemporaryDirectory() as folder:
+            submitted = Path(folder) / "submitted"
+            for student in plain:
+                shutil.copytree(self.submitted / student, submitted / student)
+
+            def seconds(*workers: int) -> float:
+                outs = [Path(mkdtemp(dir=folder)) for _ in workers]
+                running = [
+                    subprocess.Popen(
+                        self.command(out, "--workers", str(count), submitted=submitted), stdout=subprocess.DEVNULL
+                    )
+                    for out, count in zip(outs, workers, strict=True)
+                ]
+                assert not any([process.wait() for process in running])
+                times = [[(out / name / f"{student}.json").stat().st_mtime for student in plain] for out in outs]
+                return max(map(max, times)) - max(map(min, times))
+
+            for _ in range(TURNS):
+                found.append([seconds(1), seconds(2), seconds(1, 1)])
+        return found
 
     def grade(self, workers: int) -> dict[str, Any]:
         """Grade the class from the beginning."""
@@ -239,7 +271,7 @@ def rows(one: Class) -> dict[str, str]:
     kinds = Counter(kind_of(case) for case in one.cases.values())
     # The system does not count the processes of a container whose sandbox is killed; they wait for nothing.
     each = (alone["cpu_seconds"] - found["one"]) / (size - 1) + alone["own_mean"]
-    spans = [usage["done"][-1] - usage["done"][0] for usage in (alone, both)]
+    turns = [(one / two / 2, one / twice) for one, two, twice in found["turns"]]
     loops = iter(alone["loops"])
     spent = list(accumulate(next(loops) if kind_of(case) == "loops" else 0.0 for case in one.cases.values()))
     slope, start = line([done - others for done, others in zip(alone["done"][:100], spent, strict=False)])
@@ -256,7 +288,8 @@ def rows(one: Class) -> dict[str, str]:
         "submissions": f"{size}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()),
         "1 worker: seconds, of each submission": f"{alone['seconds']:.0f}, {alone['seconds'] / size:.2f}",
         "2 workers: seconds, of each submission": f"{both['seconds']:.0f}, {both['seconds'] / size:.2f}",
-        "speed of 2 workers / (2 × speed of 1), without the start": f"{spans[0] / spans[1] / 2:.2f}",
+        "speed of 2 workers / (2 × speed of 1), in turns": several((two for two, _ in turns), 2),
+        "the same of 2 graders that know nothing of each other": several((twice for _, twice in turns), 2),
         "own computing of a submission, median [ms]: 1 worker, 2 workers": several(
             1000 * usage["own"] for usage in (alone, both)
         ),
