@@ -234,7 +234,8 @@ def test_small_buffers(run, few, many):
 
     got, want = run(starts, many, 36, CALLS)
     assert_either_way(got, want, lambda way, right: judge_copies(way, many))
-    got, want = run(starts_on_the_device, few, 30, CALLS)
+    # Of 360 chains, 18 are fresh; that 3 or fewer are, which fails, has the probability 2e-5.
+    got, want = run(starts_on_the_device, few, 18, CALLS)
 
     def judge(way, right):
         found = Starts(way, right, few)

@@ -544,7 +544,14 @@ def test_mee_loss(run, parts, constant, wrong_losses):
 
 
 ### BEGIN HIDDEN TESTS
-@exercise("1c", points=0.5, hint="Take the difference of the free energies before the exponential.")
+@exercise("1c", points=0.25, hint="Subtract the free energies: no exponential is needed.")
+def test_nll_loss_of_large_energies(run, distant):
+    """`nll_loss` and its gradient are finite for energies in the hundreds."""
+    got, want = run(loss_of, "nll_loss", distant + 1000.0, [])
+    judge_loss(got, want, {})
+
+
+@exercise("1c", points=0.25, hint="Take the difference of the free energies before the exponential.")
 def test_mee_loss_of_large_energies(run, distant):
     """`mee_loss` and its gradient are finite for energies in the hundreds."""
     rows = distant + 1000.0
