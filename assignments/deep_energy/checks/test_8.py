@@ -37,6 +37,13 @@ def with_outliers(rng, place):
     return drawn
 
 
+def with_one_high(rng):
+    """Gaps with the mean 2 and a median near 0."""
+    drawn = series(rng, 0)
+    drawn[-4] += 2 * WINDOW
+    return drawn
+
+
 def shuffled(rng, cases):
     order = rng.permutation(len(cases))
     return [cases[number] for number in order]
@@ -80,6 +87,7 @@ def hard(rng):
             (healthy[:10], [-4.0 - x for x in healthy[:10]], "With exactly `window` steps, the mean can be computed."),
             (healthy, with_outliers(rng, -1), NOT_SINGLE),
             (healthy, with_outliers(rng, -5), NOT_SINGLE),
+            (healthy, with_one_high(rng), "The mean counts, also where most of the last differences are small."),
             (healthy, [-5.0] * 20 + series(rng, 0)[20:], ONLY_LAST),
             (healthy, [5.0] * 20 + series(rng, -3)[20:], ONLY_LAST),
             (healthy, [0.0] * 10 + [8.0] * 10 + series(rng, 0)[20:], ONLY_LAST),
