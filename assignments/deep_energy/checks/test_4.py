@@ -180,6 +180,7 @@ def training(student, images, samples, c, alpha):
         batch = [images.clone(), torch.zeros(len(images))]
         loss = model.training_step(batch, 0)
         loss = loss["loss"] if isinstance(loss, dict) else loss
+        require(loss is not None, "`training_step` returns nothing. Return the loss.")
         require(isinstance(loss, torch.Tensor) and loss.dim() == 0, "The loss must be a tensor of shape ().")
         (slope,) = torch.autograd.grad(loss, network.w, allow_unused=True) if loss.requires_grad else (None,)
         seen = torch.cat(network.images)
@@ -281,7 +282,7 @@ def wrong_splits(real, fake):
             both[:more],
             both[more:],
         ),
-        "The output of the network is cut in the middle, so samples count as data if there are more samples.": (
+        "The output of the network is not cut after the images of the batch, so samples count as data.": (
             both[:less],
             both[less:],
         ),

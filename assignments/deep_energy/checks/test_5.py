@@ -110,7 +110,11 @@ def a_module(cnn, examples=None):
     hparams = type("Hparams", (dict,), {"__getattr__": dict.__getitem__})(img_shape=SHAPE)
     module = nn.Module()
     module.cnn, module.hparams, module.device = cnn, hparams, next(cnn.parameters()).device
-    module.sampler = SimpleNamespace(examples=examples, sample_new_exmps=None)
+
+    def start_images(*args):
+        require(False, "A callback does not call `start_images`: its docstring says which images it takes.")
+
+    module.sampler = SimpleNamespace(examples=examples, sample_new_exmps=None, start_images=start_images)
     module.forward = cnn.forward
     return module.train()
 

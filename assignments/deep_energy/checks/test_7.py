@@ -49,6 +49,9 @@ def scores(student, images, c, batch_size, training):
 def judge_scores(got, images, c, size):
     flat = images.flatten(1)
     energies = -(c[0] + c[1] * flat.mean(1) + c[2] * flat.square().mean(1))
+    known, found = energies.sort()[0], got["scores"].flatten().sort()[0]
+    if difference(got["scores"], energies, 1e-4, 1e-5) and not difference(found, known, 1e-4, 1e-5):
+        fail("These are the scores in another order. Keep the order of the images.")
     assert_close(
         got["scores"],
         energies,
@@ -64,7 +67,6 @@ def judge_scores(got, images, c, size):
             "Only the mean of each batch is returned.": torch.stack([part.mean() for part in energies.split(size)]),
             "The scores of the last, smaller batch are missing.": energies[: 2 * size],
             "Only the scores of the last batch are returned.": energies[2 * size :],
-            "The scores are in the reverse order.": energies.flip(0),
         },
     )
 
@@ -220,6 +222,7 @@ def test_area_under_the_curve(run, digits, others, wrong_areas):
     got, want = run(areas, digits, others)
     threshold = digits.median()
     found = (others > threshold).float().mean().item() / 2 + (digits <= threshold).float().mean().item() / 2
+    positive = (others > 0).float().mean().item() / 2 + (digits <= 0).float().mean().item() / 2
     for name in ("plain", "reversed"):
         value = want[name]
         assert_close(
@@ -233,6 +236,9 @@ def test_area_under_the_curve(run, digits, others, wrong_areas):
                 ),
                 SWAPPED: 1 - value,
                 "This is the AUROC of hard decisions. Pass the scores themselves.": found,
+                "This is the AUROC of the decisions that the score is above 0. Pass the scores themselves.": (
+                    positive if name == "plain" else 1 - positive
+                ),
                 "The AUROC is given in percent. It is a number from 0 to 1.": 100 * value,
             }
             | wrong_areas[name],

@@ -63,6 +63,7 @@ def trainings(rng):
     cases.append(([80.0 + loss for loss in healthy], series(rng, 0), LARGE))
     for bad in (float("nan"), float("inf"), -float("inf")):
         cases.append(([*healthy[:-1], bad], series(rng, 0), NOT_FINITE))
+    cases.append(([float("nan")] * 30, series(rng, 0), NOT_FINITE))
     return shuffled(rng, cases)
 
 
@@ -98,6 +99,7 @@ def hard(rng):
             (healthy, series(rng, -1.4), HEALTHY),
             ([80.0 + loss for loss in healthy], series(rng, 0), LARGE),
             ([*healthy[:-1], float("inf")], series(rng, 0), NOT_FINITE),
+            ([float("inf")] * 30, series(rng, 0), NOT_FINITE),
             (healthy[:3], healthy[:3], few),
             (early[:6], healthy[:6], few),
             (healthy, exact(rng, HIGH), bound),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ebmcourse.checking import probe
+from ebmcourse.checking import probe, require
 
 
 @probe
@@ -112,6 +112,9 @@ class GivenSampler:
         self.steps.append(float(steps))
         self.step_sizes.append(float(step_size))
         return self.given.clone()
+
+    def start_images(self, *args):
+        require(False, "`start_images` only says where chains start. Call self.sampler.sample_new_exmps for samples.")
 
 
 @probe

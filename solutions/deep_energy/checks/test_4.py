@@ -197,6 +197,7 @@ def training(student, images, samples, c, alpha):
         batch = [images.clone(), torch.zeros(len(images))]
         loss = model.training_step(batch, 0)
         loss = loss["loss"] if isinstance(loss, dict) else loss
+        require(loss is not None, "`training_step` returns nothing. Return the loss.")
         require(isinstance(loss, torch.Tensor) and loss.dim() == 0, "The loss must be a tensor of shape ().")
         (slope,) = torch.autograd.grad(loss, network.w, allow_unused=True) if loss.requires_grad else (None,)
         seen = torch.cat(network.images)
@@ -298,7 +299,7 @@ def wrong_splits(real, fake):
             both[:more],
             both[more:],
         ),
-        "The output of the network is cut in the middle, so samples count as data if there are more samples.": (
+        "The output of the network is not cut after the images of the batch, so samples count as data.": (
             both[:less],
             both[less:],
         ),
@@ -497,6 +498,7 @@ def test_settings_of_the_sampler(run, images, extreme, samples, c):
             way["asked"],
             right["asked"],
             mistakes={
+                "`steps` and `step_size` are passed in the wrong order: give their names.": right["asked"][[1, 0, 2]],
                 "The hyperparameter `steps` is ignored. Pass steps=self.hparams.steps.": torch.tensor([60.0, 10, 1]),
                 "The step size of the sampler is another one than STEP_SIZE.": torch.cat(
                     [right["asked"][:1], way["asked"][1:2], right["asked"][2:]]

@@ -77,6 +77,9 @@ def wrong_choices(marks, count, vis_steps):
         "Only `vis_steps` multiples of n are chosen. Go on up to num_steps.": of(right[: vis_steps + (n > 1)]),
         "Only `vis_steps` images are chosen. Choose all of 1, n, 2n, … up to num_steps.": of(right[:vis_steps]),
         "The axes of steps and chains are swapped.": of(right).T,
+        "The last step is there, although it is no multiple of n. The steps are 1, n, 2n, … only.": of(
+            torch.cat([right[right < count], torch.tensor([count])])
+        ),
         "The frames are spread evenly from the first to the last step. They should be 1, n, 2n, …": of(
             torch.linspace(1, count, len(right)).round().long()
         ),
@@ -172,7 +175,11 @@ def a_module(cnn, examples=None):
     hparams = type("Hparams", (dict,), {"__getattr__": dict.__getitem__})(img_shape=SHAPE)
     module = nn.Module()
     module.cnn, module.hparams, module.device = cnn, hparams, next(cnn.parameters()).device
-    module.sampler = SimpleNamespace(examples=examples, sample_new_exmps=None)
+
+    def start_images(*args):
+        require(False, "A callback does not call `start_images`: its docstring says which images it takes.")
+
+    module.sampler = SimpleNamespace(examples=examples, sample_new_exmps=None, start_images=start_images)
     module.forward = cnn.forward
     return module.train()
 

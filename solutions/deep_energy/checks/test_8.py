@@ -63,6 +63,7 @@ def trainings(rng):
     cases.append(([80.0 + loss for loss in healthy], series(rng, 0), LARGE))
     for bad in (float("nan"), float("inf"), -float("inf")):
         cases.append(([*healthy[:-1], bad], series(rng, 0), NOT_FINITE))
+    cases.append(([float("nan")] * 30, series(rng, 0), NOT_FINITE))
     return shuffled(rng, cases)
 
 
@@ -98,6 +99,7 @@ def hard(rng):
             (healthy, series(rng, -1.4), HEALTHY),
             ([80.0 + loss for loss in healthy], series(rng, 0), LARGE),
             ([*healthy[:-1], float("inf")], series(rng, 0), NOT_FINITE),
+            ([float("inf")] * 30, series(rng, 0), NOT_FINITE),
             (healthy[:3], healthy[:3], few),
             (early[:6], healthy[:6], few),
             (healthy, exact(rng, HIGH), bound),
@@ -151,6 +153,9 @@ def mistakes_of(trainings):
     def only_infinite(losses, gaps):
         return 0 if np.isinf(losses).any() else rule(finite=False)(losses, gaps)
 
+    def only_all(losses, gaps):
+        return rule(finite=False)(losses, gaps) if np.isfinite(losses).any() else 0
+
     def late(losses, gaps):
         found = rule(finite=False)(losses, gaps)
         return found if found != 3 else rule()(losses, gaps)
@@ -162,6 +167,7 @@ def mistakes_of(trainings):
             lambda losses: losses[-WINDOW:]
         ),
         "Losses that are not finite are not found. Use math.isfinite.": rule(finite=False),
+        "Losses that are not finite count only if all are. A single one is enough.": only_all,
         "Infinite losses are not found. Use math.isfinite, not math.isnan.": only_nan,
         "A loss of NaN is not found. Use math.isfinite, not math.isinf.": only_infinite,
         "Losses that are not finite come first, whatever the differences are.": late,
