@@ -40,6 +40,9 @@ def course(tmp_path, tracked):
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
+    for package in ("autograder", "ebmcourse"):  # what has been compiled, which takes half a minute
+        for cache in (ROOT / package).rglob("__pycache__"):
+            shutil.copytree(cache, root / cache.relative_to(ROOT), dirs_exist_ok=True)
     scripts = root / ".venv" / "bin"
     scripts.mkdir(parents=True)
     for path in Path(sys.executable).parent.iterdir():
