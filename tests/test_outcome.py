@@ -12,7 +12,7 @@ from autograder.export.known import Known
 from autograder.report.pages import class_page, feedback_page
 from autograder.results import Result
 from ebmcourse import summary
-from ebmcourse.checking.notebook import Report
+from ebmcourse.checking.notebook import Report, outdated_note
 from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
 
 STUB = [
@@ -20,6 +20,13 @@ STUB = [
     for n in (1, 2)
 ]
 RESULT = Result("jem", "s001", 0.0, 2.0, "ab", "cd", 0, [], STUB, True)
+
+
+def test_a_notebook_says_that_an_earlier_definition_was_checked() -> None:
+    report = Report("1a", "Doubling", STUB, "checks", outdated_note(["double", "triple"]))
+    assert "The last cell that defines `double`, `triple` has a syntax error" in repr(report)
+    assert "defines <code>double</code>, <code>triple</code> has a syntax error" in report._repr_html_()
+    assert outdated_note([]) == "" and "syntax error" not in repr(Report("1a", "Doubling", STUB, "checks"))
 
 
 def test_a_stub_is_not_implemented_yet_everywhere_and_failed_nowhere(capsys) -> None:

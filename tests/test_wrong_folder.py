@@ -10,7 +10,7 @@ from ebmcourse.checking.public import Unusable, describe
     [
         ("nosuch", "There is no folder .*nosuch: check the name"),
         ("jem/ex_model.py", "ex_model.py is a file: give the folder of the assignment"),
-        (".", r"but there are assignments: add the name of one of them \(jem\)"),
+        (".", r"but there are assignments: go to the folder of one of them, or add its name \(jem\)"),
         ("slurm", "no folder `checks` in .*slurm: go to the folder of the assignment"),
     ],
 )

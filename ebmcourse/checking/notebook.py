@@ -33,6 +33,7 @@ def check_part(part: str) -> float | None:
     Where nbgrader only validates the notebook and all these checks pass, the result is None: a number would be less
     than the points of the cell, which include those of the hidden checks, and nbgrader would report a failure.
     """
+    part = str(part)  # check_part(3) is as good as check_part("3")
     checks = PublicChecks(Path.cwd(), part)
     name = checks.description.notebook_name
     process: StudentProcess
@@ -43,10 +44,19 @@ def check_part(part: str) -> float | None:
     with _standard_error_closed():
         outcomes = checks.outcomes(process)
     title = ", ".join(checks.description.parts[exercise] for exercise in checks.parts or ())
-    report = Report(part, title, outcomes, "public checks")
+    note = outdated_note(process.outdated) if isinstance(process, KernelProcess) else ""
+    report = Report(part, title, outcomes, "public checks", note)
     report.show()
     is_validation = os.environ.get("NBGRADER_EXECUTION") == "validate"
     return None if is_validation and report.all_passed else report.points
+
+
+def outdated_note(names: list[str]) -> str:
+    """What to say where cells with syntax errors were to define these names again; an empty text without names."""
+    if not names:
+        return ""
+    listed = ", ".join(f"`{name}`" for name in names)
+    return f"The last cell that defines {listed} has a syntax error: what was defined before is checked."
 
 
 @contextmanager
@@ -66,6 +76,7 @@ class Report:
     title: str
     outcomes: list[Outcome]
     kind: str  # of checks
+    note: str = ""
 
     @property
     def points(self) -> float:
@@ -92,6 +103,7 @@ class Report:
 
     def __repr__(self) -> str:
         lines = [f"{self.part}  {self.title}: {self.summary}"]
+        lines += [f"  {self.note}"] if self.note else []
         for outcome in self.outcomes:
             points = f"{outcome.points:g}/{outcome.max_points:g}"
             lines.append(f"  {outcome.sign} {points}  {outcome.title} ({outcome.word})")
@@ -105,6 +117,7 @@ class Report:
             f"<b>{escape(self.part)}</b>&ensp;{_rich(self.title)}&ensp;"
             f'<b style="color:{colour}">{escape(self.summary)}</b></div>'
         )
+        head += f'<div style="padding:.3em .6em">{_rich(self.note)}</div>' if self.note else ""
         rows = "".join(_row(outcome) for outcome in self.outcomes)
         return f'{head}<table style="border-collapse:collapse;margin:.3em 0;color:inherit">{rows}</table>'
 

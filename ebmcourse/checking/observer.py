@@ -327,8 +327,9 @@ class Observer:
         kind, name = error.get("kind"), error.get("type")
         place = self._innermost(error.get("places"))
         if name in _SYNTAX_ERRORS:
-            said = f"Your program is not valid Python: {self._about_syntax(error.get('message'))}"
-            return (f"{said} in {place}" if place else said) + "."
+            said, _, guess = self._about_syntax(error.get("message")).partition(". ")
+            said = f"Your program is not valid Python: {said}" + (f" in {place}." if place else ".")
+            return f"{said} {guess}" if guess else said
         reason = name if isinstance(name, str) and name in NAMED_EXCEPTIONS else "an exception"
         from_check = error.get("from_check") is True
         if place:

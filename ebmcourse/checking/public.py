@@ -21,6 +21,10 @@ RECORDING = "recorded.safetensors"
 class Unusable(ValueError):
     """A folder is not an assignment, or its checks cannot be loaded; the message says what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: IPython calls this instead of writing a traceback, which is about our own code."""
+        return [str(self)]
+
 
 def describe(folder: Path) -> Description:
     """The description of the released assignment in `folder`; raises `Unusable` where there is none."""
@@ -41,7 +45,8 @@ def _no_assignment(folder: Path) -> str:
     missing = f"There is no folder `checks` in {folder}"
     inside = sorted(path.parent.parent.name for path in folder.glob("*/checks/assignment.toml"))
     if inside:
-        return f"{missing}, but there are assignments: add the name of one of them ({', '.join(inside)})."
+        names = ", ".join(inside)
+        return f"{missing}, but there are assignments: go to the folder of one of them, or add its name ({names})."
     return f"{missing}: go to the folder of the assignment, or fetch it again."
 
 
@@ -58,7 +63,7 @@ class PublicChecks:
         known = self.description.parts
         self.parts = None if part is None else [part] if part in known else [p for p in known if _belongs(p, part)]
         if self.parts == []:
-            raise Unusable(f"There is no part {part!r}: this assignment has {', '.join(known)}.")
+            raise Unusable(f"There are no checks of the part {part!r}: there are checks of {', '.join(known)}.")
         checks = self.folder / "checks"
         try:
             reference = RecordedReference(checks / RECORDING)

@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from IPython.core.inputtransformer2 import TransformerManager
 
 from ebmcourse.checking.observation import decode, encode
 from ebmcourse.checking.observer import TimedOut
@@ -97,6 +98,25 @@ def test_a_function_whose_cell_was_not_run_is_named_and_the_cell_is_to_be_run(ma
     assert error["message"].startswith("`triple` is not defined: its cell was not run, or stopped with an error.")
     assert ask("return hasattr(student.note, 'triple')")["value"] is False
     assert vars(main) == before
+
+
+@pytest.mark.parametrize(
+    ("cells", "outdated"),
+    [
+        (["def double(x):\n    return 2 * x"], []),
+        (["def double(x):\n    return 2 * x", "def double(x:\n    return 3 * x"], ["double"]),
+        (["def double(x)\n    return x", "double(1)", "def double(x):\n    return 2 * x"], []),
+        (["def double(x):\n    return 2 * x", "def triple(x)\n    return x"], []),  # that one was never defined
+        (["%matplotlib inline\n!ls\ndef double(x):\n    return 2 * x", "%%time\ndouble(1)"], []),
+        (["class double(:\n    pass", "    def double(x:"], ["double"]),
+    ],
+)
+def test_a_definition_whose_last_cell_has_a_syntax_error_is_outdated(main, monkeypatch, cells, outdated):
+    history = types.SimpleNamespace(input_hist_raw=["", *cells])
+    transform = TransformerManager().transform_cell
+    shell = types.SimpleNamespace(user_ns=vars(main), history_manager=history, transform_cell=transform)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    assert KernelProcess("note").outdated == outdated
 
 
 def test_a_function_that_grading_would_not_define_is_not_said_to_be_not_run(main, monkeypatch):

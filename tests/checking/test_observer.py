@@ -1,6 +1,7 @@
 """The observer believes nothing, repeats nothing, and lets nobody have more than their time."""
 
 import contextlib
+import re
 import time
 from pathlib import Path
 
@@ -419,6 +420,13 @@ def test_of_a_syntax_error_only_sentences_of_python_are_repeated():
             reason = lost(observer(answer(error=ERROR | {"type": name, "message": said}))).reason
             start = f"Your program is not valid Python: {told} in work.py, line 3: `"
             assert reason.startswith(start) and "hidden" not in reason
+    for messages in (False, True):
+        error = ERROR | {
+            "type": "SyntaxError",
+            "message": "invalid syntax. Perhaps you forgot a comma? (work.py, line 3)",
+        }
+        told = lost(observer(answer(error=error), messages=messages)).reason
+        assert re.search(r"invalid syntax in work.py, line 3: `.*`\. Perhaps you forgot a comma\?$", told)
     error = ERROR | {"type": "SyntaxError", "message": "f-string: expecting '}' (work.py, line 3)"}
     assert "f-string: expecting '}' in work.py" in lost(observer(answer(error=error), messages=True)).reason
 

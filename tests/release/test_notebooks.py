@@ -209,6 +209,15 @@ def test_a_program_that_cannot_be_imported_gets_no_points(released, program):
     assert check_part("1a") == 0
 
 
+@pytest.mark.parametrize(("part", "told"), [(1, "1  Doubling"), (9.5, "no checks of the part '9.5'")])
+def test_a_part_may_be_written_as_a_number(released, capfd, part, told):
+    try:
+        check_part(part)
+    except Unusable as mistake:
+        print(mistake)
+    assert told in capfd.readouterr().out
+
+
 def test_a_missing_file_is_named(released, capfd):
     (released / "tiny.py").unlink()
     assert check_part("1a") == 0
@@ -244,8 +253,9 @@ def test_the_public_checks_of_one_part_or_all_parts_can_be_run(solved):
 
 
 def test_a_wrong_folder_or_part_is_reported_in_a_sentence(released):
-    with pytest.raises(Unusable, match=r"no part '9z': this assignment has 1a, 1b"):
+    with pytest.raises(Unusable, match=r"no checks of the part '9z': there are checks of 1a, 1b") as stopped:
         check_part("9z")
+    assert stopped.value._render_traceback_() == [str(stopped.value)]  # no lines of ours in the notebook
     (released / "checks" / "test_1.py").write_text("import nothing_of_this_name\n")
     with pytest.raises(Unusable, match=r"cannot be loaded .*nothing_of_this_name"):
         check_part("1a")

@@ -7,13 +7,14 @@ state again: its names, its random number generators, and the settings of torch.
 
 from __future__ import annotations
 
+import ast
 import random
 import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -32,6 +33,7 @@ from ebmcourse.checking.untrusted.server import answer
 from ebmcourse.checking.untrusted.statements import Statement, parse
 from ebmcourse.checking.untrusted.student import NotRun
 
+_DEFINED = re.compile(r"^(?:async +def|def|class) +(\w+)", re.MULTILINE)  # at the top level, also in a broken cell
 _DYNAMIC = {"exec", "globals", "locals", "setattr", "vars"}  # with these a cell can set names that it does not tell
 
 
@@ -65,14 +67,33 @@ class KernelProcess:
     def close(self) -> None:
         """Do nothing: the kernel goes on."""
 
+    @property
+    def outdated(self) -> list[str]:
+        """The functions and classes that are defined, but whose last cell has a syntax error, so that it did not run.
+
+        A cell that was run later and defines the name corrects this.
+        """
+        shell = self._shell
+        found: set[str] = set()
+        for cell in shell.history_manager.input_hist_raw if shell else ():
+            names = set(_DEFINED.findall(cell))
+            found = found - names if _is_python(shell.transform_cell, cell) else found | names
+        return sorted(found.intersection(vars(self._main)))
+
+    @property
+    def _shell(self) -> Any:
+        """IPython's shell, if it is the one of this notebook; else None."""
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        return shell if shell is not None and shell.user_ns is vars(self._main) else None
+
     @cached_property
     def _hidden(self) -> set[str]:
         """The names that grading would not define: those that `select` leaves out, and those that no cell sets.
 
         The cells are those that have been run. Which of them are given or solution cells, the saved notebook tells.
         """
-        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        if shell is None or shell.user_ns is not vars(self._main):
+        shell = self._shell
+        if shell is None:
             return set()
         whole = _whole_cells(Path(f"{self._name}.ipynb"))
         cells = shell.history_manager.input_hist_raw
@@ -108,6 +129,16 @@ def _statements(cell: str, *, is_own: bool) -> list[Statement]:
         return list(parse(cell, is_own=is_own))
     except Exception:  # it did not run in the kernel either
         return []
+
+
+@lru_cache(maxsize=1000)
+def _is_python(transform: Callable[[str], str], cell: str) -> bool:
+    """Whether a cell has no syntax error once `transform` has made Python of IPython's language."""
+    try:
+        ast.parse(transform(cell))
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _is_cell(file: str) -> bool:
