@@ -59,8 +59,8 @@ def texts_of(student, frames):
 
 
 @probe
-def texts_of_nothing(student, frames):
-    """For labels without letters, as lists and as tensors: the texts, and the types of exceptions or "nothing"."""
+def texts_of_few(student, frames):
+    """For few labels, as lists and as tensors: the texts, and the types of exceptions or "nothing"."""
     decode, found = student.structured_prediction.indices_to_str, []
     for labels in frames:
         texts = []

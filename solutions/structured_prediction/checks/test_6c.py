@@ -352,14 +352,14 @@ def test_gradient_of_the_mean(run, logits, targets, upstream, directions, specia
 
 def judge_special(run, batch, blank, reduction, wrong):
     """Judge the gradient of a batch if its loss is right, which is judged in 6b."""
-    got, want = run(loss_and_gradient, batch, blank, reduction, -1.5)
+    got, want = run(loss_and_gradient, batch, blank, reduction, 1.5)
     log_probs = batch["logits"].double().log_softmax(2).requires_grad_()
     loss, targets = ctc_losses(log_probs, batch["targets"], None, blank), batch["targets"]
     if reduction == "mean":
         loss = (loss / torch.tensor([max(len(row), 1) for row in targets])).mean()
-    [right] = torch.autograd.grad(-1.5 * loss.sum(), log_probs)
+    [right] = torch.autograd.grad(1.5 * loss.sum(), log_probs)
     # torch returns the gradient with respect to the logits: add that of the softmax.
-    factors = -1.5 / torch.tensor([max(len(row), 1) * len(targets) if reduction == "mean" else 1 for row in targets])
+    factors = 1.5 / torch.tensor([max(len(row), 1) * len(targets) if reduction == "mean" else 1 for row in targets])
     right = right - factors[:, None, None] * log_probs.detach().exp()
 
     def judge(got, want):
