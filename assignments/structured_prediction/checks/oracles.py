@@ -176,6 +176,7 @@ def descend(weights, epochs, rate, loss_of, *, keep_gradients="", clip=INFINITY,
 
 NEVER_CALLED = "The criterion is never called: compute the loss with the argument `criterion`."
 ONE_EPOCH = "Only one epoch is trained: go through the loader once for each epoch."
+LATER_EPOCHS_LOST = "At the end, the weights are those after the first epoch: keep what the later epochs change."
 SAME_BATCHES = "Every epoch has the same batches: read the loader anew in each epoch, because it draws new samples."
 MORE_READS = "The loader is read more than once in each epoch: it draws other images each time."
 
@@ -225,7 +226,10 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
             lambda: descend(weights, used, rate, loss_of, clip=1.0),
         ),
         ("The steps increase the loss: it must decrease.", lambda: descend(weights, used, -rate, loss_of)),
-        (ONE_EPOCH, lambda: descend(weights, used[:1], rate, loss_of)),
+        (
+            ONE_EPOCH if observed["reads"] < epochs else LATER_EPOCHS_LOST,
+            lambda: descend(weights, used[:1], rate, loss_of),
+        ),
         ("There is one epoch too many.", lambda: descend(weights, passes[: epochs + 1], rate, loss_of)),
         (
             "Only the first batch of each epoch is used: take a step for every batch.",
@@ -384,7 +388,7 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None, items=None):
     mistakes: further diagnoses, each with the factors (batches,) of the batches in the wrong mean
     """
     got, kind = returned["numbers"], returned["kind"]
-    if kind == "something else":
+    if kind not in ("numbers", "nothing", "undefined", "graphs", "tensors", "no list"):
         fail("A list with one number per epoch is expected as the return value.")
     if kind == "undefined":
         fail("Some of the losses that are returned are infinite or undefined (NaN).")

@@ -107,6 +107,15 @@ class CrossEntropy:
             energies.shape[1] == 27,
             "The energies that the criterion gets have another shape than (N, 27), with a column for each class.",
         )
+        require(
+            not target.is_floating_point(),
+            "The second argument of the criterion holds no whole numbers: pass the classes, one for each row of "
+            "energies.",
+        )
+        require(
+            kwargs.keys() <= {"reduction", "ignore_index"},
+            "The criterion gets further options: call it with the energies and the classes alone.",
+        )
         self.is_detached |= torch.is_grad_enabled() and not energies.requires_grad
         self.given = self.given if self.counts else energies.detach().clone()
         self.labels = torch.cat([self.labels, target.flatten().float()])
@@ -138,6 +147,10 @@ class CTCCriterion:
         require(
             log_probs.dim() == 3 and len(log_probs) == len(targets),
             "The log-probabilities and the targets do not fit: (B, L, 27), words first, and one target for each word.",
+        )
+        require(
+            log_probs.shape[2] == 27,
+            "The log-probabilities have another number of classes than 27: (B, L, 27) is expected.",
         )
         require(
             not any(isinstance(target, str) for target in targets),

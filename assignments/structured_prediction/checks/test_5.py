@@ -347,7 +347,7 @@ def about_first_batch(got, weights, passes):
     right, found = [labels[states] for labels, states in best], got["labels"][: len(windows)].long()
     if torch.equal(found, torch.cat(right)):
         return ""
-    if torch.equal(found, torch.cat(right[::-1])):
+    if torch.equal(found, torch.cat(right[::-1])) and min(map(len, right)) > 1:  # of one window, a shift does the same
         return "The labels of the words are in the reverse order: those of a word belong to its energies."
     return (
         "The labels of the first batch are not those of the best paths: call `best_labels` with the path matrix of the "

@@ -93,6 +93,10 @@ def differentiated(value, inputs):
             "`backward` must return one value for each argument of `forward` after `ctx`: the gradient and four None.",
         )
         require(
+            "appears to not have been used" not in str(error),
+            "`backward` returns no gradient (None) for `log_probs`.",
+        )
+        require(
             "invalid gradient at index" not in str(error),
             "The gradient that `backward` returns has another shape than `log_probs`, (B, L, C).",
         )

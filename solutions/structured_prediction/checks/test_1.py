@@ -294,7 +294,7 @@ def test_energies_are_raw(run, spots):
         fail("The energies of images with one window must have the shape (B, 1, 27), and must differ.")
     single = got["single"].flatten()
     if single.shape != (27,) or (energies[0, 0] - single).abs().max() > 0.5 * energies.std():
-        fail("A second call with the same image gives different energies, although the network is in eval mode.")
+        fail("An image alone has other energies than in a batch, although the network is in eval mode.")
     judge_size(energies)
     pairs = in_order(energies, spots)
     if (pairs[:, 1] - pairs[:, 0]).abs().mean() > 0.1 * (pairs[1, 0] - pairs[0, 0]).abs().mean():
@@ -324,7 +324,8 @@ def judge_large(energies, before, spots):
         fail("Equal images have different energies, although the network is in eval mode.")
     largest = energies.abs().max()
     ends = [(energies == end).float().mean() for end in (energies.min(), energies.max())]
-    is_bounded = largest < 1.001 and largest < 15 * before  # the energies of a single layer are 30 times as large
+    # The energies of a single layer are 30 times as large, and those of several layers more.
+    is_bounded = largest < 5 * before or (largest < 1.001 and largest < 15 * before)
     if is_bounded or (max(ends) > 0.1 and largest < 1e30):  # beyond, it is float32 that sets the limit
         fail("The energies of a network with large weights are limited: remove the function after the last layer.")
     sums = sorted([energies.double().clamp(min=0).sum(), -energies.double().clamp(max=0).sum()])

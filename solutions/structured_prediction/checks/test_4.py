@@ -290,8 +290,16 @@ def found_by(module, pm):
         found = module.find_path(pm)
     except ValueError:
         require(
+            pm.shape[0] > 1 or pm.shape[0] != pm.shape[1],
+            "`find_path` raises a ValueError for a single window with a single target: the point (0, 0) is a path.",
+        )
+        require(
             pm.shape[0] != pm.shape[1],
             "`find_path` raises a ValueError for as many windows as targets: then there is one valid path.",
+        )
+        require(
+            pm.shape[1] != 1,
+            "`find_path` raises a ValueError for a single target: the path that stays there is valid.",
         )
         raise
     require(

@@ -12,8 +12,10 @@ from ebmcourse.data.words import BETWEEN
 
 
 def letters_of(rng, size, place=None):
-    """Different letters in random order. One is a, whose class is 0, at this or a random place."""
-    letters = [chr(98 + number) for number in rng.permutation(25)[: size - 1]]
+    """Different letters in random order. One is a, whose class is 0, at this or a random place; one of several is z."""
+    letters = [chr(98 + number) for number in rng.permutation(24)[: size - 1]]
+    if size > 2:
+        letters[int(rng.integers(size - 1))] = "z"
     letters.insert(int(rng.integers(size)) if place is None else place, "a")
     return letters
 
@@ -139,6 +141,7 @@ def wrong_texts(labels, text):
             shifted(blank_zero.replace("_", "{"), -1),
         ],
         "Every a is lost: its class is 0, which is no blank.": [text.replace("a", "")],
+        "Every z is lost: its class is 25, and the blank is 26.": [text.replace("z", "")],
         "The text is in capitals: use lower-case letters.": [text.upper()],
         "The letters are off by one: 0 is a.": [shifted(text, 1), shifted(text, -1)],
         "The text runs backwards.": [text[::-1]],
