@@ -191,7 +191,7 @@ def judge_reads(reads, epochs):
         fail("The loader must be read once in each epoch.")
 
 
-def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, given, sizes):
+def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, given, sizes, what):
     """Fail unless the weights are those after plain gradient descent on the batches of the passes.
 
     observed: the weights, also after the first step, the number of steps, how often the loader was read, and the calls
@@ -200,7 +200,7 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
     mistakes: pairs of a diagnosis and a function that returns wrong weights
     given: says what is wrong with the arguments of the criterion for the first batch, where none of the mistakes
         explains the weights: "" if nothing is, None if it is unknown
-    sizes: the numbers of images or words in the batches of an epoch
+    sizes: the numbers of samples in the batches of an epoch; what: an "image" or a "word"
     """
     got, used = observed["weights"], passes[:epochs]
     usual = [
@@ -248,7 +248,7 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
             value = wrong()
             if difference(got, value, 1e-4, 1e-4) is None:
                 return {sentence: value}
-        if sentence := about_number_of_steps(observed["steps"], epochs, sizes):
+        if sentence := about_number_of_steps(observed["steps"], epochs, sizes, what):
             return {sentence: got}
         for sentence, wrong in mistakes:
             value = wrong()
@@ -272,13 +272,13 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
     judge_reads(observed["reads"], epochs)
 
 
-def about_number_of_steps(steps, epochs, sizes):
+def about_number_of_steps(steps, epochs, sizes, what):
     """What is wrong with the number of steps that the optimizer made; None if nothing is."""
     wanted = epochs * len(sizes)
     if steps == 0:
         return "The weights change, but the argument `optimizer` makes no step: call its method `step`."
     if steps == epochs * sum(sizes):
-        return "There is one step for each image or word: take one step for each batch."
+        return f"There is one step for each {what}: take one step for each batch."
     if steps < wanted:
         return "The optimizer makes fewer steps than there are batches: take one step for each batch."
     if steps > wanted:

@@ -124,7 +124,7 @@ def judge_weights(got, weights, passes, epochs):
         return about_first_call(got, weights, passes)
 
     sizes = [len(labels) for _, labels in passes[0]]
-    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes)
+    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes, "image")
 
 
 @exercise(

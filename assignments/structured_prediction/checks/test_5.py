@@ -297,7 +297,7 @@ def judge_weights(got, weights, passes, epochs):
 
     try:
         sizes = [len(batch) for batch in passes[0]]
-        judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes)
+        judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes, "word")
     except Mismatch as mismatch:
         if mismatch.diagnosis is None:
             judge_windows(got, passes, epochs)

@@ -219,7 +219,7 @@ def judge_training(got, weights, words, sizes, epochs):
         known = [used[:1], [batches[:1] for batches in used], [batches[-1:] for batches in used]]
         if all(difference(got["weights"], descend(weights, some, RATE, loss_of()), 1e-4, 1e-4) for some in known):
             fail("Some of the words never enter the loss: the criterion must get all words of every batch, once.")
-    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes)
+    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes, "word")
 
 
 @exercise(
