@@ -276,7 +276,7 @@ class SimpleNet(nn.Module):
     def forward(self, x):
         """x: (B, 1, 32, W) images, W ≥ 18 -> (B, L, 27) energies, with L = (W - 18) // 4 + 1 windows."""
         ### BEGIN SOLUTION 1a
-        # TODO Return the energies of all windows, shape (B, L, 27).
+        # TODO Return the energies of all windows, shape (B, L, 27), and do not modify the images.
         # Energies are arbitrary real numbers, low = likely: use no (log-)softmax or non-linearity after the last layer.
         # The result has three axes even for a single window (W = 18) and for a single image.
         features = self.look(x).relu()  # (B, 256, 1, L)

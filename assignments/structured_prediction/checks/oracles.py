@@ -176,6 +176,7 @@ def descend(weights, epochs, rate, loss_of, *, keep_gradients="", clip=INFINITY,
 
 NEVER_CALLED = "The criterion is never called: compute the loss with the argument `criterion`."
 ONE_EPOCH = "Only one epoch is trained: go through the loader once for each epoch."
+LATER_EPOCHS_LOST = "At the end, the weights are those after the first epoch: keep what the later epochs change."
 SAME_BATCHES = "Every epoch has the same batches: read the loader anew in each epoch, because it draws new samples."
 MORE_READS = "The loader is read more than once in each epoch: it draws other images each time."
 
@@ -190,13 +191,16 @@ def judge_reads(reads, epochs):
         fail("The loader must be read once in each epoch.")
 
 
-def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, given=None):
+def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, given, sizes, what):
     """Fail unless the weights are those after plain gradient descent on the batches of the passes.
 
-    observed: the weights, also after the first step, how often the loader was read, and the calls of the criterion
+    observed: the weights, also after the first step, the number of steps, how often the loader was read, and the calls
+        of the criterion
     passes: the batches of each pass through the loader, which are drawn anew each time
     mistakes: pairs of a diagnosis and a function that returns wrong weights
-    given: says what is wrong with the arguments of the criterion, where none of the mistakes explains the weights
+    given: says what is wrong with the arguments of the criterion for the first batch, where none of the mistakes
+        explains the weights: "" if nothing is, None if it is unknown
+    sizes: the numbers of samples in the batches of an epoch; what: an "image" or a "word"
     """
     got, used = observed["weights"], passes[:epochs]
     usual = [
@@ -222,7 +226,10 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
             lambda: descend(weights, used, rate, loss_of, clip=1.0),
         ),
         ("The steps increase the loss: it must decrease.", lambda: descend(weights, used, -rate, loss_of)),
-        (ONE_EPOCH, lambda: descend(weights, used[:1], rate, loss_of)),
+        (
+            ONE_EPOCH if observed["reads"] < epochs else LATER_EPOCHS_LOST,
+            lambda: descend(weights, used[:1], rate, loss_of),
+        ),
         ("There is one epoch too many.", lambda: descend(weights, passes[: epochs + 1], rate, loss_of)),
         (
             "Only the first batch of each epoch is used: take a step for every batch.",
@@ -237,7 +244,13 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
 
     def matching():
         """The first mistake that gives these weights: all of them would take long."""
-        for sentence, wrong in [*usual, *mistakes]:
+        for sentence, wrong in usual:
+            value = wrong()
+            if difference(got, value, 1e-4, 1e-4) is None:
+                return {sentence: value}
+        if sentence := about_number_of_steps(observed["steps"], epochs, sizes, what):
+            return {sentence: got}
+        for sentence, wrong in mistakes:
             value = wrong()
             if difference(got, value, 1e-4, 1e-4) is None:
                 return {sentence: value}
@@ -245,7 +258,7 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
             return {NEVER_CALLED: got}
         if observed["reads"] > epochs + 1:
             return {MORE_READS: got}
-        sentence = given() if given else None
+        sentence = given()
         return {sentence: got} if sentence else {}
 
     right = descend(weights, used, rate, loss_of)
@@ -254,34 +267,64 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
         # A program that has read the loader once before the training gets the next samples.
         later = descend(weights, (passes[1:] + passes[:1])[:epochs], rate, loss_of)
         if difference(got, later, 1e-4, 1e-4):
-            otherwise = about_steps(observed["step"], weights, used[0][0], rate, loss_of)
+            otherwise = about_steps(observed["step"], weights, used[0][0], rate, loss_of, given)
             judge_close(got, right, otherwise, atol=1e-4, mistakes=matching)
     judge_reads(observed["reads"], epochs)
 
 
-def about_steps(step, weights, batch, rate, loss_of):
+def about_number_of_steps(steps, epochs, sizes, what):
+    """What is wrong with the number of steps that the optimizer made; None if nothing is."""
+    wanted = epochs * len(sizes)
+    if steps == 0:
+        return "The weights change, but the argument `optimizer` makes no step: call its method `step`."
+    if steps == epochs * sum(sizes):
+        return f"There is one step for each {what}: take one step for each batch."
+    if steps < wanted:
+        return "The optimizer makes fewer steps than there are batches: take one step for each batch."
+    if steps > wanted:
+        return "The optimizer makes more steps than there are batches: take one step for each batch."
+    return None
+
+
+def about_steps(step, weights, batch, rate, loss_of, given):
     """What the weights after the first step, which is on this batch, tell about the steps; None if it is nothing."""
     right = descend(weights, [[batch]], rate, loss_of)
     if step.shape != right.shape or not step.isfinite().all():
         return None
     if difference(step, right, 1e-4, 1e-4) is None:
-        return "The first step is right, but a later one is not: take one step for each batch, on its gradient alone."
-    along = torch.nn.functional.cosine_similarity((step - weights).flatten(), (right - weights).flatten(), dim=0)
-    if along > 0.9999:
+        return "The first step is right, but a later one is not: each step follows the gradient of its own batch alone."
+    change, wanted = step - weights, right - weights
+    length = (change * wanted).sum() / wanted.square().sum()
+    if (change - length * wanted).norm() < 1e-3 * change.norm():
+        if length < 0:
+            return "The steps increase the loss: it must decrease."
         return (
             "The steps have the right direction, but the wrong length: take one step for each batch, on the gradient "
             "of the mean loss as it is."
         )
-    return "The steps increase the loss: it must decrease." if along < -0.9999 else None
+    if given() == "":
+        return (
+            "The criterion gets the right values for the first batch, but the step does not follow the gradient of its "
+            "result: call `backward()` on the result as it is, and change nothing before `optimizer.step()`."
+        )
+    return None
 
 
 def about_energies(given, right):
-    """What the criterion got instead of the energies `right` (N, 27); None if these, or if it is unknown.
+    """What the criterion got instead of the energies `right` (N, 27); None if it is unknown.
 
     given: the energies of the first call, which may be for the first windows or words only
+    right: the energies for the first batch, first those of the first pass through the loader
     """
     if given.dim() != 2 or not 0 < len(given) <= len(right) or given.shape[1] != right.shape[1]:
         return None
+    if ((given[:, None] - right[None]).abs().amax(2) > 1e-3).all():
+        foreign = (
+            "The energies that the criterion gets are not those of the model for the images of the first batch: call "
+            "the model on these images as they are."
+        )
+    else:
+        foreign = None
     right = right[: len(given)]
     normalised = "The criterion gets {}: pass the energies unchanged, `cross_entropy` normalises them."
     known = {
@@ -290,7 +333,7 @@ def about_energies(given, right):
         normalised.format("log-probabilities"): [right.log_softmax(1), (-right).log_softmax(1)],
     }
     found = (name for name, values in known.items() if any(not difference(given, v, 1e-4, 1e-4) for v in values))
-    return next(found, None)
+    return next(found, foreign)
 
 
 def fail_calls(observed, epochs, what, sizes):
@@ -345,21 +388,27 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None, items=None):
     mistakes: further diagnoses, each with the factors (batches,) of the batches in the wrong mean
     """
     got, kind = returned["numbers"], returned["kind"]
-    if kind == "something else":
+    if kind not in ("numbers", "nothing", "undefined", "graphs", "tensors", "no list"):
         fail("A list with one number per epoch is expected as the return value.")
+    if kind == "undefined":
+        fail("Some of the losses that are returned are infinite or undefined (NaN).")
     if kind == "nothing" or got.numel() == 0:
         fail("Nothing or an empty list is returned: is a `return` missing?")
     if got.dim() == 0:
         fail("A list with one number per epoch is expected, not a single number.")
     if kind == "graphs":
         fail("The losses are tensors that hold the graphs of their batches: use `loss.item()`.")
-    if kind != "numbers":
+    if kind == "tensors":
         fail("The losses are tensors: return a list of numbers, with `loss.item()`.")
+    if kind == "no list":
+        fail("The losses are in a tuple or an array: return a list of numbers.")
     losses, sizes = losses.double(), torch.tensor(sizes).double()
     mean = (losses * sizes).sum(1) / sizes.sum()
     items = sizes.sum() if items is None else items
     numbers = torch.arange(1, len(mean) + 1)
     if got.dim() == 1 and got.shape not in (mean.shape, losses.flatten().shape, mean[:-1].shape):
+        fail("The list must have one number per epoch.")
+    if got.shape == losses.flatten().shape and difference(got, losses.flatten(), 1e-4, 1e-5):
         fail("The list must have one number per epoch.")
     judge_close(
         got,
@@ -371,9 +420,8 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None, items=None):
             f"This is the mean over the batches, which differ in size: weight each by its number of {what}.": (
                 losses.mean(1)
             ),
-            f"The means of the batches are divided by the number of {what}: multiply each by its {what} first.": (
-                losses.sum(1) / sizes.sum()
-            ),
+            f"These are the sums of the means of the batches, divided by the number of {what}: multiply each mean, as "
+            f"the criterion returns it, by the {what} of its batch.": (losses.sum(1) / sizes.sum()),
             "The running loss is not reset: set it to zero at the start of each epoch.": mean.cumsum(0),
             "The running loss is not reset: set sum and number to zero at the start of each epoch.": (
                 mean.cumsum(0) / numbers

@@ -103,6 +103,19 @@ class CrossEntropy:
             energies.dim() > 1,
             "The criterion gets energies with a single axis: the shape is (N, 27), even if N = 1.",
         )
+        require(
+            energies.shape[1] == 27,
+            "The energies that the criterion gets have another shape than (N, 27), with a column for each class.",
+        )
+        require(
+            not target.is_floating_point(),
+            "The second argument of the criterion holds no whole numbers: pass the classes, one for each row of "
+            "energies.",
+        )
+        require(
+            kwargs.keys() <= {"reduction", "ignore_index"},
+            "The criterion gets further options: call it with the energies and the classes alone.",
+        )
         self.is_detached |= torch.is_grad_enabled() and not energies.requires_grad
         self.given = self.given if self.counts else energies.detach().clone()
         self.labels = torch.cat([self.labels, target.flatten().float()])
@@ -134,6 +147,10 @@ class CTCCriterion:
         require(
             log_probs.dim() == 3 and len(log_probs) == len(targets),
             "The log-probabilities and the targets do not fit: (B, L, 27), words first, and one target for each word.",
+        )
+        require(
+            log_probs.shape[2] == 27,
+            "The log-probabilities have another number of classes than 27: (B, L, 27) is expected.",
         )
         require(
             not any(isinstance(target, str) for target in targets),
@@ -177,6 +194,19 @@ def with_gradients(train, criterion):
 
 
 @probe
+class SGD(torch.optim.SGD):
+    """Plain gradient descent; counts its steps."""
+
+    def __init__(self, parameters, rate):
+        super().__init__(parameters, lr=rate)
+        self.steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        return super().step(closure)
+
+
+@probe
 class Reader(nn.Module):
     """A model (B, 1, 32, W) -> (B, L, 27), linear in the mean brightness of rows × columns blocks of each window.
 
@@ -212,7 +242,8 @@ class Reader(nn.Module):
         return {"first": all(self.modes[:1]), "all": all(self.modes)}
 
     def features(self, x):
-        require(x.dim() == 4 and x.shape[1] == 1, "The model gets images without the channel axis: pass (B, 1, 32, W).")
+        require(x.dim() == 4, "The model gets images without the channel axis: pass (B, 1, 32, W).")
+        require(x.shape[1] == 1, "The channel axis of the images is at the wrong place: pass (B, 1, 32, W).")
         rows, columns = self.blocks
         windows = x[:, 0].unfold(2, 18, 4)  # (B, 32, L, 18)
         shape = (len(x), rows, 32 // rows, windows.shape[2], columns, 18 // columns)
@@ -258,7 +289,8 @@ def as_tensor(value):
 def as_losses(value):
     """The losses that a training returned: numbers, and what they are. No other return value costs all of a training.
 
-    kind: "numbers", "tensors", "graphs" (tensors with their graphs), "nothing" or "something else"
+    kind: "numbers", "tensors", "graphs" (tensors with their graphs), "nothing", "undefined" (some are not finite), "no
+        list" (numbers in a tuple or an array) or "something else"
     """
     if value is None:
         return {"numbers": torch.zeros(0), "kind": "nothing"}
@@ -268,6 +300,10 @@ def as_losses(value):
         return {"numbers": torch.zeros(0), "kind": "something else"}
     tensors = [item for item in items if isinstance(item, torch.Tensor)]
     kind = "graphs" if any(item.requires_grad for item in tensors) else "tensors" if tensors else "numbers"
+    if kind == "numbers" and numbers.dim() > 0 and not isinstance(value, list):
+        kind = "no list"
+    if not numbers.isfinite().all():
+        return {"numbers": torch.zeros(0), "kind": "undefined"}
     return {"numbers": numbers, "kind": kind}
 
 

@@ -6,7 +6,7 @@ A model that is linear in given features is trained by plain gradient descent, s
 import numpy as np
 import torch
 from oracles import about_energies, descend, fail_calls, judge_descent, judge_mean_losses, judge_modes, per_batch
-from stand_ins import CrossEntropy, Loader, Reader, as_losses, as_tensor, with_gradients
+from stand_ins import SGD, CrossEntropy, Loader, Reader, as_losses, as_tensor, with_gradients
 
 from ebmcourse.checking import exercise, fail, inputs, probe
 from ebmcourse.checking.compare import difference
@@ -38,13 +38,13 @@ def single(rng):
 
 @probe
 def trained(student, weights, samples, sizes, epochs):
-    """The weights after plain gradient descent and after its first step, the losses, the modes of the model, how often
-    the loader was read, and the calls of the criterion.
+    """The weights after plain gradient descent and after its first step, the number of steps, the losses, the modes of
+    the model, how often the loader was read, and the calls of the criterion.
     """
     model = Reader(weights).eval()
     passes = [list(zip(*drawn, strict=True)) for drawn in zip(samples["images"], samples["letters"], strict=True)]
     loader = Loader(passes, sizes, simple_collate_fn)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    optimizer = SGD(model.parameters(), RATE)
     criterion = CrossEntropy()
     train = student.structured_prediction.train_model
     losses = with_gradients(lambda: train(model, epochs, loader, criterion, optimizer), criterion)
@@ -52,6 +52,7 @@ def trained(student, weights, samples, sizes, epochs):
     return {
         "weights": model.weights,
         "step": model.first_step(),
+        "steps": optimizer.steps,
         "labels": criterion.labels,
         "losses": as_losses(losses),
         "in_training": model.in_training(),
@@ -78,11 +79,6 @@ def passes_of(weights, samples, sizes):
     return passes
 
 
-def singles(batches):
-    """Batches with one image each."""
-    return [pair for features, labels in batches for pair in zip(features.split(1), labels.split(1), strict=True)]
-
-
 def cosine(got, right, weights):
     """The cosine of the angle between the changes of `weights`; 0 if the shape is wrong or nothing has changed."""
     if got.shape != right.shape:
@@ -90,14 +86,18 @@ def cosine(got, right, weights):
     return torch.nn.functional.cosine_similarity((got - weights).flatten(), (right - weights).flatten(), dim=0).item()
 
 
-def about_first_call(got, weights, batch):
-    """What is wrong with the arguments of the criterion in its first call, which is for this batch."""
-    features, labels = batch
+def about_first_call(got, weights, passes):
+    """What is wrong with the arguments of the criterion in its first call; "" if nothing is, None if it is unknown."""
+    features, labels = passes[0][0]
     energies, given = features @ weights.T, got["given"]
+    if given.shape == energies.shape and difference(given, energies, 1e-4, 1e-4):
+        distances, nearest = (given[:, None] - energies[None]).abs().amax(2).min(1)
+        if distances.max() < 1e-4 and len(nearest.unique()) == len(nearest):
+            return "The energies that the criterion gets are in another order than the images."
     if difference(given, energies[: len(given)], 1e-4, 1e-4) or len(got["labels"]) < len(labels):
-        return about_energies(given, energies)
+        return about_energies(given, torch.cat([batches[0][0] @ weights.T for batches in passes]))
     if torch.equal(got["labels"][: len(labels)], labels.float()):
-        return None
+        return ""
     return "The classes that the criterion gets are not the letters of the images."
 
 
@@ -110,10 +110,9 @@ def judge_weights(got, weights, passes, epochs):
 
     mistakes = [
         ("The energies have the wrong sign: pass them unchanged, `cross_entropy` negates them.", after(loss_of(1))),
-        ("The loss is summed over the batch: use the criterion's mean.", after(loss_of(reduction="sum"))),
         (
-            "There is one step for each image: take one step for each batch.",
-            after(loss_of(), [singles(batches) for batches in passes[:epochs]]),
+            "The loss is summed over the batch: take each step on the criterion's mean as it is.",
+            after(loss_of(reduction="sum")),
         ),
         (
             "There is only one step per epoch: take a step for every batch.",
@@ -122,9 +121,10 @@ def judge_weights(got, weights, passes, epochs):
     ]
 
     def given():
-        return about_first_call(got, weights, passes[0][0])
+        return about_first_call(got, weights, passes)
 
-    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given)
+    sizes = [len(labels) for _, labels in passes[0]]
+    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes, "image")
 
 
 @exercise(
@@ -156,7 +156,7 @@ def test_mean_loss_of_every_epoch(run, weights, samples):
         fail_calls(got, 3, "images", SIZES)
     if (losses[0, 0] - first[:2]).abs().min() > 1e-4:
         fail(
-            about_first_call(got, weights, passes_of(weights, samples, SIZES)[0][0])
+            about_first_call(got, weights, passes_of(weights, samples, SIZES))
             or "The first losses of the criterion are not those of the first batch before its step."
         )
     judge_mean_losses(got["losses"], losses, SIZES, "images")

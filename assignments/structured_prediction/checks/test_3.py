@@ -12,6 +12,7 @@ from stand_ins import build_path_matrix, refusal, replaced
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking.compare import difference
 
 BATCH, FRAMES, TARGETS = 3, 7, 4
 
@@ -33,6 +34,14 @@ def targets(rng):
 @inputs
 def large_energies(rng):
     return torch.from_numpy((500 * rng.standard_normal((2, FRAMES, 27))).astype(np.float32))
+
+
+@inputs
+def offsets(rng):
+    """For each window a number of large magnitude, for energies that are all large or all small."""
+    return torch.from_numpy(
+        (rng.choice([-1, 1], (2, FRAMES, 1)) * rng.uniform(2000, 4000, (2, FRAMES, 1))).astype(np.float32)
+    )
 
 
 @inputs
@@ -60,6 +69,7 @@ def counted(make, energies, targets):
     """A matrix, and how many operations it takes."""
     with Counted() as counting:
         value = make(energies.clone(), targets.clone())
+    require(not isinstance(value, np.ndarray), "The matrix is an array of NumPy: return a tensor.")
     return {"matrix": value, "operations": counting.count}
 
 
@@ -70,7 +80,17 @@ def path_matrix(student, energies, targets):
 
 @probe
 def small_path_matrix(student, energies, targets):
-    return student.structured_prediction.build_path_matrix(energies.clone(), targets.clone())
+    make = student.structured_prediction.build_path_matrix
+    try:
+        return make(energies.clone(), targets.clone())
+    except Exception:
+        blanks = torch.full_like(targets, 26)
+        require(
+            refusal(lambda: make(energies.clone(), blanks))["type"] != "",
+            "The function stops for targets without BETWEEN, although it works for BETWEEN alone: does `one_hot` lack "
+            "the number of classes, 27?",
+        )
+        raise
 
 
 @probe
@@ -90,13 +110,16 @@ def wrong_matrices(_, energies, targets):
     """What known mistakes make of the path matrix and of the cross-entropies."""
 
 
-def about_entries(matrix, energies, targets):
+def about_entries(matrix, energies, targets, right):
     """Of which word, window and class the entries of a wrong path matrix are; None where they are no energies."""
     words, frames, labels = len(energies), energies.shape[1], targets.shape[1]
     if matrix.shape != (words, frames, labels):
         return "The shape is wrong: (B, L, T) is expected for any number of words, windows and targets."
     distances, nearest = (matrix.double().reshape(-1, 1) - energies.double().reshape(1, -1)).abs().min(1)
     if not distances.max() < 1e-6:
+        wrong = (matrix - right).abs() > 1e-4
+        if not wrong.mT[targets != 26].any():
+            return "Only the columns of the blank are wrong: its energies are those of class 26, like any other class."
         return None
     nearest = nearest.view(matrix.shape)
     classes, windows, owners = nearest % 27, nearest // 27 % frames, nearest // 27 // frames
@@ -111,9 +134,9 @@ def about_entries(matrix, energies, targets):
             "The targets of a word are mixed up: column j is target j in every row. Does a `view` or `reshape` build "
             "the index? Expand the targets along the windows instead."
         )
-    if torch.isin(classes, targets).all():
+    if (classes.unsqueeze(2) == targets).all(3).any(2).all():
         return "Some entries are those of the targets of other words: each word has its own targets."
-    return "Some entries are those of classes that are not among the targets."
+    return "Some entries are those of classes that are not among the targets of their word."
 
 
 def about_offsets(matrix, path, right):
@@ -163,7 +186,7 @@ def test_energies_of_the_targets(run, energies, targets, wrong_matrices):
     """`build_path_matrix` returns the energy of every window for every target, shape (B, L, T)."""
     got, want = run(path_matrix, energies, targets)
     matrix, right = got["whole"]["matrix"], want["whole"]["matrix"]
-    judge_matrix(matrix, right, wrong_matrices["path"], lambda: about_entries(matrix, energies, targets))
+    judge_matrix(matrix, right, wrong_matrices["path"], lambda: about_entries(matrix, energies, targets, right))
 
 
 @exercise(
@@ -185,9 +208,10 @@ def test_cross_entropies_of_the_targets(run, energies, targets, wrong_matrices):
 
 
 def draw_words(rng):
-    """Five words of 1 to 6 letters, one with a double letter, and a word of all letters."""
+    """Words of 1 to 6 letters and one of all; one has a double letter, and one the same letter at two places."""
     letters = [[chr(97 + number) for number in rng.permutation(26)[:size]] for size in (3, 4, 6, 1, 26)]
-    return ["".join(row) for row in letters] + ["".join((letters[1][0], letters[1][1], letters[1][1], letters[1][2]))]
+    a, b, c, d = letters[1]
+    return ["".join(row) for row in letters] + [a + b + b + c, a + b + c + a + d]
 
 
 @inputs
@@ -207,6 +231,9 @@ def texts(rng):
         "digit": a + "7" + c,
         "brace": a + "{" + c,
         "underscore": a + "_" + c,
+        "hyphen": a + b + "-" + c,
+        "apostrophe": a + "'" + b,
+        "backtick": "`" + c,
         "accent": a + b + "é",
         "empty": "",
     }
@@ -238,6 +265,9 @@ def wrong_words(_, words):
 def test_a_blank_follows_every_letter(run, words, wrong_words):
     """`transform_word` puts a blank after every letter, and nothing before the first."""
     got, want = run(transformed, words)
+    again = "A letter that occurs again is left out: every letter of the word is a target."
+    if all(not difference(value, wrong[again], 0, 0) for value, wrong in zip(got, wrong_words, strict=True)):
+        fail(again)
     for value, right, wrong in zip(got, want, wrong_words, strict=True):
         try:
             assert_close(value, right, mistakes=wrong)

@@ -28,9 +28,9 @@ def words(rng):
 
 @inputs
 def double_letters(rng):
-    """Targets with double letters, one with a letter at two places, and one without letters."""
+    """Targets with double letters, one with the letter a, 0, at two places, and one without letters."""
     a, b, c = rng.permutation(np.arange(1, 26))[:3].tolist()
-    return [[a, b, b], [c, c], [b, b, a], [a, c, a], []]
+    return [[a, b, b], [c, c], [b, b, a], [0, c, 0], []]
 
 
 @inputs
@@ -89,6 +89,8 @@ def strings_of(target, blank):
         "middle letter missing": joined(target[:1] + target[2:]),
         "letter twice": joined(target + last),
         "letters alone": list(target),
+        "blanks alone": [blank, blank],
+        "ends before the last letter": joined(target[:-1])[:-1],
         "another letter": joined([*target[:-1], (target[-1] if target else 0) % 24 + 1]),
     }
     if given in (None, BETWEEN):
@@ -108,10 +110,23 @@ def accepted(student, targets, emissions, blank):
         except ValueError:
             require(len(target) > 0, "A target without letters is refused: its graph accepts strings of blanks.")
             require(
+                blank is not None or 0 not in target,
+                "A target with the letter a, whose class is 0, is refused: the default blank is BETWEEN = 26.",
+            )
+            require(
+                len(set(target)) == len(target),
+                "A target in which a letter occurs twice is refused: its graph requires a blank between equal "
+                "neighbours.",
+            )
+            require(
                 blank is None or BETWEEN not in target,
                 "BETWEEN is refused in a target with another blank: it is a letter then.",
             )
             raise
+    require(
+        all(isinstance(graph, gtn.Graph) for graph in graphs),
+        "`create_ctc_graph` must return the graph alone, a `gtn.Graph`.",
+    )
     return {
         "scores": torch.tensor([[score_of(graph, line) for line in emissions] for graph in graphs]),
         "strings": [
@@ -236,6 +251,10 @@ def about_strings(found, target, blank):
         "last letter missing": (
             "A string without the last letter is accepted: only the last two nodes accept, and no arc skips a letter."
         ),
+        "ends before the last letter": (
+            "A string without the last letter is accepted: only the last two nodes accept, and no arc skips a letter."
+        ),
+        "blanks alone": "A string of blanks alone is accepted: the first node is the start, but does not accept.",
         "first letter missing": (
             "A string without the first letter is accepted: only the first node is a start, and no arc skips a letter."
         ),
@@ -298,6 +317,8 @@ def blank_in_target(student, targets, emissions):
     dirty = {
         "default": refusal(lambda: module.create_ctc_graph([*targets[0], BETWEEN])),
         "given": refusal(lambda: module.create_ctc_graph([targets[0][0], OTHER_BLANK], OTHER_BLANK)),
+        "inside": refusal(lambda: module.create_ctc_graph([targets[0][0], BETWEEN, targets[0][1]])),
+        "first": refusal(lambda: module.create_ctc_graph([BETWEEN, *targets[0]])),
     }
     graph = module.create_ctc_graph(list(targets[1]))
     return {"refused": dirty, "scores": torch.tensor([score_of(graph, line) for line in emissions[2:]])}

@@ -1,5 +1,7 @@
 """6b: the CTC loss. The oracles list all paths, or are torch's own loss."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,16 +37,16 @@ def targets(rng):
 
 
 @inputs
-def lengths(rng):
-    """Three numbers of windows, all smaller than eight."""
-    return torch.from_numpy(rng.permutation([5, 6, 7]))
-
-
-@inputs
 def other(rng):
-    """Three words of eight frames with 30 classes and another blank."""
-    letters = np.setdiff1d(np.arange(30), [OTHER_BLANK, BETWEEN])
-    return {"log_probs": random_log_probs(rng, 3, 8, 30).float(), "targets": random_targets(rng, letters)}
+    """Three words of eight frames with 30 classes and another blank, one with the letter 0.
+
+    lengths: their numbers of windows, all smaller than eight, and that of the last smaller than what the others need
+    """
+    letters = np.setdiff1d(np.arange(1, 30), [OTHER_BLANK, BETWEEN])
+    targets = random_targets(rng, letters)
+    targets[0][1] = 0
+    lengths = torch.from_numpy(np.array([rng.integers(4, 6), rng.integers(6, 8), 2]))
+    return {"log_probs": random_log_probs(rng, 3, 8, 30).float(), "targets": targets, "lengths": lengths}
 
 
 @inputs
@@ -68,6 +70,12 @@ def loss_of(student, log_probs, targets, lengths, blank, reduction):
         with replaced(module, create_ctc_graph=create_ctc_graph):
             try:
                 return attempt()
+            except RuntimeError as error:
+                require(
+                    "Boolean value of Tensor" not in str(error),
+                    "A tensor of several numbers has no truth value: compare `input_lengths` with None.",
+                )
+                raise
             except ValueError:
                 more = None if lengths is None else 3 * lengths
                 require(
@@ -93,6 +101,17 @@ def default_loss_of(student, log_probs, targets):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
+
+
+WRONG_PATHS = {
+    "A string may also end with a letter, not only with a blank.": {"last": (-1,)},
+    "A string may also end with a blank, not only with the last letter.": {"last": (-2,)},
+    "A string may also begin with a letter, not only with a blank.": {"first": (0,)},
+    "A string may also begin with a blank, not only with the first letter.": {"first": (1,)},
+    "The blank between different letters may be left out.": {"skips": "none"},
+    "The blank between equal letters cannot be left out: without it, both are read as one.": {"skips": "all"},
+    "Labels may be repeated in neighbouring windows.": {"stays": False},
+}
 
 
 def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
@@ -124,6 +143,12 @@ def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
         "`blank_idx` is ignored: the blank is not always BETWEEN.": ctc_losses(
             log_probs, targets, lengths, min(BETWEEN, log_probs.shape[2] - 1)
         ),
+        "The last windows count: the first `input_lengths[b]` windows of word b are its own.": torch.stack(
+            [
+                ctc_losses(item[None, len(item) - size :], [row], None, blank)[0]
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        ),
         "The last window is missing: `input_lengths` windows count, or all L.": ctc_losses(
             log_probs, targets, shorter, blank
         ),
@@ -149,6 +174,18 @@ def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
                 for item, row, size in zip(log_probs, targets, frames, strict=True)
             ]
         ),
+        "All words have the target of the first: each has its own.": -torch.stack(
+            [ctc_score(item[:size].double(), targets[0], blank) for item, size in zip(log_probs, frames, strict=True)]
+        ),
+        "The words are in another order: loss b is that of word b.": right.flip(0),
+    } | {
+        sentence: -torch.stack(
+            [
+                ctc_score(item[:size].double(), row, blank, **rule)
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        )
+        for sentence, rule in WRONG_PATHS.items()
     }
 
 

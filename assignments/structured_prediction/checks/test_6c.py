@@ -11,6 +11,7 @@ from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exerci
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
+OTHER_BLANK = 4
 FRAMES = 12  # enough for all letters and blanks
 
 
@@ -32,13 +33,53 @@ def lengths(rng):
 
 @inputs
 def upstream(rng):
-    """The gradient with respect to the loss of each word."""
-    return torch.from_numpy((rng.permutation([0.4, 0.9, 1.7]) * rng.choice([-1, 1])).astype(np.float32))
+    """The gradient with respect to the loss of each word; the first is positive, the second is negative."""
+    signs = [1, -1, rng.choice([-1, 1])]
+    return torch.from_numpy((rng.permutation([0.4, 0.9, 1.7]) * signs).astype(np.float32))
 
 
 @inputs
 def directions(rng):
     return torch.from_numpy(0.3 * rng.standard_normal((4, 3, FRAMES, 27)).astype(np.float32))
+
+
+@inputs
+def special(rng):
+    """Batches that are special: a single word with 30 classes and another blank, and one with an empty target."""
+    letters = rng.permutation(np.setdiff1d(np.arange(1, 27), [OTHER_BLANK, BETWEEN])).tolist()
+    draw = partial(rng.standard_normal, dtype=np.float32)
+    return {
+        "single": {"logits": torch.from_numpy(2 * draw((1, 7, 30))), "targets": [[letters[0], 0, letters[1]]]},
+        "empty": {"logits": torch.from_numpy(2 * draw((2, 5, 27))), "targets": [letters[2:4], []]},
+    }
+
+
+@probe
+def loss_and_gradient(student, batch, blank, reduction, factor):
+    """The loss of a batch, and the gradient of its sum times `factor` with respect to the log-probabilities.
+
+    Both are 0 where there is no loss, which is judged in 6b.
+    """
+    module = student.structured_prediction
+
+    def attempt():
+        log_probs = batch["logits"].log_softmax(2).requires_grad_()
+        rows = [list(row) for row in batch["targets"]]
+        try:
+            loss = module.CTCLossFunction.apply(log_probs, rows, None, blank, reduction)
+            value = factor * loss.sum()
+        except NotImplementedError:
+            raise
+        except Exception:
+            return {"loss": torch.zeros(()), "gradient": torch.zeros(log_probs.shape)}
+        [gradient] = differentiated(value, [log_probs])
+        return {"loss": loss.detach(), "gradient": gradient}
+
+    def isolated():
+        with replaced(module, create_ctc_graph=create_ctc_graph):
+            return attempt()
+
+    return ways(whole=attempt, isolated=isolated)
 
 
 @probe
@@ -50,6 +91,10 @@ def differentiated(value, inputs):
         require(
             "number of gradients" not in str(error),
             "`backward` must return one value for each argument of `forward` after `ctx`: the gradient and four None.",
+        )
+        require(
+            "appears to not have been used" not in str(error),
+            "`backward` returns no gradient (None) for `log_probs`.",
         )
         require(
             "invalid gradient at index" not in str(error),
@@ -74,6 +119,18 @@ def gradients(student, logits, targets, lengths, reduction, upstream, directions
         return (loss * upstream[: loss.numel()].view(loss.shape)).sum()
 
     def attempt():
+        nonlocal lengths
+        try:
+            return observed()
+        except NotImplementedError:
+            raise
+        except Exception:  # that a tensor of lengths stops the loss is judged in 6b
+            if not isinstance(lengths, torch.Tensor):
+                raise
+        lengths = lengths.tolist()
+        return observed()
+
+    def observed():
         x = logits.clone().requires_grad_()
         log_probs = x.log_softmax(2)
         value = total_of(log_probs)
@@ -191,6 +248,11 @@ def wrong_shares(logits, targets, each):
         "The gradient is that of the windows in the reverse order.": right.flip(1),
         "All words have the gradient of the first: each has its own.": right[:1].repeat(len(right), 1, 1),
         "All words have the gradient of the last: each has its own.": right[-1:].repeat(len(right), 1, 1),
+        "The words are in another order: the gradient of word b is that of loss b.": right.flip(0),
+        "The gradient of the last window is missing.": right * (torch.arange(FRAMES) < FRAMES - 1)[:, None],
+        "The shares are divided by the probabilities: the gradient with respect to log p is -γ.": (
+            right / logits.softmax(2)
+        ),
     }
 
 
@@ -212,6 +274,7 @@ def wrong_gradients(logits, targets, factors, lengths=None):
         ),
         "The sign is wrong: the gradient of -log p is minus that of log p.": -weights * each,
         "The gradient is zero.": 0 * each,
+        "`grad_output` has lost its sign: multiply the gradient of each word by its entry.": weights.abs() * each,
         "All words use the first entry of `grad_output`: each word has its own.": factors[0] * each,
         "All words use the sum of `grad_output`: each word has its own entry.": factors.sum() * each,
         "All words use the mean of `grad_output`: each word has its own entry.": factors.mean() * each,

@@ -12,8 +12,10 @@ from ebmcourse.data.words import BETWEEN
 
 
 def letters_of(rng, size, place=None):
-    """Different letters in random order. One is a, whose class is 0, at this or a random place."""
-    letters = [chr(98 + number) for number in rng.permutation(25)[: size - 1]]
+    """Different letters in random order. One is a, whose class is 0, at this or a random place; one of several is z."""
+    letters = [chr(98 + number) for number in rng.permutation(24)[: size - 1]]
+    if size > 2:
+        letters[int(rng.integers(size - 1))] = "z"
     letters.insert(int(rng.integers(size)) if place is None else place, "a")
     return letters
 
@@ -59,8 +61,8 @@ def texts_of(student, frames):
 
 
 @probe
-def texts_of_nothing(student, frames):
-    """For labels without letters, as lists and as tensors: the texts, and the types of exceptions or "nothing"."""
+def texts_of_few(student, frames):
+    """For few labels, as lists and as tensors: the texts, and the types of exceptions or "nothing"."""
     decode, found = student.structured_prediction.indices_to_str, []
     for labels in frames:
         texts = []

@@ -37,7 +37,7 @@ def spots(rng):
 def runs(model, images):
     """Whether the model takes these images."""
     try:
-        model(images)
+        model(images.clone())
     except Exception:
         return False
     return True
@@ -53,7 +53,7 @@ def energies_of(student, images):
     even: of images that look the same in every window
     """
     model = student.structured_prediction.SimpleNet().eval()
-    last = images[-1]
+    last = images[-1].clone()
     starts = range(0, last.shape[3] - 17, 4)
     with torch.no_grad():
         try:
@@ -74,7 +74,7 @@ def energies_of(student, images):
             raise
         alone = [model(last[:, :, :, start : start + 18].clone()) for start in starts]
         wide = [model(last[:, :, :, start - 4 : start + 22].clone()) for start in starts[1:-1]]
-        turned = model(last.flip(0))
+        turned = model(last.flip(0).clone())
         even = model(last[:, :, :, :4].repeat(1, 1, 1, len(starts) + 4)[:, :, :, : last.shape[3]])
     return {"whole": whole, "turned": turned, "alone": alone, "wide": wide, "even": even}
 
@@ -129,7 +129,7 @@ def judge_shapes(got, images):
             fail("The shape is wrong: (B, L, 27) is expected, for 26 letters and the blank.")
     judge_numbers(got, images["batches"])
     if any((got["whole"][0] == number).all() for number in (0, 1)):
-        fail("All energies of an image with a single window are equal: is there a softmax over the windows?")
+        fail("All energies of an image with a single window are equal: is there a softmax or a mean over the windows?")
     for energies, kinds in zip(got["whole"], images["kinds"], strict=True):
         judge_kinds(energies, kinds)
     if got["turned"].shape != got["whole"][-1].shape or (got["turned"] - got["whole"][-1].flip(0)).abs().max() > 1e-4:
@@ -176,8 +176,13 @@ def test_windows_see_their_own_columns(run, images):
             "Windows that show the same have different energies: does a `reshape` stand where axes must be swapped "
             "with `transpose`, or does the place of a window or the window before it enter?"
         )
+    if (whole.flip(1) - alone).abs().max() < 1e-4 < (whole - alone).abs().max():
+        fail("The windows are in the reverse order: window 0 is the leftmost one.")
     if (whole[:, :1] - alone[:, :1]).abs().max() < 1e-4 < (whole - alone).abs().max():
-        fail("Only the first window gives the same energies when it is cut out: window i must begin at column 4i.")
+        fail(
+            "Only the first window gives the same energies when it is cut out: window i must begin at column 4i, and "
+            "depend on nothing outside."
+        )
     if (whole[:, 1:-1] - alone[:, 1:-1]).abs().max() < 1e-4 < (whole - alone).abs().max():
         fail("The windows at the borders give other energies when they are cut out: use no padding.")
     among_neighbours = torch.cat([energies[:, 1:2] for energies in wide], dim=1)
@@ -195,7 +200,14 @@ def test_windows_see_their_own_columns(run, images):
 
 @probe
 def reactions(student, spots):
-    """The energies of the images with one window, of the first alone, and of a second network with the same weights."""
+    """The energies of the images with one window, by networks in eval mode.
+
+    energies, single: of all images, and of the first alone
+    given: the images after a call
+    twin: by a second network with the same weights
+    frozen: by this network where all weights that get no gradient are changed
+    large: by this network where all weights are 30 times as large
+    """
     module = student.structured_prediction
     model, twin = module.SimpleNet().eval(), module.SimpleNet().eval()
     with torch.no_grad():
@@ -207,7 +219,21 @@ def reactions(student, spots):
         single = model(spots[:1].clone())
         twin(spots.clone())  # lazy layers get their shapes
         twin.load_state_dict(model.state_dict())
-        return {"energies": energies, "single": single, "twin": twin(spots.clone())}
+        found = {"energies": energies, "single": single, "twin": twin(spots.clone()), "given": spots.clone()}
+        model(found["given"])
+    twin.zero_grad()
+    value = twin(spots.clone()).square().sum()
+    if value.requires_grad:
+        value.backward()
+    with torch.no_grad():
+        for weights in twin.parameters():
+            if weights.grad is None and weights.is_floating_point():
+                weights.add_(1)
+        found["frozen"] = twin(spots.clone())
+        twin.load_state_dict(model.state_dict())
+        for weights in twin.parameters():
+            weights.mul_(30)
+        return found | {"large": twin(spots.clone()).nan_to_num()}
 
 
 ### BEGIN HIDDEN TESTS
@@ -245,6 +271,13 @@ def test_windows_see_all_their_columns(run, spots):
             "Not all weights are parameters of the network, so they cannot be trained: "
             "assign each layer to an attribute, or use nn.Sequential or nn.ModuleList."
         )
+    if got["frozen"].shape != want["frozen"].shape or (got["energies"] - got["frozen"]).abs().max() > 1e-4:
+        fail(
+            "Weights that influence the energies get no gradient, so they cannot be trained: use no `detach` or "
+            "`no_grad` in `forward`, and leave `requires_grad` as it is."
+        )
+    if got["given"].shape != spots["images"].shape or not torch.equal(got["given"], spots["images"]):
+        fail("The images are modified by the call: work on a copy of them.")
 
 
 @exercise(
@@ -261,7 +294,7 @@ def test_energies_are_raw(run, spots):
         fail("The energies of images with one window must have the shape (B, 1, 27), and must differ.")
     single = got["single"].flatten()
     if single.shape != (27,) or (energies[0, 0] - single).abs().max() > 0.5 * energies.std():
-        fail("A second call with the same image gives different energies, although the network is in eval mode.")
+        fail("An image alone has other energies than in a batch, although the network is in eval mode.")
     judge_size(energies)
     pairs = in_order(energies, spots)
     if (pairs[:, 1] - pairs[:, 0]).abs().mean() > 0.1 * (pairs[1, 0] - pairs[0, 0]).abs().mean():
@@ -276,6 +309,31 @@ def test_energies_are_raw(run, spots):
         fail("There is a ReLU or a limit of 0 after the last layer: remove it, energies may be negative.")
     if energies.abs().max() <= 1 and (energies >= 0).all():
         fail("All energies are between 0 and 1: remove the sigmoid or other function after the last layer.")
+    judge_large(got["large"], energies.abs().max(), spots)
+
+
+def judge_large(energies, before, spots):
+    """Fail unless the energies of a network with large weights have both signs, and no bound.
+
+    before: the largest energy before the weights became 30 times as large
+    """
+    if energies.shape != (40, 1, 27):
+        fail("The energies of images with one window must have the shape (B, 1, 27), and must differ.")
+    pairs = in_order(energies, spots)
+    if (pairs[:, 1] - pairs[:, 0]).abs().max() > 1e-3 * energies.abs().max():
+        fail("Equal images have different energies, although the network is in eval mode.")
+    largest = energies.abs().max()
+    ends = [(energies == end).float().mean() for end in (energies.min(), energies.max())]
+    # The energies of a single layer are 30 times as large, and those of several layers more.
+    is_bounded = largest < 5 * before or (largest < 1.001 and largest < 15 * before)
+    if is_bounded or (max(ends) > 0.1 and largest < 1e30):  # beyond, it is float32 that sets the limit
+        fail("The energies of a network with large weights are limited: remove the function after the last layer.")
+    sums = sorted([energies.double().clamp(min=0).sum(), -energies.double().clamp(max=0).sum()])
+    if sums[0] < 0.03 * sums[1]:
+        fail(
+            "Even with large weights, energies of one sign are missing or hardly differ from 0: remove the function "
+            "after the last layer, because energies are arbitrary real numbers."
+        )
 
 
 ### END HIDDEN TESTS

@@ -12,6 +12,7 @@ from stand_ins import build_path_matrix, refusal, replaced
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking.compare import difference
 
 BATCH, FRAMES, TARGETS = 3, 7, 4
 
@@ -33,6 +34,14 @@ def targets(rng):
 @inputs
 def large_energies(rng):
     return torch.from_numpy((500 * rng.standard_normal((2, FRAMES, 27))).astype(np.float32))
+
+
+@inputs
+def offsets(rng):
+    """For each window a number of large magnitude, for energies that are all large or all small."""
+    return torch.from_numpy(
+        (rng.choice([-1, 1], (2, FRAMES, 1)) * rng.uniform(2000, 4000, (2, FRAMES, 1))).astype(np.float32)
+    )
 
 
 @inputs
@@ -60,6 +69,7 @@ def counted(make, energies, targets):
     """A matrix, and how many operations it takes."""
     with Counted() as counting:
         value = make(energies.clone(), targets.clone())
+    require(not isinstance(value, np.ndarray), "The matrix is an array of NumPy: return a tensor.")
     return {"matrix": value, "operations": counting.count}
 
 
@@ -70,7 +80,17 @@ def path_matrix(student, energies, targets):
 
 @probe
 def small_path_matrix(student, energies, targets):
-    return student.structured_prediction.build_path_matrix(energies.clone(), targets.clone())
+    make = student.structured_prediction.build_path_matrix
+    try:
+        return make(energies.clone(), targets.clone())
+    except Exception:
+        blanks = torch.full_like(targets, 26)
+        require(
+            refusal(lambda: make(energies.clone(), blanks))["type"] != "",
+            "The function stops for targets without BETWEEN, although it works for BETWEEN alone: does `one_hot` lack "
+            "the number of classes, 27?",
+        )
+        raise
 
 
 @probe
@@ -113,8 +133,11 @@ def wrong_path_matrices(energies, targets):
         "The classes are shifted by one: class k is column k of the energies, and the blank is 26.": picked(
             energies, (targets + 1) % 27
         ),
-        "The blank has the energies of another class: class 26 is the last of 27 columns.": picked(
+        "The blank has the energies of the letter z: class 26 is the last of 27 columns.": picked(
             energies, targets.clamp(max=25)
+        ),
+        "The blank has the energies of the letter a: class 26 is the last of 27 columns.": picked(
+            energies, targets % 26
         ),
         "These are the columns of all classes in the batch: there is one column for each target of a word.": (
             energies[:, :, list(dict.fromkeys(targets.flatten().tolist()))]
@@ -157,7 +180,8 @@ def wrong_ce_matrices(energies, targets):
         "Z is added without the logarithm: the cross-entropy is E + log Z.": path + log_z.exp(),
         "Only log Z is returned: the cross-entropy is E + log Z.": log_z.repeat(1, 1, labels),
         "log Z is that of the mean over the classes: Z is the sum.": right - math.log(27),
-        "The logarithm has another base: use the natural one.": right / math.log(2),
+        "The logarithm has the base 2: use the natural one.": right / math.log(2),
+        "The logarithm has the base 10: use the natural one.": right / math.log(10),
         "The softmax is taken over the windows: take it over the 27 classes.": picked(
             -(-energies).log_softmax(1), targets
         ),
@@ -193,13 +217,16 @@ def wrong_matrices(_, energies, targets):
     ### END HIDDEN TESTS
 
 
-def about_entries(matrix, energies, targets):
+def about_entries(matrix, energies, targets, right):
     """Of which word, window and class the entries of a wrong path matrix are; None where they are no energies."""
     words, frames, labels = len(energies), energies.shape[1], targets.shape[1]
     if matrix.shape != (words, frames, labels):
         return "The shape is wrong: (B, L, T) is expected for any number of words, windows and targets."
     distances, nearest = (matrix.double().reshape(-1, 1) - energies.double().reshape(1, -1)).abs().min(1)
     if not distances.max() < 1e-6:
+        wrong = (matrix - right).abs() > 1e-4
+        if not wrong.mT[targets != 26].any():
+            return "Only the columns of the blank are wrong: its energies are those of class 26, like any other class."
         return None
     nearest = nearest.view(matrix.shape)
     classes, windows, owners = nearest % 27, nearest // 27 % frames, nearest // 27 // frames
@@ -214,9 +241,9 @@ def about_entries(matrix, energies, targets):
             "The targets of a word are mixed up: column j is target j in every row. Does a `view` or `reshape` build "
             "the index? Expand the targets along the windows instead."
         )
-    if torch.isin(classes, targets).all():
+    if (classes.unsqueeze(2) == targets).all(3).any(2).all():
         return "Some entries are those of the targets of other words: each word has its own targets."
-    return "Some entries are those of classes that are not among the targets."
+    return "Some entries are those of classes that are not among the targets of their word."
 
 
 def about_offsets(matrix, path, right):
@@ -266,7 +293,7 @@ def test_energies_of_the_targets(run, energies, targets, wrong_matrices):
     """`build_path_matrix` returns the energy of every window for every target, shape (B, L, T)."""
     got, want = run(path_matrix, energies, targets)
     matrix, right = got["whole"]["matrix"], want["whole"]["matrix"]
-    judge_matrix(matrix, right, wrong_matrices["path"], lambda: about_entries(matrix, energies, targets))
+    judge_matrix(matrix, right, wrong_matrices["path"], lambda: about_entries(matrix, energies, targets, right))
 
 
 ### BEGIN HIDDEN TESTS
@@ -286,8 +313,10 @@ def judge_operations(run, made_by, energies, targets, longer):
         if not (isinstance(few["operations"], int) and isinstance(many["operations"], int)):
             fail("The number of operations is unknown.")
         # Without loops, ten operations suffice; a loop over the words, windows or targets takes more for longer words.
-        if not 1 <= many["operations"] <= few["operations"] + 4 <= 1000:
+        if not 1 <= many["operations"] <= few["operations"] + 4:
             fail("There is a loop: longer words take more operations. A single `gather` can select all entries.")
+        if max(few["operations"], many["operations"]) > 100:
+            fail("There are more than 100 operations: is there a loop over the classes? `gather` selects all entries.")
 
     assert_either_way(few, many, judge)
 
@@ -298,13 +327,13 @@ def test_path_matrix_without_loops(run, energies, targets, longer):
     judge_operations(run, path_matrix, energies, targets, longer)
 
 
-def judge_single(matrix, right, about, **tolerance):
+def judge_single(matrix, right, about, mistakes=None, **tolerance):
     """Judge a matrix with axes of size 1."""
     if isinstance(matrix, torch.Tensor) and matrix.dim() < 3:
         fail("An axis of size 1 is missing: (B, L, T) is expected.")
     if isinstance(matrix, torch.Tensor) and matrix.shape != right.shape:
         fail("The shape is wrong for a single word, window or target: (B, L, T) is expected.")
-    judge_matrix(matrix, right, {}, about, **tolerance)
+    judge_matrix(matrix, right, mistakes or {}, about, **tolerance)
 
 
 @exercise("3a", points=0.5, hint="There may be only one word, window or target: keep all three axes.")
@@ -313,7 +342,9 @@ def test_path_matrix_of_one_letter(run, energies, targets):
     for frames, labels in ((1, 1), (1, 3), (FRAMES, 1)):
         words, letters = energies[:1, :frames], targets[:1, :labels]
         got, _ = run(small_path_matrix, words, letters)
-        judge_single(got, picked(words, letters), partial(about_entries, got, words, letters))
+        right = picked(words, letters)
+        about = partial(about_entries, got, words, letters, right)
+        judge_single(got, right, about, wrong_path_matrices(words, letters))
 
 
 ### END HIDDEN TESTS
@@ -342,7 +373,7 @@ def saturated(matrix, energies, targets, right):
     """The cross-entropies if probabilities have a lower bound or energies are limited, as far as `matrix` tells it."""
     if matrix.shape != right.shape or not matrix.isfinite().all():
         return {}
-    largest = int(right.argmax())
+    largest = int(matrix.argmax())
     value, p = matrix.double().flatten()[largest].item(), (-energies.double()).softmax(2)
     with_epsilon, without = torch.tensor([value, right.flatten()[largest].item()]).double().neg().exp()
     epsilon = with_epsilon - without
@@ -369,13 +400,16 @@ def test_ce_matrix_without_loops(run, energies, targets, longer):
 @exercise(
     "3b", points=0.5, hint="exp(-E) overflows for energies of large magnitude: use `logsumexp` or `cross_entropy`."
 )
-def test_cross_entropies_of_large_energies(run, large_energies, targets):
+def test_cross_entropies_of_large_energies(run, large_energies, offsets, targets):
     """`build_ce_matrix` returns E + log Z for energies of any magnitude, without overflow."""
     got, want = run(ce_matrix, large_energies, targets[:2])
     path = picked(large_energies, targets[:2])
     right = path + (-large_energies).logsumexp(2, keepdim=True)
     overflow = (
         "exp gives infinity or 0 for large energies: use `logsumexp`, `log_softmax` or the given `cross_entropy`."
+    )
+    wrong_if_large = (
+        "The matrix is wrong for energies of large magnitude: use `logsumexp` or `log_softmax` of -energies."
     )
 
     def judge(got, want):
@@ -385,9 +419,21 @@ def test_cross_entropies_of_large_energies(run, large_energies, targets):
         # The values are about 1000: those of the reference differ by 1e-4 from the same in float64.
         mistakes = wrong_ce_matrices(large_energies, targets[:2])
         mistakes |= saturated(matrix, large_energies, targets[:2], right)
-        judge_matrix(matrix, right, mistakes, partial(about_offsets, matrix, path, right), atol=1e-2)
+        judge_matrix(matrix, right, mistakes, lambda: about_offsets(matrix, path, right) or wrong_if_large, atol=1e-2)
 
     assert_either_way(got, want, judge)
+    # An offset of a window, which log Z has with the opposite sign.
+    got, want = run(ce_matrix, large_energies + offsets, targets[:2])
+    one_sided = (
+        "The matrix is wrong where all energies of a window are large, or all are very negative: log Z is negative or "
+        "large there, too."
+    )
+
+    def judge_offsets(got, want):
+        if difference(got["matrix"], right, 1e-4, 1e-2):
+            fail(one_sided if got["matrix"].shape == right.shape and got["matrix"].isfinite().all() else overflow)
+
+    assert_either_way(got, want, judge_offsets)
     # A single word, window and target.
     energies, labels = large_energies[:1, :1], targets[:1, :1]
     got, want = run(ce_matrix, energies, labels)
@@ -403,9 +449,10 @@ def test_cross_entropies_of_large_energies(run, large_energies, targets):
 
 
 def draw_words(rng):
-    """Five words of 1 to 6 letters, one with a double letter, and a word of all letters."""
+    """Words of 1 to 6 letters and one of all; one has a double letter, and one the same letter at two places."""
     letters = [[chr(97 + number) for number in rng.permutation(26)[:size]] for size in (3, 4, 6, 1, 26)]
-    return ["".join(row) for row in letters] + ["".join((letters[1][0], letters[1][1], letters[1][1], letters[1][2]))]
+    a, b, c, d = letters[1]
+    return ["".join(row) for row in letters] + [a + b + b + c, a + b + c + a + d]
 
 
 @inputs
@@ -425,6 +472,9 @@ def texts(rng):
         "digit": a + "7" + c,
         "brace": a + "{" + c,
         "underscore": a + "_" + c,
+        "hyphen": a + b + "-" + c,
+        "apostrophe": a + "'" + b,
+        "backtick": "`" + c,
         "accent": a + b + "é",
         "empty": "",
     }
@@ -474,6 +524,10 @@ def wrong_encodings(word):
         "Equal neighbours are merged: every letter of the word is a target.": encoded(
             "".join(letter for letter, _ in groupby(word)), "c_"
         ),
+        "A letter that occurs again is left out: every letter of the word is a target.": encoded(
+            "".join(dict.fromkeys(word)), "c_"
+        ),
+        "The letters are sorted: keep their order.": encoded("".join(sorted(word)), "c_"),
     }
 
 
@@ -492,6 +546,9 @@ def wrong_words(_, words):
 def test_a_blank_follows_every_letter(run, words, wrong_words):
     """`transform_word` puts a blank after every letter, and nothing before the first."""
     got, want = run(transformed, words)
+    again = "A letter that occurs again is left out: every letter of the word is a target."
+    if all(not difference(value, wrong[again], 0, 0) for value, wrong in zip(got, wrong_words, strict=True)):
+        fail(again)
     for value, right, wrong in zip(got, want, wrong_words, strict=True):
         try:
             assert_close(value, right, mistakes=wrong)
@@ -538,12 +595,25 @@ def test_only_letters_are_words(run, texts):
         "digit": "A digit is accepted: it has no class.",
         "brace": "The character `{`, which follows z, is accepted: it would get the class of the blank.",
         "underscore": "An underscore is accepted: it shows a blank, but is no letter.",
+        "hyphen": "A hyphen is accepted: it has no class.",
+        "apostrophe": "An apostrophe is accepted: it has no class.",
+        "backtick": "The character before a, a backtick, is accepted: it has no class.",
         "accent": "A letter other than a-z is accepted: `isalpha` and `islower` are true for é, too.",
         "empty": "An empty text is accepted: it has no letters to align.",
     }
     foreign = [found for found, given in zip(got, texts, strict=True) if given["kind"] not in ("word", "empty")]
     if not any(found.isidentifier() for found in foreign):
         fail("Any characters are accepted: raise a ValueError for all but the letters a-z.")
+    accepted = {
+        given["kind"]
+        for found, given in zip(got, texts, strict=True)
+        if given["kind"] not in ("word", "empty") and not found.isidentifier()
+    }
+    inside = {"capitals", "space", "digit", "brace", "underscore", "hyphen", "apostrophe"}
+    if accepted == inside | {"newline", "accent"}:
+        fail("Only the first character of a text is checked: raise a ValueError for all but the letters a-z.")
+    if accepted == inside | {"first space", "backtick"}:
+        fail("Only the last character of a text is checked: raise a ValueError for all but the letters a-z.")
     for found, given in zip(got, texts, strict=True):
         text = given["text"]
         if given["kind"] != "word":

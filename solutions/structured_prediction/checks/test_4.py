@@ -47,6 +47,7 @@ def broken_paths(rng):
         "back": [0, 1, 2, 1, 2, 3, 3],
         "skip": [0, 0, 1, 3, 3, 3, 3],
         "jump": [0, 2, 2, 2, 3, 3, 3],
+        "leap": [0, 0, 0, 1, 1, 1, 3],
         "short": [0, 1, 1, 2, 2, 3],
         "long": [0, 1, 1, 2, 2, 3, 3, 3],
         "outside": [0, 1, 2, 3, 3, 3, 4],
@@ -84,6 +85,25 @@ def energies_of_paths(student, pm, paths, broken, kind):
         "raised": raised,
         "scalars": all(isinstance(value, torch.Tensor) and value.dim() == 0 for value in infinite.values()),
     }
+
+
+@probe
+def single_paths(pm):
+    """Parts of pm that have a single path: as many targets as windows, one target, one window and target."""
+    targets = pm.shape[1]
+    return {
+        "T": (pm[:targets], list(range(targets))),
+        "L": (pm[:3, :1], [0] * 3),
+        "1": (pm[:1, :1], [0]),
+    }
+
+
+@probe
+def energies_of_single_paths(student, pm):
+    """The energies of the paths through parts of pm that have a single one."""
+    energy = student.structured_prediction.path_energy
+    found = {name: energy(part.clone(), path) for name, (part, path) in single_paths(pm).items()}
+    return {name: as_tensor(value) for name, value in found.items()}
 
 
 def judge_valid_paths(got, pm, paths, kind="list"):
@@ -135,6 +155,7 @@ def judge_broken_paths(got, names, broken):
         "back": "a path that goes back",
         "skip": "a path that skips a target",
         "jump": "a path that skips the second target",
+        "leap": "a path that skips a target in its last step",
         "short": "a path with fewer entries than windows",
         "long": "a path with more entries than windows",
         "outside": "a path with a position beyond the last target",
@@ -147,6 +168,7 @@ def judge_broken_paths(got, names, broken):
         "back": "A path that goes back counts as valid.",
         "skip": "A path that skips a target counts as valid: it may advance by at most one from window to window.",
         "jump": "A path that skips the second target counts as valid: check the first step, too.",
+        "leap": "A path that skips a target in its last step counts as valid: check this step, too.",
         "short": "A path with fewer entries than windows counts as valid.",
         "long": "A path with more entries than windows counts as valid.",
         "outside": "A path with a position beyond the last target counts as valid.",
@@ -200,10 +222,19 @@ def test_a_path_has_a_neighbouring_target_for_every_window(run, pm, valid_paths,
     """A path of the wrong length, with a skipped target or with a position that does not exist has infinite energy."""
     lists, _ = run(energies_of_paths, pm, valid_paths, {}, "list")
     judge_valid_paths(lists["valid"], pm, valid_paths)
-    names = ("skip", "jump", "short", "long", "outside", "negative", "empty")
+    names = ("skip", "jump", "leap", "short", "long", "outside", "negative", "empty")
     got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names}, "tuple")
     judge_valid_paths(got["valid"], pm, valid_paths, "tuple")
     judge_broken_paths(got, names, broken_paths)
+    single, _ = run(energies_of_single_paths, pm)
+    sentences = {
+        "1": "With a single window and a single target, the path [0] is valid, but its energy is not pm[0, 0].",
+        "L": "With a single target, a path that stays at 0 is valid, but its energy is not that of column 0.",
+        "T": "With as many windows as targets, a path that advances in each step is valid: its energy is wrong.",
+    }
+    for name, (matrix, path) in single_paths(pm).items():
+        if difference(single[name], sums(matrix, torch.tensor([path]))[0].float(), 1e-4, 1e-5):
+            fail(sentences[name])
 
 
 ### END HIDDEN TESTS
@@ -238,9 +269,10 @@ def even_matrices(rng):
 
 @inputs
 def narrow(rng):
-    """A matrix with fewer windows than targets."""
-    frames, labels = int(rng.integers(4, 7)), int(rng.integers(11, 17))
-    return torch.from_numpy(rng.standard_normal((frames, labels)).astype(np.float32))
+    """Matrices with fewer windows than targets: with far fewer, and with one less."""
+    frames, labels = int(rng.integers(4, 7)), int(rng.integers(13, 17))
+    shapes = (frames, labels), (labels - 1, labels)
+    return [torch.from_numpy(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
 
 
 @probe
@@ -258,13 +290,26 @@ def found_by(module, pm):
         found = module.find_path(pm)
     except ValueError:
         require(
+            pm.shape[0] > 1 or pm.shape[0] != pm.shape[1],
+            "`find_path` raises a ValueError for a single window with a single target: the point (0, 0) is a path.",
+        )
+        require(
             pm.shape[0] != pm.shape[1],
             "`find_path` raises a ValueError for as many windows as targets: then there is one valid path.",
+        )
+        require(
+            pm.shape[1] != 1,
+            "`find_path` raises a ValueError for a single target: the path that stays there is valid.",
         )
         raise
     require(
         isinstance(found, tuple | list) and len(found) == 3,
         "`find_path` must return three values: the free energy, the points, and the table.",
+    )
+    require(
+        not isinstance(found[0], tuple | list)
+        and not (isinstance(found[1], torch.Tensor) and isinstance(found[2], tuple | list)),
+        "The values of `find_path` are in another order: the free energy first, then the points, then the table.",
     )
     return found
 
@@ -409,6 +454,8 @@ def test_least_energy_of_all_paths(run, matrices):
         def mistakes(value):
             """The one mistake that explains all free energies, not only this value."""
             sentence = explanation(found, rights, [wrong_minima(pm) for pm in matrices])
+            if sentence is None and any(is_of_another(number, found, rights, matrices) for number in range(len(found))):
+                sentence = "The energy is that of an earlier matrix of the same shape: keep nothing from call to call."
             if sentence is None and not value.is_floating_point():
                 sentence = WHOLE_NUMBERS
             return {sentence: value} if sentence else {}
@@ -422,6 +469,15 @@ def test_least_energy_of_all_paths(run, matrices):
     assert_either_way(got, want, judge)
 
 
+def is_of_another(number, found, rights, matrices):
+    """Whether the energy found for a matrix is that of an earlier one of the same shape."""
+    earlier = [
+        right for pm, right in zip(matrices[:number], rights, strict=False) if pm.shape == matrices[number].shape
+    ]
+    wrong = difference(found[number], rights[number], 1e-4, 1e-5) is not None
+    return wrong and any(difference(found[number], right, 1e-4, 1e-5) is None for right in earlier)
+
+
 def judge_dtype(energies):
     if not energies.is_floating_point():
         fail(WHOLE_NUMBERS)
@@ -433,6 +489,8 @@ def judge_points(found, pm, ties=""):
     frames, states = pm.shape
     if points.dim() != 2 or points.shape[1:] != (2,):
         fail("The path must be a list of points (i, j), one for each window.")
+    if found["points"].is_floating_point():
+        fail("The points are not whole numbers: `best_labels` uses them as indices.")
     numbers = torch.arange(frames)
     i, j = points[:, 0], points[:, 1]
     for name, wanted in {"first": numbers[1:], "last": numbers[:-1]}.items():
@@ -620,7 +678,8 @@ def refused(student, narrow, matrices):
 
     def attempt():
         energies = [as_tensor(found_by(module, matrix.clone())[0]) for matrix in matrices]
-        return {"narrow": refusal(lambda: module.find_path(narrow.clone())), "energies": energies}
+        refusals = [refusal(lambda matrix=matrix: module.find_path(matrix.clone())) for matrix in narrow]
+        return {"narrow": refusals, "energies": energies}
 
     def isolated():
         with replaced(module, path_energy=path_energy):
@@ -641,12 +700,14 @@ def test_fewer_windows_than_targets(run, narrow, matrices):
     got, want = run(refused, narrow, matrices[:3])
 
     def judge(got, want):
-        judge_refusal(
-            got["narrow"],
-            [{narrow.shape[0]}, {narrow.shape[1]}],
+        forgotten = (
             "With fewer windows than targets there is no valid path: raise a ValueError.",
-            "The message of the ValueError does not name both numbers, of windows and of targets.",
+            "With one window less than targets there is no valid path: raise a ValueError here, too.",
         )
+        for found, matrix, sentence in zip(got["narrow"], narrow, forgotten, strict=True):
+            frames, labels = matrix.shape
+            unnamed = "The message of the ValueError does not name both numbers, of windows and of targets."
+            judge_refusal(found, [{frames}, {labels}], sentence, unnamed)
         # Whether the path is the best one is judged above. Sums of nine numbers in float32 differ by less than 1e-5;
         # a table of whole numbers cuts off less than 1 in each window.
         for energy, pm in zip(got["energies"], matrices[:3], strict=True):
@@ -707,7 +768,8 @@ def test_ties(run, even_matrices):
     def judge(got, want):
         for found, pm in zip(got, even_matrices, strict=True):
             judge_points(found, pm, " How are ties broken?")
-            if difference(found["energy"], least(pm, alignments(*pm.shape)).float(), 1e-4, 1e-5):
+            # An axis too many is judged above.
+            if difference(found["energy"].squeeze(), least(pm, alignments(*pm.shape)).float(), 1e-4, 1e-5):
                 fail("A path is one of the best, but the free energy is not its energy.")
 
     assert_either_way(got, want, judge)

@@ -23,6 +23,7 @@ from oracles import (
     sums,
 )
 from stand_ins import (
+    SGD,
     CrossEntropy,
     Loader,
     Reader,
@@ -51,7 +52,10 @@ def draw_words(rng, lengths):
 
 @inputs
 def weights(rng):
-    return torch.from_numpy(2 * rng.standard_normal((27, 13)).astype(np.float32))
+    """The constants make the energies of grey windows 0, so that the best path of a word depends on its image."""
+    weights = 2 * rng.standard_normal((27, 13)).astype(np.float32)
+    weights[:, -1] = -weights[:, :-1].sum(1) / 2
+    return torch.from_numpy(weights)
 
 
 def draw(rng, lengths, widths):
@@ -102,12 +106,16 @@ def training(student, words, sizes, train, only=""):
         )
         return find_path(pm)
 
+    def targets_of_word(word):
+        require(word in labels, "`transform_word` gets another text than those of the batch, `texts`.")
+        return labels[word].clone()
+
     stand_ins = {
         "build_path_matrix": build_path_matrix,
         "build_ce_matrix": build_ce_matrix,
         "path_energy": path_energy,
         "find_path": find_path_of_word,
-        "transform_word": lambda word: labels[word].clone(),
+        "transform_word": targets_of_word,
     }
 
     def attempt():
@@ -124,18 +132,19 @@ def training(student, words, sizes, train, only=""):
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """The weights after plain gradient descent and after its first step, the losses, the modes of the model, how often
-    the loader was read, and the calls of the criterion.
+    """The weights after plain gradient descent and after its first step, the number of steps, the losses, the modes of
+    the model, how often the loader was read, and the calls of the criterion.
     """
 
     def train(module, loader):
         model, criterion = Reader(weights).eval(), CrossEntropy()
-        optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+        optimizer = SGD(model.parameters(), RATE)
         losses = with_gradients(lambda: module.train_ebm_model(model, epochs, loader, criterion, optimizer), criterion)
         calls = {"sums": as_tensor(criterion.sums), "counts": as_tensor(criterion.counts), "given": criterion.given}
         return {
             "weights": model.weights,
             "step": model.first_step(),
+            "steps": optimizer.steps,
             "labels": criterion.labels,
             "losses": as_losses(losses),
             "in_training": model.in_training(),
@@ -176,14 +185,15 @@ def best_states(energies, letters, first=(0, 1), last=(-2, -1), sign=1):
 def loss_of(*, padding="", mean="windows", target="labels", **borders):
     """The loss of a batch as a function of the weights; the arguments are known mistakes.
 
-    padding: windows in the padding are "aligned", or are "blank"
+    padding: windows in the padding are "aligned", are "blank", or are taken for the "first" ones
     """
     known = {}
 
     def loss(weights, batch):
         each = []
         for own, padded, letters in batch:
-            energies = (padded if padding == "aligned" else own) @ weights.T
+            seen = {"aligned": padded, "first": padded[len(padded) - len(own) :]}.get(padding, own)
+            energies = seen @ weights.T
             labels, states = best_states(energies, letters, **borders)
             others = {
                 "states": states,
@@ -214,13 +224,14 @@ def loss_of(*, padding="", mean="windows", target="labels", **borders):
 
 BORDERS = {
     "": {},
-    "No path begins with a blank, and all end with one: use `best_labels`, where both are optional.": {
+    "No path begins with a blank, and all end with one: call `best_labels` with BETWEEN and `transform_word(text)`, in "
+    "this order: both are optional then.": {
         "first": (1,),
         "last": (-1,),
     },
-    "No path begins with a blank: use `best_labels`, where the first blank is optional.": {"first": (1,)},
-    "Every path ends with a blank: use `best_labels`, where the last blank is optional.": {"last": (-1,)},
-    "Every path begins and ends with a blank: use `best_labels`, where both are optional.": {
+    "No path begins with a blank: in `best_labels`, the first blank is optional.": {"first": (1,)},
+    "Every path ends with a blank: in `best_labels`, the last blank is optional.": {"last": (-1,)},
+    "Every path begins and ends with a blank: in `best_labels`, both are optional.": {
         "first": (0,),
         "last": (-1,),
     },
@@ -229,7 +240,9 @@ MEANS = {
     "": {},
     "The loss is the sum over all windows: take the mean.": {"mean": "sum"},
     "The loss is a sum over windows, divided by the number of words: take the mean over all windows.": {"mean": "sums"},
-    "The mean losses of the words are summed: take the mean over all windows of the batch.": {"mean": "sum of means"},
+    "The steps follow the sum of the mean losses of the words: take the mean over all windows of the batch.": {
+        "mean": "sum of means"
+    },
     "Every word has the same weight: take the mean over all windows of the batch.": {"mean": "words"},
 }
 PADDING = {
@@ -239,6 +252,9 @@ PADDING = {
 OTHERS = {
     "The first letter is taken for the optional blank: the targets of a word begin with BETWEEN.": {"first": (1, 2)},
     "Windows in the padding enter the loss as blanks: they must not enter it.": {"padding": "blank"},
+    "The last windows of the padded image are used: the first `window_counts(width)` belong to the word.": {
+        "padding": "first"
+    },
     "The labels are the classes of least energy: use the labels along the best path of the word.": {"target": "argmin"},
     "The labels are the targets of least energy in each window: use the labels along the best path.": {
         "target": "targets"
@@ -270,23 +286,18 @@ def judge_weights(got, weights, passes, epochs):
     def after(rule):
         return lambda: descend(weights, used, RATE, loss_of(**rule))
 
-    singles = [[[word] for batch in batches for word in batch] for batches in used]
-    by_words = (
-        "There is one step for each word: take one step for each batch.",
-        lambda: descend(weights, singles, RATE, loss_of()),
-    )
-    mistakes = [by_words, *((name, after(rule)) for name, rule in [*rules[1:], *OTHERS.items()] if fits(rule))]
+    mistakes = [(name, after(rule)) for name, rule in [*rules[1:], *OTHERS.items()] if fits(rule)]
 
     def given():
         """About the labels only if they are of all windows: what is said of missing windows comes later."""
-        batch = passes[0][0]
         windows = sum(len(own) for batch in used for words in batch for own, _, _ in words)
         if got["counts"].sum() == windows:
-            return about_first_batch(got, weights, batch)
-        return about_energies(got["given"], torch.cat([own @ weights.T for own, _, _ in batch]))
+            return about_first_batch(got, weights, passes)
+        return about_energies(got["given"], energies_of_first(weights, passes))
 
     try:
-        judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given)
+        sizes = [len(batch) for batch in passes[0]]
+        judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes, "word")
     except Mismatch as mismatch:
         if mismatch.diagnosis is None:
             judge_windows(got, passes, epochs)
@@ -308,23 +319,36 @@ def judge_windows(got, passes, epochs):
             fail("No window is labelled as a gap: windows of the gaps enter the loss, too, with the class BETWEEN.")
         if counted == own - words:
             fail("One window of each word is missing in the loss: each word has `window_counts(width)` windows.")
-        fail("Too few windows enter the loss: each word has `window_counts(width)` windows.")
+        fail("Too few windows enter the loss: all `window_counts(width)` windows of all words belong to it.")
     if counted == padded > own:
         fail("Windows in the padding are included: a word only has `window_counts(width)` windows.")
     if counted > own:
         fail("Too many windows enter the loss: each word has `window_counts(width)` windows.")
 
 
-def about_first_batch(got, weights, batch):
-    """What is wrong with what the criterion got for the first batch; None if nothing is, or if it is unknown."""
+def energies_of_first(weights, passes):
+    """The energies of all windows of the first batch, and of the other windows that its images may have.
+
+    These are those in the padding, and those of the later passes.
+    """
+    words = [word for batches in passes for word in batches[0]]
+    own, padded = (torch.cat([word[number] for word in words]) for number in (0, 1))
+    return torch.cat([own, padded]) @ weights.T
+
+
+def about_first_batch(got, weights, passes):
+    """What is wrong with what the criterion got for the first batch; "" if nothing is, None if it is unknown."""
+    batch = passes[0][0]
     energies = [own @ weights.T for own, _, _ in batch]
     windows, given = torch.cat(energies), got["given"]
     if difference(given, windows[: len(given)], 1e-4, 1e-4) or len(got["labels"]) < len(windows):
-        return about_energies(given, windows)
+        return about_energies(given, energies_of_first(weights, passes))
     best = [best_states(own, letters) for own, (_, _, letters) in zip(energies, batch, strict=True)]
-    right = torch.cat([labels[states] for labels, states in best])
-    if torch.equal(got["labels"][: len(windows)].long(), right):
-        return None
+    right, found = [labels[states] for labels, states in best], got["labels"][: len(windows)].long()
+    if torch.equal(found, torch.cat(right)):
+        return ""
+    if torch.equal(found, torch.cat(right[::-1])) and min(map(len, right)) > 1:  # of one window, a shift does the same
+        return "The labels of the words are in the reverse order: those of a word belong to its energies."
     return (
         "The labels of the first batch are not those of the best paths: call `best_labels` with the path matrix of the "
         "word's own windows and its targets, BETWEEN followed by `transform_word(text)`."
@@ -371,7 +395,7 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
             fail_calls(got, 3, "windows of the words", windows)
         if (losses[0, 0] - first).abs().min() > 1e-4:  # the first batch has no padding
             fail(
-                about_first_batch(got, weights, passes[0][0])
+                about_first_batch(got, weights, passes)
                 or "The first losses of the criterion are not those of the first batch before its step."
             )
         if got["counts"].numel() == 3 * sum(SIZES):  # one call for each word

@@ -1,5 +1,7 @@
 """6b: the CTC loss. The oracles list all paths, or are torch's own loss."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,16 +37,16 @@ def targets(rng):
 
 
 @inputs
-def lengths(rng):
-    """Three numbers of windows, all smaller than eight."""
-    return torch.from_numpy(rng.permutation([5, 6, 7]))
-
-
-@inputs
 def other(rng):
-    """Three words of eight frames with 30 classes and another blank."""
-    letters = np.setdiff1d(np.arange(30), [OTHER_BLANK, BETWEEN])
-    return {"log_probs": random_log_probs(rng, 3, 8, 30).float(), "targets": random_targets(rng, letters)}
+    """Three words of eight frames with 30 classes and another blank, one with the letter 0.
+
+    lengths: their numbers of windows, all smaller than eight, and that of the last smaller than what the others need
+    """
+    letters = np.setdiff1d(np.arange(1, 30), [OTHER_BLANK, BETWEEN])
+    targets = random_targets(rng, letters)
+    targets[0][1] = 0
+    lengths = torch.from_numpy(np.array([rng.integers(4, 6), rng.integers(6, 8), 2]))
+    return {"log_probs": random_log_probs(rng, 3, 8, 30).float(), "targets": targets, "lengths": lengths}
 
 
 @inputs
@@ -68,6 +70,12 @@ def loss_of(student, log_probs, targets, lengths, blank, reduction):
         with replaced(module, create_ctc_graph=create_ctc_graph):
             try:
                 return attempt()
+            except RuntimeError as error:
+                require(
+                    "Boolean value of Tensor" not in str(error),
+                    "A tensor of several numbers has no truth value: compare `input_lengths` with None.",
+                )
+                raise
             except ValueError:
                 more = None if lengths is None else 3 * lengths
                 require(
@@ -93,6 +101,17 @@ def default_loss_of(student, log_probs, targets):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
+
+
+WRONG_PATHS = {
+    "A string may also end with a letter, not only with a blank.": {"last": (-1,)},
+    "A string may also end with a blank, not only with the last letter.": {"last": (-2,)},
+    "A string may also begin with a letter, not only with a blank.": {"first": (0,)},
+    "A string may also begin with a blank, not only with the first letter.": {"first": (1,)},
+    "The blank between different letters may be left out.": {"skips": "none"},
+    "The blank between equal letters cannot be left out: without it, both are read as one.": {"skips": "all"},
+    "Labels may be repeated in neighbouring windows.": {"stays": False},
+}
 
 
 def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
@@ -124,6 +143,12 @@ def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
         "`blank_idx` is ignored: the blank is not always BETWEEN.": ctc_losses(
             log_probs, targets, lengths, min(BETWEEN, log_probs.shape[2] - 1)
         ),
+        "The last windows count: the first `input_lengths[b]` windows of word b are its own.": torch.stack(
+            [
+                ctc_losses(item[None, len(item) - size :], [row], None, blank)[0]
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        ),
         "The last window is missing: `input_lengths` windows count, or all L.": ctc_losses(
             log_probs, targets, shorter, blank
         ),
@@ -149,6 +174,18 @@ def wrong_losses(log_probs, targets, lengths=None, blank=BETWEEN):
                 for item, row, size in zip(log_probs, targets, frames, strict=True)
             ]
         ),
+        "All words have the target of the first: each has its own.": -torch.stack(
+            [ctc_score(item[:size].double(), targets[0], blank) for item, size in zip(log_probs, frames, strict=True)]
+        ),
+        "The words are in another order: loss b is that of word b.": right.flip(0),
+    } | {
+        sentence: -torch.stack(
+            [
+                ctc_score(item[:size].double(), row, blank, **rule)
+                for item, row, size in zip(log_probs, targets, frames, strict=True)
+            ]
+        )
+        for sentence, rule in WRONG_PATHS.items()
     }
 
 
@@ -230,6 +267,11 @@ def test_mean_loss(run, unlikely, targets):
     judge_mean(run, unlikely, [targets[0], [], targets[2]])
 
 
+def needed(target):
+    """The number of windows that a target needs."""
+    return len(target) + sum(before == after for before, after in pairwise(target))
+
+
 def judge_mean(run, unlikely, targets):
     got, want = run(loss_of, unlikely, targets, None, BETWEEN, "mean")
     # As in torch, the loss of an empty target is not divided.
@@ -245,6 +287,12 @@ def judge_mean(run, unlikely, targets):
         "The mean is taken twice.": (each / sizes).mean() / len(each),
         "The sign is wrong: this is the mean of log p.": -(each / sizes).mean(),
         "The losses are divided by the number of windows, not of letters.": (each / 8).mean(),
+        "The losses are divided by the numbers of windows that the targets need, not by the numbers of letters.": (
+            each / torch.tensor([max(needed(row), 1) for row in targets])
+        ).mean(),
+        "The losses are divided by the number of letters of the longest target: divide each by its own.": (
+            each.mean() / sizes.max()
+        ),
         "The losses are divided by the lengths of the blanked targets, not by the numbers of letters.": (
             (each / (2 * sizes + 1)).mean()
         ),
@@ -274,12 +322,16 @@ def judge_mean(run, unlikely, targets):
 
 
 @exercise("6b", points=0.5, seconds=30, hint="Only the first `input_lengths[b]` windows of word b count.")
-def test_loss_of_padded_words(run, other, lengths):
+def test_loss_of_padded_words(run, other):
     """Windows beyond `input_lengths` do not count in the loss, for any number of classes and any blank."""
-    log_probs, targets = other["log_probs"], other["targets"]
+    log_probs, targets, lengths = other["log_probs"], other["targets"], other["lengths"]
     got, want = run(loss_of, log_probs, targets, lengths, OTHER_BLANK, "none")
     right = ctc_losses(log_probs, targets, lengths, OTHER_BLANK)
     mistakes = wrong_losses(log_probs, targets, lengths, OTHER_BLANK)
+    in_memory = torch.stack([item.T.flatten().view(item.shape) for item in log_probs])
+    mistakes["The weights are read in the order of the memory: give `set_weights` the tensor, not its address."] = (
+        ctc_losses(in_memory, targets, lengths, OTHER_BLANK)
+    )
 
     def judge(got, want):
         if got["loss"].dim() == 0:  # a mean instead of one loss per word, which costs points above
@@ -298,17 +350,21 @@ def too_short(rng):
     padded: a word with too few frames if only `lengths` of them count
     """
     frames = int(rng.integers(12, 16))
-    labels = rng.permutation(np.arange(1, 26)).tolist()
+    letters, doubles = int(rng.integers(frames + 1, 20)), int(rng.integers(frames // 2 + 2, frames))
+    padded, lengths = int(rng.choice([10, 12])), rng.integers(5, 10, 1)
+    # A message may name the labels of the target, so none of them is one of the numbers that it must name.
+    numbers = [frames, letters, doubles, 2 * doubles - 1, padded, *lengths]
+    labels = rng.permutation(np.setdiff1d(np.arange(1, 26), numbers)).tolist()
     exact = labels[:frames]
     exact[2], exact[5] = exact[0], exact[3]  # repeated, but not neighbours
     return {
         "log_probs": random_log_probs(rng, 1, frames, 27).float(),
-        "letters": labels[: int(rng.integers(frames + 1, 20))],
-        "doubles": labels[-1:] * int(rng.integers(frames // 2 + 2, frames)),
+        "letters": labels[:letters],
+        "doubles": labels[-1:] * doubles,
         "exact": exact,
         "good": labels[-2:],
-        "padded": labels[: int(rng.choice([10, 12]))],
-        "lengths": torch.from_numpy(rng.integers(5, 10, 1)),
+        "padded": labels[:padded],
+        "lengths": torch.from_numpy(lengths),
     }
 
 
@@ -317,20 +373,21 @@ def losses_refused(student, too_short):
     """The exceptions for too few windows and for an unknown reduction, and the losses of words with enough windows."""
     module, log_probs = student.structured_prediction, too_short["log_probs"]
 
-    def loss(name, reduction="none", lengths=None):
-        rows = [list(too_short[name])]
-        return module.CTCLossFunction.apply(log_probs.clone(), rows, lengths, BETWEEN, reduction)
+    def loss(*names, reduction="none", lengths=None):
+        rows = [list(too_short[name]) for name in names]
+        return module.CTCLossFunction.apply(log_probs.repeat(len(rows), 1, 1), rows, lengths, BETWEEN, reduction)
 
     def attempt():
         losses = [torch.zeros(0)]
         unwanted = refusal(lambda: losses.append(as_tensor(loss("exact")).flatten()))
         return {
-            "reduction": refusal(lambda: loss("good", "median"))["type"],
+            "reduction": refusal(lambda: loss("good", reduction="median"))["type"],
             "letters": refusal(lambda: loss("letters")),
+            "second": refusal(lambda: loss("good", "letters")),
             "doubles": refusal(lambda: loss("doubles")),
             "padded": refusal(lambda: loss("padded", lengths=too_short["lengths"])),
             "exact": {"type": unwanted["type"], "loss": losses[-1]},
-            "good": as_tensor(loss("good")).flatten(),
+            "good": as_tensor(loss("good")),
         }
 
     def isolated():
@@ -370,18 +427,25 @@ def test_what_has_no_loss(run, too_short):
                 "A word is refused that needs exactly as many windows as there are; only equal neighbours need a blank."
             )
         judge_refusal(got["letters"], [{frames}, {letters}], silent, unnamed)
+        later = "Only the first word of a batch is checked: the second one has too few windows, but gets a loss."
+        unchecked = (
+            "The message does not name both numbers if the second word of a batch has too few windows: check each word."
+        )
+        judge_refusal(got["second"], [{frames}, {letters}], later, unchecked)
         equal = "The blank between equal letters needs a window of its own, which is not counted."
         uncounted = (
             "For equal neighbours, the message of the ValueError does not name both numbers: "
             "the blank between them needs a window of its own."
         )
-        judge_refusal(got["doubles"], [{frames}, {2 * doubles - 1, doubles}], equal, uncounted)
+        judge_refusal(got["doubles"], [{frames}, {2 * doubles - 1}], equal, uncounted)
         padded = "A word with too few windows gets a loss: compare its `input_lengths`, not L, with what it needs."
         unequal = (
             "With `input_lengths`, the message of the ValueError does not name both numbers: compare these lengths."
         )
         judge_refusal(got["padded"], [{int(too_short["lengths"])}, {len(too_short["padded"])}], padded, unequal)
-        judge_good(got["good"], too_short["good"])
+        if got["good"].dim() == 0:
+            fail("The loss of a single word has lost its axis: without a mean, its shape is (1,).")
+        judge_good(got["good"].flatten(), too_short["good"])
         judge_good(got["exact"]["loss"], too_short["exact"])
 
     assert_either_way(got, want, judge)

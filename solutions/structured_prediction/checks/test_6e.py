@@ -13,7 +13,7 @@ from oracles import (
     judge_modes,
     per_batch,
 )
-from stand_ins import CTCCriterion, Loader, Reader, as_losses, as_tensor, with_gradients
+from stand_ins import SGD, CTCCriterion, Loader, Reader, as_losses, as_tensor, with_gradients
 
 from ebmcourse.checking import Mismatch, exercise, fail, inputs, probe
 from ebmcourse.checking.compare import difference
@@ -51,23 +51,24 @@ def mixed(rng):
 @inputs
 def uneven(rng):
     """Five words; those of the second batch have more letters and windows. There is no padding."""
-    return random_words(rng, (2, 2, 3, 3, 3), (38, 38, 50, 50, 50))
+    return random_words(rng, (2, 2, 3, 3, 3), (38, 38, 62, 62, 62))
 
 
 @probe
 def trained(student, weights, words, sizes, epochs):
-    """The weights after plain gradient descent and after its first step, the losses, the modes of the model, how often
-    the loader was read, and the calls of the criterion.
+    """The weights after plain gradient descent and after its first step, the number of steps, the losses, the modes of
+    the model, how often the loader was read, and the calls of the criterion.
     """
     model, criterion = Reader(weights).eval(), CTCCriterion()
     passes = [list(zip(images, words["texts"], strict=True)) for images in words["passes"]]
     loader = Loader(passes, sizes, collate_fn)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    optimizer = SGD(model.parameters(), RATE)
     train = student.structured_prediction.train_gtn_model
     losses = with_gradients(lambda: train(model, epochs, loader, criterion, optimizer), criterion)
     return {
         "weights": model.weights,
         "step": model.first_step(),
+        "steps": optimizer.steps,
         "given": criterion.given,
         "losses": as_losses(losses),
         "in_training": model.in_training(),
@@ -128,12 +129,12 @@ def loss_of(*, padding=False, sign=-1, mean=True, scores="log_probs", blanks=Fal
 POSITIVE = "The log-probabilities are those of +energies: negate the energies, since low means likely."
 
 
-def about_log_probs(given, weights, batch):
-    """What the criterion got instead of the log-probabilities of this batch; None if these, or if it is unknown.
+def about_log_probs(given, weights, passes):
+    """What the criterion got instead of the log-probabilities of the first batch; "" if these, None if it is unknown.
 
     given: what it got in its first call, which may be for the first words only
     """
-    energies = batch[0] @ weights.T
+    energies, *later = (batches[0][0] @ weights.T for batches in passes)
     right = (-energies).log_softmax(2)
     wrong = {
         POSITIVE: energies.log_softmax(2),
@@ -145,18 +146,31 @@ def about_log_probs(given, weights, batch):
         "The log_softmax is taken over the windows: take it over the 27 classes.": (-energies).log_softmax(1),
         "The log_softmax is taken over the words: take it over the 27 classes.": (-energies).log_softmax(0),
     }
-    if given.dim() != 3 or not 0 < len(given) <= len(right):
+    if given.dim() != 3 or not 0 < len(given) <= len(right) or given.shape[2] != 27:
         return None
-    return next((name for name, value in wrong.items() if not difference(given, value[: len(given)], 1e-4, 1e-4)), None)
+    if difference(given, right[: len(given)], 1e-4, 1e-4) is None:
+        return ""
+    known = torch.cat([right.flatten(0, 1), *((-values).log_softmax(2).flatten(0, 1) for values in later)])
+    found = (name for name, value in wrong.items() if not difference(given, value[: len(given)], 1e-4, 1e-4))
+    if sentence := next(found, None):
+        return sentence
+    if ((given.flatten(0, 1)[:, None] - known[None]).abs().amax(2) > 1e-3).all():
+        return (
+            "What the criterion gets are not the log-probabilities of the first batch: pass the log_softmax of the "
+            "-energies of its images, as they are."
+        )
+    return None
 
 
-def singles(batches):
-    """Batches with one word each."""
-    return [
-        (features[number : number + 1], lengths[number : number + 1], letters[number : number + 1])
-        for features, lengths, letters in batches
-        for number in range(len(lengths))
-    ]
+def about_targets(targets, letters):
+    """What is wrong with the targets of all words; None where it is unknown."""
+    if len(targets) != len(letters) or targets == letters:
+        return None
+    if sorted(targets) == sorted(letters):
+        return "The targets are in another order than the images: target b holds the letters of image b."
+    if all(sorted(target) == sorted(row) for target, row in zip(targets, letters, strict=True)):
+        return "The letters of the targets are in another order than those of the words."
+    return "The targets are not the classes of the letters: they are `letters`, each row cut at its true length."
 
 
 def judge_training(got, weights, words, sizes, epochs):
@@ -178,9 +192,9 @@ def judge_training(got, weights, words, sizes, epochs):
 
     right = after()()
     is_right = got["weights"].shape == right.shape and (got["weights"] - right).abs().max() < 1e-4
-    if not is_right and any(target != row for target, row in zip(got["targets"], letters, strict=False)):
-        fail("The targets are not the classes of the letters: they are `letters`, each row cut at its true length.")
-    if not is_right and (sentence := about_log_probs(got["given"], weights, passes[0][0])):
+    if not is_right and (sentence := about_targets(got["targets"], letters)):
+        fail(sentence)
+    if not is_right and (sentence := about_log_probs(got["given"], weights, passes)):
         fail(sentence)
     given = got["lengths"].tolist() if got["lengths"].dim() == 1 else []
     windows = [length for batch in passes[0] for length in batch[1]] * epochs
@@ -191,17 +205,21 @@ def judge_training(got, weights, words, sizes, epochs):
         fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")
     mistakes = [
         (POSITIVE, after(sign=1)),
-        (
-            "There is one step for each word: take one step for each batch.",
-            lambda: descend(weights, [singles(batches) for batches in used], RATE, loss_of()),
-        ),
         ("The loss is the sum over the words: take the mean.", after(mean=False)),
         (
             "Windows in the padding are included: pass the `window_counts` of the widths to the criterion.",
             after(padding=True),
         ),
     ]
-    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes)
+
+    def given():
+        return about_log_probs(got["given"], weights, passes) if got["targets"] == letters else None
+
+    if got["weights"].shape == right.shape and len(got["targets"]) < len(letters) and not is_right:
+        known = [used[:1], [batches[:1] for batches in used], [batches[-1:] for batches in used]]
+        if all(difference(got["weights"], descend(weights, some, RATE, loss_of()), 1e-4, 1e-4) for some in known):
+            fail("Some of the words never enter the loss: the criterion must get all words of every batch, once.")
+    judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes, "word")
 
 
 @exercise(
@@ -254,19 +272,22 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
     losses = per_batch(got["sums"], got["counts"], SIZES, 3)
     # The arguments are judged above: here, the first loss may also be that of a known mistake. The loader may have been
     # read once before the training.
-    passes = passes_of(weights, uneven, SIZES)[:2]
-    known = [loss_of(**rule)(weights, batches[0]) for rule in ({}, *WRONG_ARGUMENTS) for batches in passes]
+    passes = passes_of(weights, uneven, SIZES)
+    known = [loss_of(**rule)(weights, batches[0]) for rule in ({}, *WRONG_ARGUMENTS) for batches in passes[:2]]
     if losses is None:
         fail_calls(got, 3, "words", SIZES)
     if (losses[0, 0] - torch.stack(known)).abs().min() > 1e-3:
         fail(
-            about_log_probs(got["given"], weights, passes[0][0])
+            about_log_probs(got["given"], weights, passes)
             or "The first losses of the criterion are not those of the first batch before its step."
         )
-    letters = [sum(map(len, texts)) for texts in (uneven["texts"][: SIZES[0]], uneven["texts"][SIZES[0] :])]
-    by_letters = "The means of the batches are weighted by their letters: weight each by the number of its words."
-    factors = [number / sum(letters) for number in letters]
-    judge_mean_losses(got["losses"], losses, SIZES, "words", {by_letters: factors})
+    numbers = {
+        "letters": [sum(map(len, letters)) for _, _, letters in passes[0]],
+        "windows": [sum(lengths) for _, lengths, _ in passes[0]],
+    }
+    weighted = "The means of the batches are weighted by their {}: weight each by the number of its words."
+    mistakes = {weighted.format(what): [n / sum(each) for n in each] for what, each in numbers.items()}
+    judge_mean_losses(got["losses"], losses, SIZES, "words", mistakes)
 
 
 @inputs

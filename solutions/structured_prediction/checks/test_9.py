@@ -12,8 +12,10 @@ from ebmcourse.data.words import BETWEEN
 
 
 def letters_of(rng, size, place=None):
-    """Different letters in random order. One is a, whose class is 0, at this or a random place."""
-    letters = [chr(98 + number) for number in rng.permutation(25)[: size - 1]]
+    """Different letters in random order. One is a, whose class is 0, at this or a random place; one of several is z."""
+    letters = [chr(98 + number) for number in rng.permutation(24)[: size - 1]]
+    if size > 2:
+        letters[int(rng.integers(size - 1))] = "z"
     letters.insert(int(rng.integers(size)) if place is None else place, "a")
     return letters
 
@@ -59,8 +61,8 @@ def texts_of(student, frames):
 
 
 @probe
-def texts_of_nothing(student, frames):
-    """For labels without letters, as lists and as tensors: the texts, and the types of exceptions or "nothing"."""
+def texts_of_few(student, frames):
+    """For few labels, as lists and as tensors: the texts, and the types of exceptions or "nothing"."""
     decode, found = student.structured_prediction.indices_to_str, []
     for labels in frames:
         texts = []
@@ -121,6 +123,9 @@ def wrong_texts(labels, text):
         "The letters before the first blank are lost: a word may also begin without a blank.": [
             shown.partition("_")[2].replace("_", "")
         ],
+        "The first letter is lost where the last label is the same: no label comes before the first.": [
+            shown[1:].replace("_", "") if labels[0] == labels[-1] else text
+        ],
         "The last run of labels is lost: a letter counts also where no other label follows.": [
             shown[:-1].replace("_", "")
         ],
@@ -136,6 +141,7 @@ def wrong_texts(labels, text):
             shifted(blank_zero.replace("_", "{"), -1),
         ],
         "Every a is lost: its class is 0, which is no blank.": [text.replace("a", "")],
+        "Every z is lost: its class is 25, and the blank is 26.": [text.replace("z", "")],
         "The text is in capitals: use lower-case letters.": [text.upper()],
         "The letters are off by one: 0 is a.": [shifted(text, 1), shifted(text, -1)],
         "The text runs backwards.": [text[::-1]],
@@ -215,7 +221,7 @@ def test_text_with_double_letters(run, doubled):
     hint="Labels come as lists or as tensors. The text of labels without letters is the empty string.",
 )
 def test_text_without_letters(run, plain):
-    """`indices_to_str` takes lists and tensors, and returns an empty string for labels without letters."""
+    """`indices_to_str` takes lists and tensors, also of a single label, and returns "" for labels without letters."""
     letters = plain["frames"][0]
     got, _ = run(texts_of, [letters])
     if got["lists"] is None:
@@ -228,12 +234,18 @@ def test_text_without_letters(run, plain):
     wrong = [value for values in wrong_texts(letters, plain["texts"][0]).values() for value in values if value]
     if got["lists"][0] not in (plain["texts"][0], *wrong):
         fail("The text of labels with letters is wrong.")
-    empty, _ = run(texts_of_nothing, [[BETWEEN] * 4, []])
+    label = next(label for label in letters if label != BETWEEN)
+    empty, _ = run(texts_of_few, [[BETWEEN] * 4, []])
     for what, found in zip(("blanks only", "no labels at all"), empty, strict=True):
         if found["raised"] != ["nothing", "nothing"]:
             fail(f"There is an exception for {what}: the text is empty then.")
         if found["texts"] != ["", ""]:
             fail(f"The text of {what} is not the empty string.")
+    [single], _ = run(texts_of_few, [[label]])
+    if single["raised"] != ["nothing", "nothing"]:
+        fail("There is an exception for a single label: an image of one letter has one window.")
+    if single["texts"] != [chr(97 + label)] * 2:
+        fail("The text of a single label is not its letter: an image of one letter has one window.")
 
 
 ### END HIDDEN TESTS
