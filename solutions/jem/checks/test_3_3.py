@@ -184,8 +184,9 @@ def chains_over_calls(student, classes, size, drift, noise, others, history):
             if isolated:
                 chosen.update = partial(moved_by, noise[call])
             labels = classes[call]
+            given = labels[labels > -2]
             try:
-                chains = sample(chosen, labels[labels > -2], call == history)
+                chains = sample(chosen, given, call == history)
             except IndexError:
                 require(
                     not is_other,
@@ -193,6 +194,8 @@ def chains_over_calls(student, classes, size, drift, noise, others, history):
                     "It has room for `cbuffer_size` chains, whatever `sample_size` is.",
                 )
                 raise
+            require(given.equal(labels[labels > -2]), "The given labels are changed in place. Use a copy of them.")
+            require(chains.dtype == torch.float32, "The chains do not have the type float32, as the network has.")
             seen.append(chains.half())  # half precision, to send less
             if history >= 0:
                 chains.detach().fill_(CHANGED)
@@ -232,9 +235,9 @@ def chains_of_classes(student, classes, size, drift, noise):
     try:
         sampler = student.ex_main.MCMCSampler(model, SHAPE, FEW, CLASSES, cbuffer_size=size)
         labels = [torch.full((36,), label) for label in (0, 1)]
-        places = [sampler.initial_chains(each)[1] for each in labels]
+        places = [sampler.initial_chains(each.clone())[1] for each in labels]
         sampler.store(torch.full((36, *SHAPE), 0.5), places[0])
-        starts = [sampler.initial_chains(each)[0].mean((1, 2, 3)) for each in labels]
+        starts = [sampler.initial_chains(each.clone())[0].mean((1, 2, 3)) for each in labels]
         is_moved = starts[0].max() < 0.1 < starts[1].max()
     except Exception:
         is_moved = False
@@ -635,7 +638,7 @@ def test_buffer_is_bounded(run, no_classes, few_and_many, drift, noise):
         if not isinstance(got["held"], int) or got["held"] > limit:
             fail("The sampler keeps many more chains than it may. Keep at most `cbuffer_size` chains per class.")
         kept = calls.kept(1 if calls.isolated else 3)  # a few origins are wrong for the whole sampler
-        if kept > size:
+        if kept > size or calls.kept(2) > size + 2:  # of 36 places, 9 are chosen twice or more
             fail("The buffer keeps more than `cbuffer_size` chains. Keep at most as many per class.")
         ages = calls.ages(2)
         last = ages[-(calls.origin[calls.call == 7] >= 0).sum() :]  # of the call after that which returns every step
@@ -1019,13 +1022,21 @@ def chains_after(student, slopes, start, steps, step_size, history, isolated):
     sampler = student.ex_main.MCMCSampler(Slope(slopes), shape, len(start), CLASSES, cbuffer_size=64)
     if isolated:
         isolate(sampler, torch.zeros_like(start), keep=("update",), gradient=slopes[-1:].clamp(-0.03, 0.03))
-    return {"chains": sampler.synthesize_samples(steps=steps, step_size=step_size, return_img_per_step=history)}
+    chains = sampler.synthesize_samples(steps=steps, step_size=step_size, return_img_per_step=history)
+    return {"chains": chains}
 
 
 @probe
 def steps_from(student, slopes, start, steps, step_size, history):
-    settings = student, slopes, start, steps, step_size, history
-    return ways(isolated=lambda: chains_after(*settings, True), whole=lambda: chains_after(*settings, False))
+    def attempt(isolated):
+        seen = chains_after(student, slopes, start, steps, step_size, history, isolated)
+        require(
+            history or seen["chains"].dtype == torch.float32,
+            "After a step, the chains do not have the type float32, as the network has.",
+        )
+        return seen
+
+    return ways(isolated=lambda: attempt(True), whole=lambda: attempt(False))
 
 
 @probe

@@ -24,6 +24,8 @@ from ebmcourse.checking import (
 
 STEPS, COUNT = 18, 5  # of the figures
 FEW = 3  # steps, for a figure with more columns
+MARK = 0.96  # the value of the corner of each image at the top left: two of eight rows and four of eight columns
+RANGES = (1.0, 0.0), (0.5, 0.5), (127.5, 127.5), (-1.0, 0.0), (-0.5, 0.5)  # factors and offsets of values in figures
 SHAPE = (1, 6, 4)
 TRAINED = 6  # steps of the hyperparameters
 GENERATED = 70  # images; a solution may generate them in portions
@@ -275,6 +277,7 @@ def titles(figure):
 def shown(student, levels, labels):
     """The pixels of the two figures for some chains, and the chains afterwards."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
+    chains[..., :2, :4] = MARK
     names = [f"class {label}" for label in labels.tolist()]
     draw = student.ex_main.draw_generation
 
@@ -289,6 +292,14 @@ def shown(student, levels, labels):
         require(works(None, 2), "`draw_generation` fails without titles. `titles` may be None.")
         require(works(None, 7), "`draw_generation` fails if there are fewer chains than `rows`.")
     strip, sheet = draw(chains, names, rows=2, columns=5)
+    try:
+        draw(chains[:, :1].clone(), names[:1])
+    except Exception:
+        require(False, "`draw_generation` fails for a single image.")
+    try:
+        draw(chains.clone(), names, rows=1, columns=4)
+    except Exception:
+        require(False, "`draw_generation` fails if there is a single row.")
     # Fewer steps than columns, of which not all can be repeated equally often; and more images than rows · columns.
     try:
         few, whole = draw(chains[-FEW:].clone(), names, rows=1, columns=4)
@@ -300,7 +311,7 @@ def shown(student, levels, labels):
         "few": pixels(few),
         "whole": pixels(whole),
         "titles": titles(sheet),
-        "chains": chains[:, :, 0, 0, 0],
+        "chains": chains[:, :, 0, -1, -1],
     }
 
 
@@ -315,7 +326,7 @@ def tiles(figure, levels, expected=frozenset()):
     order = np.argsort(levels.flatten().numpy())
     tones = levels.flatten().numpy()[order]
     best = {}
-    for scale, offset in ((1.0, 0.0), (0.5, 0.5), (127.5, 127.5), (-1.0, 0.0), (-0.5, 0.5)):
+    for scale, offset in RANGES:
         asked = (numbers - offset) / scale
         nearest = np.searchsorted((tones[1:] + tones[:-1]) / 2, asked)
         is_tone = np.abs(asked - tones[nearest]) < 0.006
@@ -332,6 +343,23 @@ def tiles(figure, levels, expected=frozenset()):
         }
         best = max(best, found, key=lambda each: (len(each.keys() & expected), len(each)))
     return best
+
+
+def are_upright(figure, images):
+    """Whether the marked corner is at the top left of all these images (centre and size) of a figure."""
+    numbers, places = figure["numbers"].numpy(), figure["places"].double().numpy()
+
+    def is_upright(marked, middle, size):
+        offsets = (marked - middle) / size
+        offsets = offsets[(np.abs(offsets) < 0.6).all(1)]
+        # The pixels of the rest have their centre at (0.04, -0.05), and the marked ones at (-0.25, 0.375).
+        return len(offsets) >= 4 and np.abs(offsets.mean(0) - [-0.29, 0.43]).max() < 0.1
+
+    for scale, offset in RANGES:
+        marked = places[np.abs((numbers - offset) / scale - MARK) < 0.01]
+        if all(is_upright(marked, *image) for image in images):
+            return True
+    return False
 
 
 def lie_apart(places):
@@ -415,6 +443,8 @@ def test_pictures_of_the_generation(run, levels, labels):
     drawn = strip.values(), [sheet[tile] for tile in last], [whole[tile] for tile in sorted(shown_last)]
     if not all(lie_apart(images) for images in drawn):
         fail("Images overlap in a figure.")
+    if not are_upright(got["strip"], strip.values()) or not are_upright(got["sheet"], [sheet[tile] for tile in last]):
+        fail("Images in a figure are upside down, mirrored or transposed. Draw them as they are.")
     if not any(
         runs_on([strip[tile] for tile in sorted(strip) if tile[1] == chain]) for _, chain in strip.keys() & last
     ):
