@@ -90,17 +90,22 @@ def enlarged(images):
 
 @probe
 def slopes_of(model, images, as_given):
-    """The gradients of the squared logits: for the images, with reduced resolution, and for the first convolution.
+    """The gradients of the squared logits: for the images, with reduced resolution, first convolution, and head.
 
-    For a network of another design, the second one is zero. Gradients that do not exist are zero, too.
+    For a network of another design, there is only the first one. Gradients that do not exist are zero, too.
     """
     with torch.enable_grad():
         leaves = [images.clone().requires_grad_()]
-        leaves += [model.cnn_layers[0].weight] if as_given else []
+        leaves += [model.cnn_layers[0].weight, model.head.weight, model.head.bias] if as_given else []
         loss = model.get_logits(leaves[0]).square().sum()
         found = torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
     found = [torch.zeros_like(leaf) if slope is None else slope for leaf, slope in zip(leaves, found, strict=True)]
-    return {"images": F.avg_pool2d(found[0], 4), "kernels": found[1] if as_given else torch.zeros(4, 1, 5, 5)}
+    kernels, *head = found[1:] if as_given else [torch.zeros(4, 1, 5, 5), torch.zeros(5, 16), torch.zeros(5)]
+    return {
+        "images": F.avg_pool2d(found[0], 4),
+        "kernels": kernels,
+        "head": torch.cat([each.flatten() for each in head]),
+    }
 
 
 @probe
@@ -119,7 +124,9 @@ def logits_of(student, weights, train_images, train_labels, test_images):
             optimizer.step()
         model.eval()
     with torch.no_grad():
-        seen = {"logits": model.get_logits(images), "turned": model.get_logits(images.flip(0))}
+        logits = model.get_logits(images)
+        require(torch.is_tensor(logits), "`get_logits` returns one tensor, the logits (B, K).")
+        seen = {"logits": logits, "turned": model.get_logits(images.flip(0))}
         seen["slopes"] = slopes_of(model, images[:2], as_given)
         seen |= {"first": model.get_logits(images[:1]), "as_given": as_given}
         # Networks of another design may be made for images of 56×56 only.
@@ -148,10 +155,12 @@ def judge_other_network(got, want, labels):
         fail("The network does not learn to classify images. Check `get_logits` for missing layers and `detach`.")
 
 
-def features_of(weights, images, layers=10):
-    """What the first layers of the template compute with these weights, (B, C, h, w); for diagnoses."""
+def features_of(weights, images, layers=10, without=None):
+    """What the first layers of the template compute with these weights, (B, C, h, w), without one of them."""
     features = images
     for number in range(layers):
+        if number == without:
+            continue
         if number % 2:
             features = F.silu(features)
         else:
@@ -164,8 +173,8 @@ def wrong_logits(got, want, weights, images, single):
     """The logits that usual mistakes give. single: the observed logits of the first image in a batch of its own."""
     bias, head = weights["head.bias"], weights["head.weight"].T
     features = features_of(weights, images)
-    means = features.mean((2, 3))
-    is_shaped = got.shape == want.shape
+    means, grey = features.mean((2, 3)), images.mean((1, 2, 3), keepdim=True)
+    is_shaped, middle = got.shape == want.shape, want.mean(1, keepdim=True)
     depends = is_shaped and single.shape == want[:1].shape and (got[:1] - single).abs().max() > 1e-3
     return {
         "These are probabilities. Remove the softmax and return the logits.": nearest(
@@ -182,6 +191,14 @@ def wrong_logits(got, want, weights, images, single):
             features.amin((2, 3)) @ head + bias,
             features.flatten(2).median(2).values @ head + bias,
             features.square().mean((2, 3)).sqrt() @ head + bias,
+        ),
+        "The features are averaged over one of the axes h and w only. Average them over both.": nearest(
+            got,
+            *(
+                each @ head + bias
+                for lines in (features.mean(2), features.mean(3))
+                for each in (lines.amax(2), lines.sum(2), lines[:, :, 0], lines[:, :, -1])
+            ),
         ),
         "Only the features of one corner are used. Average them over h and w.": nearest(
             got, *(features[:, :, row, column] @ head + bias for row in (0, -1) for column in (0, -1))
@@ -206,6 +223,9 @@ def wrong_logits(got, want, weights, images, single):
         "The last activation of `self.cnn_layers` is left out. Use all layers.": (
             features_of(weights, images, 9).mean((2, 3)) @ head + bias
         ),
+        "An activation of `self.cnn_layers` is left out. Use all layers.": nearest(
+            got, *(features_of(weights, images, without=number).mean((2, 3)) @ head + bias for number in (1, 3, 5, 7))
+        ),
         "The last convolution of `self.cnn_layers` is left out. Use all layers.": (
             features_of(weights, images, 8).mean((2, 3)) @ head + bias
         ),
@@ -213,6 +233,10 @@ def wrong_logits(got, want, weights, images, single):
         "Negative logits are set to 0. Use no activation after the last layer.": want.relu(),
         "There is an activation after the head. Return its output as it is.": nearest(
             got, *(each(want) for each in (torch.tanh, torch.sigmoid, F.silu, F.softplus, F.logsigmoid))
+        ),
+        "These are absolute values. Return the output of the head as it is.": want.abs(),
+        "The logits of each image are normalised. Return the output of the head as it is.": nearest(
+            got, F.normalize(want), *((want - centre) / want.std(1, keepdim=True) for centre in (0, middle))
         ),
         "The logits are clamped. Return the output of the head as it is.": limited(got, want),
         "A number is added to all logits of an image. The softmax is the same, but not the energy: leave it out.": (
@@ -223,7 +247,11 @@ def wrong_logits(got, want, weights, images, single):
             got,
             *(
                 features_of(weights, each).mean((2, 3)) @ head + bias
-                for each in ((images + 1) / 2, images / 2, 2 * images - 1, images.clamp(0, 1), -images, images.abs())
+                for each in (
+                    *((images + 1) / 2, images / 2, 2 * images - 1, images.clamp(0, 1), -images, images.abs()),
+                    *(images.mT, images.flip(2), images.flip(3), images.flip(2, 3)),
+                    *((images - centre) / images.std((1, 2, 3), keepdim=True) for centre in (0, grey)),
+                )
             ),
         ),
         "The logits of an image depend on the other images of the batch. Use only its own features.": (
@@ -234,6 +262,13 @@ def wrong_logits(got, want, weights, images, single):
         ),
         "The logits are nearly right. Do not round them, and add no small number.": nearly(got, want),
     }
+
+
+def wrong_logits_of_larger_images(got, want, weights, images, single):
+    """`wrong_logits` for images of another size than 56×56, for which the logits were right."""
+    size = "The logits are right for images of 56×56 pixels, but not for others. Do not resize or crop them."
+    known = wrong_logits(got, want, weights, images, single)
+    return known | {size: proven(got.shape == want.shape, got, want)}
 
 
 @exercise(
@@ -256,9 +291,11 @@ def test_logits_are_class_scores(run, weights, dataset):
     images = textures(dataset["test_images"])
     for name, given in (("logits", images), ("turned", images.flip(0)), ("larger", enlarged(images))):
         single = got["first"] if name == "logits" else got[name][:1]
-        wrong = partial(wrong_logits, got[name], want[name], weights, given, single)
+        wrong = wrong_logits if name != "larger" else wrong_logits_of_larger_images
+        wrong = partial(wrong, got[name], want[name], weights, given, single)
         assert_close(got[name], want[name], atol=1e-4, mistakes=wrong)
-    for name, of in (("images", "the images"), ("kernels", "the weights of the convolutions")):
+    of_what = {"images": "the images", "kernels": "the weights of the convolutions", "head": "the weights of the head"}
+    for name, of in of_what.items():
         right = want["slopes"][name]
         missing = f"The logits have no gradient with respect to {of}. Use no `detach` and no `no_grad`."
         partly = f"The logits are right, but their gradient with respect to {of} is not. Detach no part of them."
@@ -277,48 +314,67 @@ def head_of(model, classes):
 
 @probe
 def energy_of(student, weights, images, logits, labels, scale):
-    """f for given logits, and f of the whole network with the logits times `scale`.
+    """f for given logits, and f of the whole network with the logits times `scale`; and a gradient of the sum of f.
 
     The given logits are those of `get_logits` (isolated) or of the last layer (last_layer), because `forward` need not
-    call `get_logits`.
+    call `get_logits`. The gradient is that with respect to these, or to the biases of the last layer (whole); it is
+    zero if there is none.
     """
-    classes, images = logits.shape[1], textures(images)
+    classes, images = logits.shape[1], textures(images).requires_grad_()
+    given = logits.clone().requires_grad_()
 
-    def f(model):
+    def f(model, leaf):
         if labels is None:
-            return {"f": model(images)}
-        given = labels.clone()
-        found = model(images, given)
-        require(
-            given.equal(labels),
-            "The given labels are changed in place. Use `y[:, None]`, or `unsqueeze` without the underscore.",
-        )
-        return {"f": found}
+            found = model(images)
+        else:
+            classes_of = labels.clone()
+            found = model(images, classes_of)
+            require(
+                classes_of.equal(labels),
+                "The given labels are changed in place. Use `y[:, None]`, or `unsqueeze` without the underscore.",
+            )
+        leaves = leaf, images
+        has_graph = isinstance(found, torch.Tensor) and found.requires_grad
+        slopes = torch.autograd.grad(found.sum(), leaves, allow_unused=True) if has_graph else (None, None)
+        slope, grey = (torch.zeros_like(at) if its is None else its for at, its in zip(leaves, slopes, strict=True))
+        return {"f": found, "slope": slope} | ({"images": grey.mean((1, 2, 3))} if leaf is given else {})
 
-    def isolated():
+    def isolated():  # the sum is 0, but has a gradient with respect to the images
         model, _ = network(student, weights, classes)
-        model.get_logits = lambda x: logits[: len(x)].clone()
-        return f(model)
+        model.get_logits = lambda x: given[: len(x)] + (x - x.detach()).flatten(1).sum(1, keepdim=True)
+        return f(model, given)
 
     def last_layer():
         model, _ = network(student, weights, classes)
-        given = logits.clone()
+        own = 1.0 * given
         head_of(model, classes).register_forward_hook(
-            lambda module, args, out: (given if out.dim() == 2 else given[:, :, None, None]).expand_as(out)
+            lambda module, args, out: (own if out.dim() == 2 else own[:, :, None, None]).expand_as(out)
         )
-        return f(model)
+        return f(model, own)
 
     def whole():
         model, _ = network(student, weights, classes)
+        head = head_of(model, classes)
         with torch.no_grad():
-            head_of(model, classes).weight *= scale
-            head_of(model, classes).bias *= scale
-        return f(model)
+            head.weight *= scale
+            head.bias *= scale
+        return f(model, head.bias)
 
     return ways(isolated=isolated, last_layer=last_layer, whole=whole)
 
 
-def judge_energy(got, want, logits, mistakes):
+def judge_images(got, want):
+    """Check that f has a gradient with respect to the images, if it is computed with `get_logits`."""
+    got, want = got["isolated"], want["isolated"]
+    if (
+        got
+        and difference(got["f"], want["f"], 1e-4, 1e-4) is None
+        and difference(got["images"], want["images"], 0, 0.1)
+    ):
+        fail("f has no gradient with respect to the images, or not all of it. Pass x itself to get_logits.")
+
+
+def judge_energy(got, want, logits, mistakes, with_gradient=False):
     """`got["f"]` must be the reference's; `mistakes` maps diagnoses to wrong functions of the given logits."""
     f, right = got["f"], want["f"]
     if not f.isfinite().all():
@@ -345,6 +401,14 @@ def judge_energy(got, want, logits, mistakes):
 
     # The tolerance is that of the logits in 3.2a.
     assert_close(f, right, atol=1e-4, mistakes=wrong_values)
+    if not with_gradient:
+        return
+    slope, its = got["slope"], want["slope"]
+    known = {
+        "f has no gradient. Use no detach, no_grad or item.": 0 * its,
+        "f is right, but its gradient is not. Detach no part of the logits.": proven(True, slope, its),
+    }
+    assert_close(slope, its, atol=1e-3, mistakes=known)
 
 
 @exercise("3.2b", points=1, public=True, hint="Without `y`, return log Σ_y exp f(x)[y] over the classes, shape (B,).")
@@ -381,9 +445,31 @@ def test_energy_without_a_class(run, weights, images, logits):
             lambda z: z.amax(1) - z.logsumexp(1)
         ),
         "1 is added to the sum of the exponentials. Compute torch.logsumexp.": lambda z: z.exp().sum(1).log1p(),
+        "This is the mean of the logits, weighted by q(y|x). Compute their logsumexp.": (
+            lambda z: (z.softmax(1) * z).sum(1)
+        ),
+        "This is the sum of the softplus of the logits. Compute their logsumexp.": lambda z: F.softplus(z).sum(1),
+        "Negative logits are replaced by 0. Compute the logsumexp of all logits as they are.": (
+            lambda z: z.relu().logsumexp(1)
+        ),
+        "The signs of the logits are lost. Compute the logsumexp of the logits as they are.": lambda z: (
+            z.abs().logsumexp(1)
+        ),
+        "This is the logarithm of the logsumexp. Compute the logsumexp itself.": lambda z: z.logsumexp(1).log(),
     }
     got, want = run(energy_of, weights, images, logits, None, 1.0)
-    assert_either_way(got, want, lambda got, want: judge_energy(got, want, logits, mistakes))
+    assert_either_way(got, want, partial(judge_energy, logits=logits, mistakes=mistakes, with_gradient=True))
+    judge_images(got, want)
+
+
+OTHER_CLASS = "Some images get the logit of another class than that of their label. Use each image's own label."
+
+
+def logits_of_other_classes(got, logits, right):
+    """What one of the ways observed, if it is a logit of each image, but not always that of the label."""
+    seen = [way["f"] for way in got.values() if way]
+    seen = [f for f in seen if f.shape == right.shape and (f[:, None] - logits).abs().amin(1).max() < 1e-4]
+    return seen[0] if seen else right
 
 
 @exercise("3.2b", points=1, public=True, hint="With `y`, return the logit f(x)[y] of each image's class, shape (B,).")
@@ -424,6 +510,13 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         "The label is off by one: this is the logit of the class after.": lambda z: own(z.roll(-1, 1)),
         "The product with one_hot is not summed. Sum it over the classes.": lambda z: z * F.one_hot(chosen, z.shape[1]),
         "This is the largest entry of the product with one_hot. Sum it over the classes.": lambda z: own(z).relu(),
+        "Images of class 0 get f(x). With labels, return f(x, y), for class 0, too.": (
+            lambda z: torch.where(chosen > 0, own(z), z.logsumexp(1))
+        ),
+        "This is the logsumexp of the other classes. Return the logit of the label.": (
+            lambda z: z.scatter(1, chosen[:, None], -torch.inf).logsumexp(1)
+        ),
+        "The sum of the logits is subtracted. f(x, y) is the logit itself.": lambda z: own(z) - z.sum(1),
         "This is the logsumexp of the product with one_hot. Sum it over the classes.": (
             lambda z: (z * F.one_hot(chosen, z.shape[1])).logsumexp(1)
         ),
@@ -439,5 +532,7 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         given = sign * logits[:count]
         got, want = run(energy_of, weights, images[:count], given, chosen, float(sign))
         known = first | mistakes
-        judge = partial(judge_energy, logits=given, mistakes=known)
+        known[OTHER_CLASS] = lambda z, got=got: logits_of_other_classes(got, z, own(z))
+        judge = partial(judge_energy, logits=given, mistakes=known, with_gradient=True)
         assert_either_way(got, want, judge)
+        judge_images(got, want)

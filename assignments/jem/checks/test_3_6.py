@@ -24,6 +24,7 @@ from ebmcourse.checking import (
     ways,
 )
 
+SQUEEZED = "The batch axis is missing for a single image. Do not use squeeze()."
 IGNORED = "The labels are ignored. If labels are given, return E(x, y)."
 IGNORED_ZEROS = "Labels that are all 0 are ignored. Test `y is None` instead of the value of y."
 
@@ -62,8 +63,9 @@ def scores(rng):
 
 @pytest.fixture
 def pairs(scores):
-    """Scores of both groups: different ones, rounded ones of which many are equal, and few outliers."""
-    few = scores["id"], scores["ood"][:33]
+    """Scores of both groups: different ones, rounded ones of which many are equal, and few outliers around 0."""
+    centre = scores["id"].mean()  # so that many scores are negative
+    few = scores["id"] - centre, scores["ood"][:33] - centre
     return [(scores["id"], scores["ood"]), (scores["id"].round(), scores["ood"].round()), few]
 
 
@@ -120,7 +122,7 @@ class Bowls(nn.Module):
         if y is None:
             f = torch.logsumexp(self.get_logits(x), 1)
         else:
-            f = -(x - self.centres[y]).flatten(1).square().sum(1) / 8
+            f = self.level - (x - self.centres[y]).flatten(1).square().sum(1) / 8
         self.gradients_off = not f.requires_grad
         return f
 
@@ -194,17 +196,27 @@ def judge_state(got, want, function):
 def test_norm_of_the_gradient(run, images, centres, labels):
     """`grad_norm` returns ‖∂f/∂x‖₂ of each image and does not change gradients of the network."""
 
-    def mistakes(got, given, norms):
+    def mistakes(got, images, given, norms):
         # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
-        weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
+        logits = -offsets.flatten(2).square().sum(2) / 8
+        weights = logits.softmax(1)
+        f = logits.logsumexp(1) if given is None else logits.gather(1, given[:, None])[:, 0]
         chosen = F.one_hot(given, len(centres)) if given is not None else weights
         gradient = -(chosen[:, :, None, None, None] * offsets).sum(1) / 4
         free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
         largest = offsets.flatten(2)[torch.arange(len(images)), weights.argmax(1)].norm(dim=1) / 4
         mean_offset = (weights[:, :, None, None, None] * offsets).sum(1)
         all_logits = offsets.sum(1).flatten(1).norm(dim=1) / 4
-        return {
+
+        def norms_at(x):
+            with torch.enable_grad():
+                x = x.clone().requires_grad_()
+                value = Bowls(centres)(x) if given is None else Bowls(centres)(x, given)
+                return torch.autograd.grad(value.sum(), x)[0].flatten(1).norm(dim=1)
+
+        single = {} if len(images) > 1 else {SQUEEZED: norms.squeeze()}
+        return single | {
             "This is the square of the norm. Compute the square root.": norms.square(),
             "This is the sum of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).sum(1),
             "This is the gradient. Return its norm for each image, shape (B,).": gradient,
@@ -261,18 +273,46 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             .flatten(1)
             .norm(dim=1),
             "This is the gradient of the largest logit. Differentiate f.": largest,
+            "The channels are added or averaged before the norm. Compute one norm over all of them.": nearest(
+                got, *(each.flatten(1).norm(dim=1) for each in (gradient.sum(1), gradient.mean(1)))
+            ),
+            "This is the largest of the norms of the channels. Compute one norm over all pixels of an image.": (
+                gradient.flatten(2).norm(dim=2).amax(1)
+            ),
+            "This is another norm. Compute the Euclidean norm, whose exponent is 2.": nearest(
+                got, *(gradient.flatten(1).norm(p=power, dim=1) for power in (0.5, 3, 4))
+            ),
+            "This is the gradient of exp(f). Differentiate f itself.": f.exp() * norms,
+            "This is the gradient of f². Differentiate f itself.": 2 * f.abs() * norms,
+            "This is the gradient of the logsumexp of f over the batch. Differentiate the sum of f.": f.softmax(0)
+            * norms,
+            "Only one image has a gradient. Differentiate the sum of f over the batch.": nearest(
+                got, *(norms * F.one_hot(torch.tensor(place), len(norms)) for place in (0, len(norms) - 1))
+            ),
+            "The norms are divided by a number. Return them as they are.": nearest(
+                got, norms / norms.max(), norms / norms.sum()
+            ),
+            "The gradient is that at changed images. Differentiate f at x itself.": nearest(
+                got, *(norms_at(each) for each in (images.clamp(-0.5, 0.5), images.clamp(0, 1), (images + 1) / 2))
+            ),
+            "The labels are in another order. Pass them to the model as they are.": (
+                norms if given is None else (images - centres[given.flip(0)]).flatten(1).norm(dim=1) / 4
+            ),
+            "This is the gradient of f(x, y) + f(x). Differentiate f(x, y) alone, if there are labels.": (
+                norms if given is None else (gradient - mean_offset / 4).flatten(1).norm(dim=1)
+            ),
             "The norms are multiplied by a number. Compute the norm of the gradient of the sum of f.": (
                 multiple(got, norms)
             ),
             "The norms are nearly right. Do not round them, and add no small number.": nearly(got, norms),
         }
 
-    for given in (labels, None, 0 * labels):
-        got, want = run(norm_of_gradient, images, centres, given)
+    for x, given in ((images, labels), (images, None), (images, 0 * labels), (images[:1], labels[:1])):
+        got, want = run(norm_of_gradient, x, centres, given)
         if got["off"] is True and got["norms"].shape == (0,):
             fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
         norms = want["norms"]
-        assert_close(got["norms"], norms, mistakes=partial(mistakes, got["norms"], given, norms))
+        assert_close(got["norms"], norms, mistakes=partial(mistakes, got["norms"], x, given, norms))
         if difference(got["again"], norms, 1e-4, 1e-5):
             fail("A second call with the same images fails or has other norms. Differentiate by a copy of x.")
         if got["graph"] is not False:
@@ -300,7 +340,7 @@ def score(student, images, centres, labels, name, level=0.0):
 def mass_score(student, images, centres, norms, labels):
     """The score `mass`, with the student's `grad_norm` or with a stand-in that returns given norms.
 
-    `missing` names the arguments that `grad_norm` does not get.
+    `missing` names the arguments that `grad_norm` does not get. `graph` and `state` are those of `score`.
     """
     module = student.ex_ood
     own = module.grad_norm
@@ -317,13 +357,23 @@ def mass_score(student, images, centres, norms, labels):
 
     def attempt(grad_norm):
         module.grad_norm = grad_norm
+        model, x, y = Bowls(centres, training=True), images.clone(), None if labels is None else labels.clone()
         try:
-            scores = module.score_fn(Bowls(centres), images.clone(), labels, score="mass")
-            return {"scores": scores, "missing": ", ".join(missing)}
+            scores = module.score_fn(model, x, y, score="mass")
+            state = state_of(model, x, x.equal(images) and (y is None or y.equal(labels)))
+            return {"scores": scores, "missing": ", ".join(missing), "graph": scores.requires_grad, "state": state}
         finally:
             module.grad_norm = own
 
     return ways(whole=lambda: attempt(own), isolated=lambda: attempt(given))
+
+
+def affine(got, want):
+    """`want` times a positive number plus another one, if that is what `got` is; otherwise `want`."""
+    if got.shape != want.shape or len(want) < 4 or not got.isfinite().all() or got.std() < 1e-4:
+        return want
+    line = (want - want.mean()) * got.std() / want.std() + got.mean()
+    return proven((got - line).abs().max() < 1e-4 * want.abs().max() and (got - want).abs().max() > 0.01, got, want)
 
 
 @exercise(
@@ -334,26 +384,49 @@ def mass_score(student, images, centres, norms, labels):
 )
 def test_score_px(run, images, centres, labels):
     """`score="px"` returns the energy, with and without labels."""
-    for given in (None, labels, 0 * labels):
-        got, want = run(score, images, centres, given, "px")
-        energy = want["scores"]
-        assert_close(
-            got["scores"],
-            energy,
-            mistakes=lambda got=got, energy=energy, given=given: {
-                "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
-                "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
-                "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
-                "This is the energy of the largest logit. Return E = -f, with f of the model.": (
-                    -Bowls(centres).get_logits(images).detach().amax(1)
-                ),
-                "These are the energies of all classes. Return E = -f, with f of the model.": (
-                    -Bowls(centres).get_logits(images).detach()
-                ),
-                "The energies are multiplied by a number. Return E = -f.": multiple(got["scores"], energy),
-                IGNORED_ZEROS if given is not None and not given.any() else IGNORED: -Bowls(centres)(images).detach(),
-            },
-        )
+
+    def mistakes(scores, energy, images, given, level):
+        model = Bowls(centres, level=level)
+        free = -model(images).detach()
+        own = free if given is None else -model(images, given).detach()
+        logits = model.get_logits(images).detach()
+        line = affine(scores, energy)
+        return {
+            "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
+            "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
+            "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
+            "With labels, this is -log q(y|x). Return the energy E(x, y) = -f(x, y).": own - free,
+            "This is E(x, y) + E(x). If labels are given, return E(x, y) alone.": (
+                energy if given is None else own + free
+            ),
+            "This is the energy of the largest logit. Return E = -f, with f of the model.": -logits.amax(1),
+            "The largest logit is subtracted from f. Return E = -f, with f of the model.": energy + logits.amax(1),
+            "These are the energies of all classes. Return E = -f, with f of the model.": -logits,
+            "These are absolute values. An energy may be negative.": energy.abs(),
+            "Negative energies are replaced. Return E = -f as it is.": nearest(
+                scores, energy.relu(), F.softplus(energy)
+            ),
+            "The energies are multiplied by a number. Return E = -f.": multiple(scores, energy),
+            IGNORED_ZEROS if given is not None and not given.any() else IGNORED: free,
+            "The energies are scaled or shifted, for example by their mean. Return E = -f as it is.": line,
+            SQUEEZED: energy.squeeze(),
+            "The scores are nearly right. Do not round them, and add no small number.": nearly(scores, energy),
+        }
+
+    def middle(given):
+        """The level that makes about half of the energies negative."""
+        model = Bowls(centres)
+        return -(model(images) if given is None else model(images, given)).detach().median().item() + 0.01
+
+    for x, given, level in (
+        (images, None, middle(None)),
+        (images, labels, middle(labels)),
+        (images, 0 * labels, 0.0),
+        (images[:1], None, 0.0),
+    ):
+        got, want = run(score, x, centres, given, "px", level)
+        wrong = partial(mistakes, got["scores"], want["scores"], x, given, level)
+        assert_close(got["scores"], want["scores"], mistakes=wrong)
         if got["graph"] is not False:
             fail("The scores are not detached. Compute them inside torch.no_grad().")
         judge_state(got, want, "score_fn")
@@ -445,7 +518,10 @@ def judge_histogram(got, want, groups):
 
 @probe
 def histogram(student, scores_id, scores_ood):
-    """The edges and densities of two groups, of three groups and of one: the names of the groups do not matter."""
+    """The edges and densities of two groups, of three groups and of one: the names of the groups do not matter.
+
+    Of three groups, the second one has the largest score, and the last one the smallest, which is negative.
+    """
 
     def of(*groups):
         return student.ex_ood.score_histogram(dict(zip(("test", "ood", "far"), groups, strict=False)), 20)
@@ -455,9 +531,9 @@ def histogram(student, scores_id, scores_ood):
 
     two = seen(*any_kind(of, scores_id, scores_ood))
     try:
-        three, one = of(scores_id, scores_ood, scores_ood + 5), of(scores_id)
+        three, one = of(scores_id, scores_ood + 5, scores_id - 60), of(scores_id)
     except Exception:
-        require(False, "`score_histogram` works for two groups only. There may be any number of them.")
+        require(False, "`score_histogram` fails for three groups, or for one. There may be any number of them.")
     return {"two": two, "three": seen(*three), "one": seen(*one)}
 
 
@@ -472,7 +548,8 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
     got, want = run(histogram, scores_id, scores_ood)
     groups = {"test": scores_id, "ood": scores_ood}
     judge_histogram(got["two"], want["two"], groups)
-    judge_histogram(got["three"], want["three"], groups | {"far": scores_ood + 5})
+    three = {"test": scores_id, "ood": scores_ood + 5, "far": scores_id - 60}
+    judge_histogram(got["three"], want["three"], three)
     judge_histogram(got["one"], want["one"], {"test": scores_id})
 
 
@@ -513,6 +590,32 @@ def hard_labels(scores_id, scores_ood):
     return truth, {name: scores > cut for name, cut in cuts.items()}
 
 
+def changed(scores_id, scores_ood):
+    """What usual mistakes make of the labels and the scores: diagnosis -> both."""
+    groups = [group.numpy().astype(float) for group in (scores_id, scores_ood)]
+    scores, few = np.concatenate(groups), min(map(len, groups))
+    truth, number = np.arange(len(scores)) >= len(groups[0]), np.arange(len(scores))
+    standardised = np.concatenate([(group - group.mean()) / group.std() for group in groups])
+    return {
+        "These are the scores without their sign. Use the scores themselves.": (truth, np.abs(scores)),
+        "Negative scores are replaced by 0. Use the scores themselves.": (truth, scores.clip(0)),
+        "The scores are rounded to one decimal. Use the scores themselves.": (truth, scores.round(1)),
+        "The scores are rounded to two decimals. Use the scores themselves.": (truth, scores.round(2)),
+        "The scores have half precision. Use the scores themselves.": (truth, scores.astype(np.float16)),
+        "Each group is standardised on its own. Use the scores themselves.": (truth, standardised),
+        "The scores are sorted, so they do not belong to their labels any more.": (truth, np.sort(scores)),
+        "The groups are cut to the same size. Use all scores.": (
+            np.arange(2 * few) >= few,
+            np.concatenate([group[:few] for group in groups]),
+        ),
+        "The labels do not belong to the scores: half of them are 1. There are as many as OOD scores.": (
+            number >= len(scores) // 2,
+            scores,
+        ),
+        "The labels do not belong to the scores: they are off by one.": (number > len(groups[0]), scores),
+    }
+
+
 def of_all_groups(mistakes, groups, *others):
     """The results of `mistakes` for each pair of groups in one dict: diagnosis -> list of wrong values."""
     found = [mistakes(*each) for each in zip(*zip(*groups, strict=True), *others, strict=True)]
@@ -529,6 +632,7 @@ def test_auroc(run, pairs, misleading):
         truth, predictions = hard_labels(scores_id, scores_ood)
         scores = torch.cat([scores_id, scores_ood])
         above = (scores_ood[:, None] > scores_id).float().mean().item()
+        false, true, _ = roc_curve(truth, scores)
         return {
             "This is 1 - AUROC: the classes are swapped or the scores negated. OOD is the positive class (label 1).": (
                 1 - right
@@ -544,6 +648,12 @@ def test_auroc(run, pairs, misleading):
                 average_precision_score(truth, scores)
             ),
             "This is the Gini coefficient, 2 AUROC - 1. Return the AUROC.": 2 * right - 1,
+            "This is the largest accuracy. Compute the area under the ROC curve.": max(
+                ((scores.numpy() >= cut) == truth).mean() for cut in scores.unique().numpy()
+            ),
+            "This is the largest balanced accuracy. Compute the area under the ROC curve.": (1 + true - false).max()
+            / 2,
+            **{name: roc_auc_score(*each) for name, each in changed(scores_id, scores_ood).items()},
         } | {
             f"This is the AUROC of predictions with a threshold ({name}). Use the scores themselves.": (
                 roc_auc_score(truth, cut)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ebmcourse.checking import probe
+from ebmcourse.checking import probe, require
 
 BATCH_SIZE = 5  # of the hyperparameters; no batch in the checks has as many images
 
@@ -92,7 +92,10 @@ class Lines(nn.Module):
 
 @probe
 class GivenSampler:
-    """Returns the given chains, with labels as many as there are labels, and records the arguments of each call."""
+    """Returns the given chains, with labels as many as there are labels, and records the arguments of each call.
+
+    If every step is asked for, these are the chains after the last step; before, they are nearer to 0.
+    """
 
     def __init__(self, chains):
         self.chains = chains
@@ -104,7 +107,8 @@ class GivenSampler:
         self.steps.append(float(steps))
         self.step_sizes.append(float(step_size))
         chains = self.chains.clone() if clabel is None else self.chains[: len(clabel)].clone()
-        return chains.expand(steps, *chains.shape) if return_img_per_step else chains
+        way = torch.arange(1, steps + 1).view(-1, 1, 1, 1, 1) / steps
+        return way * chains if return_img_per_step else chains
 
 
 @probe
@@ -151,6 +155,10 @@ def logged(model):
 
     def value_of(records):
         if hasattr(records[-1][0], "compute"):
+            require(
+                getattr(records[-1][0], "update_called", True),
+                "A metric is logged that is never updated. Update self.average_precision with each batch.",
+            )
             return records[-1][0].compute().detach().float()
         return sum(value * length for value, length in records) / sum(length for _, length in records)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from matplotlib.text import Text
 from stand_ins import Slope, held, jem
-from wrong_values import multiple
+from wrong_values import multiple, nearest, proven
 
 from ebmcourse.checking import (
     Mismatch,
@@ -24,6 +24,8 @@ from ebmcourse.checking import (
 
 STEPS, COUNT = 18, 5  # of the figures
 FEW = 3  # steps, for a figure with more columns
+MARK = 0.96  # the value of the corner of each image at the top left: two of eight rows and four of eight columns
+RANGES = (1.0, 0.0), (0.5, 0.5), (127.5, 127.5), (-1.0, 0.0), (-0.5, 0.5)  # factors and offsets of values in figures
 SHAPE = (1, 6, 4)
 TRAINED = 6  # steps of the hyperparameters
 GENERATED = 70  # images; a solution may generate them in portions
@@ -100,7 +102,8 @@ def total(value, depth=0):
 def generated(student, labels, slopes, conditional, count):
     """The result of `generate_images`, called twice, for a model whose sampler has chains in its buffer.
 
-    `kept` tells whether this buffer has the same contents afterwards.
+    `kept` tells whether this buffer has the same contents afterwards, and `size` how the sampler's number of chains has
+    changed.
     """
     module, labels = student.ex_main, labels[:count] if conditional else None
 
@@ -114,11 +117,14 @@ def generated(student, labels, slopes, conditional, count):
         module.MCMCSampler = sampler_class
         try:
             module.generate_images(model, labels, count, 3)
-            chains = module.generate_images(model, labels, count, 3).detach()
+            chains = module.generate_images(model, labels, count, 3)
+            require(torch.is_tensor(chains), "`generate_images` returns one tensor, (steps, count, C, H, W).")
+            chains = chains.detach()
             are_many = chains.dim() == 5 and len(chains) > 24 and chains.shape[1] == count
             require(not are_many, "There are many more entries than `steps`. Pass it to the sampler.")
             after = total(getattr(model.sampler, "buffer", None))
-            return {"chains": chains, "kept": math.isclose(before, after)}
+            size = getattr(model.sampler, "sample_size", count + 1) - count - 1
+            return {"chains": chains, "kept": math.isclose(before, after), "size": size}
         finally:
             module.MCMCSampler = own
 
@@ -160,17 +166,19 @@ def judge_generation(got, want, slopes, classes):
     """Check that the chains start near 0 and follow the slopes of their classes in each step."""
     if got["chains"].shape != want["chains"].shape:
         judge_shape(list(got["chains"].shape), list(want["chains"].shape))
+    # The standard deviation of the noise is 0.014; the tolerance is nine times that. One more step is at least 0.1.
+    noise = 0.13
     number = torch.arange(1, 4)[:, None, None, None, None]
     path = 10 * number * slopes[classes]
-    shown = torch.arange(len(classes)) % 3
-    replaced = "The given labels are replaced by others. Pass them, or None, to the sampler."
+    replaced = "Images are generated for other classes than their labels. Pass the labels to the sampler as they are."
     if classes.max() < 0:
         replaced = "Without labels, images of classes are generated. Pass None to the sampler."
+    of_other_class = torch.stack(
+        [(got["chains"] - 10 * number * slope).abs().amax((0, 2, 3, 4)) < noise for slope in slopes]
+    ).any(0)
     ignored = "The labels are not passed to the sampler."
     if not classes.any():
         ignored = "Labels that are all 0 are ignored. Test `labels is None` instead of the value of the labels."
-    # The standard deviation of the noise is 0.014; the tolerance is nine times that. One more step is at least 0.1.
-    noise = 0.13
     if difference(got["chains"], path - path[:1], 0, noise) is None:
         fail("The first entry is the initial noise. Return the images after each step.")
     moves, right = (chains[1:] - chains[:1] for chains in (got["chains"], path))
@@ -187,15 +195,23 @@ def judge_generation(got, want, slopes, classes):
                 path[:1] + 0.5 * (number > 1)
             ),
             ignored: 10 * number * slopes[-1:].expand_as(path[0]),
-            replaced: 10 * number * slopes[shown],
             "All images are generated for the class 0. Pass the given labels, or None.": (
                 10 * number * slopes[0 * classes]
+            ),
+            replaced: proven(bool(of_other_class.all()), got["chains"], path),
+            "The values of the images are converted to [0, 1]. Return the chains as they are.": nearest(
+                got["chains"], (path + 1) / 2, path.clamp(0, 1)
+            ),
+            "All entries contain the images of one step. Return those after each step.": nearest(
+                got["chains"], path[-1:].expand_as(path), path[:1].expand_as(path)
             ),
             "The step size is wrong. It should be STEP_SIZE or model.step_size.": multiple(got["chains"], path),
         },
     )
     if got["kept"] is not True:
         fail("The chains in the buffer of `model.sampler` are lost or changed. Use only the buffer of a new sampler.")
+    if got["size"] != 0:
+        fail("`sample_size` of `model.sampler` is changed. Use a new sampler, or restore it.")
 
 
 @exercise(
@@ -246,15 +262,22 @@ def pixels(figure):
 
 @probe
 def titles(figure):
-    """All texts of a figure that contain something, one per line."""
-    texts = [text.get_text().strip() for text in figure.findobj(Text) if text.get_visible()]
-    return "\n".join(text for text in texts if text)
+    """All texts of a figure that contain something, one per line, and their positions (N, 2) in the figure."""
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    places = [
+        figure.transFigure.inverted().transform(text.get_transform().transform(text.get_position())) for text in texts
+    ]
+    return {
+        "texts": "\n".join(" ".join(text.get_text().split()) for text in texts),
+        "places": np.array(places).reshape(-1, 2),
+    }
 
 
 @probe
 def shown(student, levels, labels):
     """The pixels of the two figures for some chains, and the chains afterwards."""
     chains = levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8).clone()
+    chains[..., :2, :4] = MARK
     names = [f"class {label}" for label in labels.tolist()]
     draw = student.ex_main.draw_generation
 
@@ -269,6 +292,14 @@ def shown(student, levels, labels):
         require(works(None, 2), "`draw_generation` fails without titles. `titles` may be None.")
         require(works(None, 7), "`draw_generation` fails if there are fewer chains than `rows`.")
     strip, sheet = draw(chains, names, rows=2, columns=5)
+    try:
+        draw(chains[:, :1].clone(), names[:1])
+    except Exception:
+        require(False, "`draw_generation` fails for a single image.")
+    try:
+        draw(chains.clone(), names, rows=1, columns=4)
+    except Exception:
+        require(False, "`draw_generation` fails if there is a single row.")
     # Fewer steps than columns, of which not all can be repeated equally often; and more images than rows · columns.
     try:
         few, whole = draw(chains[-FEW:].clone(), names, rows=1, columns=4)
@@ -280,7 +311,7 @@ def shown(student, levels, labels):
         "few": pixels(few),
         "whole": pixels(whole),
         "titles": titles(sheet),
-        "chains": chains[:, :, 0, 0, 0],
+        "chains": chains[:, :, 0, -1, -1],
     }
 
 
@@ -295,7 +326,7 @@ def tiles(figure, levels, expected=frozenset()):
     order = np.argsort(levels.flatten().numpy())
     tones = levels.flatten().numpy()[order]
     best = {}
-    for scale, offset in ((1.0, 0.0), (0.5, 0.5), (127.5, 127.5), (-1.0, 0.0), (-0.5, 0.5)):
+    for scale, offset in RANGES:
         asked = (numbers - offset) / scale
         nearest = np.searchsorted((tones[1:] + tones[:-1]) / 2, asked)
         is_tone = np.abs(asked - tones[nearest]) < 0.006
@@ -314,11 +345,50 @@ def tiles(figure, levels, expected=frozenset()):
     return best
 
 
+def are_upright(figure, images):
+    """Whether the marked corner is at the top left of all these images (centre and size) of a figure."""
+    numbers, places = figure["numbers"].numpy(), figure["places"].double().numpy()
+
+    def is_upright(marked, middle, size):
+        offsets = (marked - middle) / size
+        offsets = offsets[(np.abs(offsets) < 0.6).all(1)]
+        # The pixels of the rest have their centre at (0.04, -0.05), and the marked ones at (-0.25, 0.375).
+        return len(offsets) >= 4 and np.abs(offsets.mean(0) - [-0.29, 0.43]).max() < 0.1
+
+    for scale, offset in RANGES:
+        marked = places[np.abs((numbers - offset) / scale - MARK) < 0.01]
+        if all(is_upright(marked, *image) for image in images):
+            return True
+    return False
+
+
 def lie_apart(places):
     """Whether no two of these images overlap."""
     middles, sizes = (np.array(part) for part in zip(*places, strict=True))
     is_beside = np.abs(middles[:, None] - middles) > 0.4 * (sizes[:, None] + sizes)
     return bool((is_beside.any(2) | np.eye(len(middles), dtype=bool)).all())
+
+
+def are_swapped(titles, names, places):
+    """Whether there is one text for each image, and some of them stand at the places of others.
+
+    titles: texts and their positions. names, places: the right text, and the centre and size, of each image. A text may
+    stand above or below its image, or in it.
+    """
+    texts = titles["texts"].split("\n")
+    if len(texts) != len(titles["places"]):
+        raise Mismatch("There should be one position for each text.")
+    if sorted(filter(names.__contains__, texts)) != sorted(names):
+        return False
+    middles, sizes = (np.array(part) for part in zip(*places, strict=True))
+    found = [(text, place) for text, place in zip(texts, titles["places"].numpy(), strict=True) if text in names]
+
+    def are_near(shift):
+        """Whether each text is nearest to an image with this text, if texts are shifted by a part of the height."""
+        offsets = (np.array([place for _, place in found])[:, None] - middles) / sizes - [0, shift]
+        return all(names[image] == text for (text, _), image in zip(found, (offsets**2).sum(2).argmin(1), strict=True))
+
+    return not any(are_near(shift) for shift in (0.5, -0.5, 0))
 
 
 def runs_on(places):
@@ -373,12 +443,16 @@ def test_pictures_of_the_generation(run, levels, labels):
     drawn = strip.values(), [sheet[tile] for tile in last], [whole[tile] for tile in sorted(shown_last)]
     if not all(lie_apart(images) for images in drawn):
         fail("Images overlap in a figure.")
+    if not are_upright(got["strip"], strip.values()) or not are_upright(got["sheet"], [sheet[tile] for tile in last]):
+        fail("Images in a figure are upside down, mirrored or transposed. Draw them as they are.")
     if not any(
         runs_on([strip[tile] for tile in sorted(strip) if tile[1] == chain]) for _, chain in strip.keys() & last
     ):
         fail("In the first figure, the steps of a chain are not in order.")
-    if any(got["titles"].count(f"class {label}") != labels.tolist().count(label) for label in labels.tolist()):
+    if any(got["titles"]["texts"].count(f"class {label}") != labels.tolist().count(label) for label in labels.tolist()):
         fail("The second figure does not show the titles. Pass `titles` to plots.sample_sheet.")
+    if are_swapped(got["titles"], [f"class {label}" for label in labels.tolist()], [sheet[tile] for tile in last]):
+        fail("In the second figure, titles belong to other images. Pass `titles` as they are.")
     few = tiles(got["few"], levels[-FEW:])
     if few.keys().isdisjoint((FEW - 1, chain) for chain in range(COUNT)):
         fail("The first figure does not show the last step if there are fewer steps than `columns`.")

@@ -24,6 +24,7 @@ from ebmcourse.checking import (
     ways,
 )
 
+SQUEEZED = "The batch axis is missing for a single image. Do not use squeeze()."
 IGNORED = "The labels are ignored. If labels are given, return E(x, y)."
 IGNORED_ZEROS = "Labels that are all 0 are ignored. Test `y is None` instead of the value of y."
 
@@ -62,8 +63,9 @@ def scores(rng):
 
 @pytest.fixture
 def pairs(scores):
-    """Scores of both groups: different ones, rounded ones of which many are equal, and few outliers."""
-    few = scores["id"], scores["ood"][:33]
+    """Scores of both groups: different ones, rounded ones of which many are equal, and few outliers around 0."""
+    centre = scores["id"].mean()  # so that many scores are negative
+    few = scores["id"] - centre, scores["ood"][:33] - centre
     return [(scores["id"], scores["ood"]), (scores["id"].round(), scores["ood"].round()), few]
 
 
@@ -120,7 +122,7 @@ class Bowls(nn.Module):
         if y is None:
             f = torch.logsumexp(self.get_logits(x), 1)
         else:
-            f = -(x - self.centres[y]).flatten(1).square().sum(1) / 8
+            f = self.level - (x - self.centres[y]).flatten(1).square().sum(1) / 8
         self.gradients_off = not f.requires_grad
         return f
 
@@ -194,17 +196,27 @@ def judge_state(got, want, function):
 def test_norm_of_the_gradient(run, images, centres, labels):
     """`grad_norm` returns ‖∂f/∂x‖₂ of each image and does not change gradients of the network."""
 
-    def mistakes(got, given, norms):
+    def mistakes(got, images, given, norms):
         # f(x, y) is a paraboloid around the centre of y. The gradient of f(x) is a mean weighted by q(y|x).
         offsets = images[:, None] - centres[None]
-        weights = (-offsets.flatten(2).square().sum(2) / 8).softmax(1)
+        logits = -offsets.flatten(2).square().sum(2) / 8
+        weights = logits.softmax(1)
+        f = logits.logsumexp(1) if given is None else logits.gather(1, given[:, None])[:, 0]
         chosen = F.one_hot(given, len(centres)) if given is not None else weights
         gradient = -(chosen[:, :, None, None, None] * offsets).sum(1) / 4
         free = (weights[:, :, None] * offsets.flatten(2) / 4).sum(1).norm(dim=1)
         largest = offsets.flatten(2)[torch.arange(len(images)), weights.argmax(1)].norm(dim=1) / 4
         mean_offset = (weights[:, :, None, None, None] * offsets).sum(1)
         all_logits = offsets.sum(1).flatten(1).norm(dim=1) / 4
-        return {
+
+        def norms_at(x):
+            with torch.enable_grad():
+                x = x.clone().requires_grad_()
+                value = Bowls(centres)(x) if given is None else Bowls(centres)(x, given)
+                return torch.autograd.grad(value.sum(), x)[0].flatten(1).norm(dim=1)
+
+        single = {} if len(images) > 1 else {SQUEEZED: norms.squeeze()}
+        return single | {
             "This is the square of the norm. Compute the square root.": norms.square(),
             "This is the sum of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).sum(1),
             "This is the gradient. Return its norm for each image, shape (B,).": gradient,
@@ -261,18 +273,46 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             .flatten(1)
             .norm(dim=1),
             "This is the gradient of the largest logit. Differentiate f.": largest,
+            "The channels are added or averaged before the norm. Compute one norm over all of them.": nearest(
+                got, *(each.flatten(1).norm(dim=1) for each in (gradient.sum(1), gradient.mean(1)))
+            ),
+            "This is the largest of the norms of the channels. Compute one norm over all pixels of an image.": (
+                gradient.flatten(2).norm(dim=2).amax(1)
+            ),
+            "This is another norm. Compute the Euclidean norm, whose exponent is 2.": nearest(
+                got, *(gradient.flatten(1).norm(p=power, dim=1) for power in (0.5, 3, 4))
+            ),
+            "This is the gradient of exp(f). Differentiate f itself.": f.exp() * norms,
+            "This is the gradient of f². Differentiate f itself.": 2 * f.abs() * norms,
+            "This is the gradient of the logsumexp of f over the batch. Differentiate the sum of f.": f.softmax(0)
+            * norms,
+            "Only one image has a gradient. Differentiate the sum of f over the batch.": nearest(
+                got, *(norms * F.one_hot(torch.tensor(place), len(norms)) for place in (0, len(norms) - 1))
+            ),
+            "The norms are divided by a number. Return them as they are.": nearest(
+                got, norms / norms.max(), norms / norms.sum()
+            ),
+            "The gradient is that at changed images. Differentiate f at x itself.": nearest(
+                got, *(norms_at(each) for each in (images.clamp(-0.5, 0.5), images.clamp(0, 1), (images + 1) / 2))
+            ),
+            "The labels are in another order. Pass them to the model as they are.": (
+                norms if given is None else (images - centres[given.flip(0)]).flatten(1).norm(dim=1) / 4
+            ),
+            "This is the gradient of f(x, y) + f(x). Differentiate f(x, y) alone, if there are labels.": (
+                norms if given is None else (gradient - mean_offset / 4).flatten(1).norm(dim=1)
+            ),
             "The norms are multiplied by a number. Compute the norm of the gradient of the sum of f.": (
                 multiple(got, norms)
             ),
             "The norms are nearly right. Do not round them, and add no small number.": nearly(got, norms),
         }
 
-    for given in (labels, None, 0 * labels):
-        got, want = run(norm_of_gradient, images, centres, given)
+    for x, given in ((images, labels), (images, None), (images, 0 * labels), (images[:1], labels[:1])):
+        got, want = run(norm_of_gradient, x, centres, given)
         if got["off"] is True and got["norms"].shape == (0,):
             fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
         norms = want["norms"]
-        assert_close(got["norms"], norms, mistakes=partial(mistakes, got["norms"], given, norms))
+        assert_close(got["norms"], norms, mistakes=partial(mistakes, got["norms"], x, given, norms))
         if difference(got["again"], norms, 1e-4, 1e-5):
             fail("A second call with the same images fails or has other norms. Differentiate by a copy of x.")
         if got["graph"] is not False:
@@ -300,7 +340,7 @@ def score(student, images, centres, labels, name, level=0.0):
 def mass_score(student, images, centres, norms, labels):
     """The score `mass`, with the student's `grad_norm` or with a stand-in that returns given norms.
 
-    `missing` names the arguments that `grad_norm` does not get.
+    `missing` names the arguments that `grad_norm` does not get. `graph` and `state` are those of `score`.
     """
     module = student.ex_ood
     own = module.grad_norm
@@ -317,13 +357,23 @@ def mass_score(student, images, centres, norms, labels):
 
     def attempt(grad_norm):
         module.grad_norm = grad_norm
+        model, x, y = Bowls(centres, training=True), images.clone(), None if labels is None else labels.clone()
         try:
-            scores = module.score_fn(Bowls(centres), images.clone(), labels, score="mass")
-            return {"scores": scores, "missing": ", ".join(missing)}
+            scores = module.score_fn(model, x, y, score="mass")
+            state = state_of(model, x, x.equal(images) and (y is None or y.equal(labels)))
+            return {"scores": scores, "missing": ", ".join(missing), "graph": scores.requires_grad, "state": state}
         finally:
             module.grad_norm = own
 
     return ways(whole=lambda: attempt(own), isolated=lambda: attempt(given))
+
+
+def affine(got, want):
+    """`want` times a positive number plus another one, if that is what `got` is; otherwise `want`."""
+    if got.shape != want.shape or len(want) < 4 or not got.isfinite().all() or got.std() < 1e-4:
+        return want
+    line = (want - want.mean()) * got.std() / want.std() + got.mean()
+    return proven((got - line).abs().max() < 1e-4 * want.abs().max() and (got - want).abs().max() > 0.01, got, want)
 
 
 @exercise(
@@ -334,26 +384,49 @@ def mass_score(student, images, centres, norms, labels):
 )
 def test_score_px(run, images, centres, labels):
     """`score="px"` returns the energy, with and without labels."""
-    for given in (None, labels, 0 * labels):
-        got, want = run(score, images, centres, given, "px")
-        energy = want["scores"]
-        assert_close(
-            got["scores"],
-            energy,
-            mistakes=lambda got=got, energy=energy, given=given: {
-                "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
-                "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
-                "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
-                "This is the energy of the largest logit. Return E = -f, with f of the model.": (
-                    -Bowls(centres).get_logits(images).detach().amax(1)
-                ),
-                "These are the energies of all classes. Return E = -f, with f of the model.": (
-                    -Bowls(centres).get_logits(images).detach()
-                ),
-                "The energies are multiplied by a number. Return E = -f.": multiple(got["scores"], energy),
-                IGNORED_ZEROS if given is not None and not given.any() else IGNORED: -Bowls(centres)(images).detach(),
-            },
-        )
+
+    def mistakes(scores, energy, images, given, level):
+        model = Bowls(centres, level=level)
+        free = -model(images).detach()
+        own = free if given is None else -model(images, given).detach()
+        logits = model.get_logits(images).detach()
+        line = affine(scores, energy)
+        return {
+            "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
+            "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
+            "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
+            "With labels, this is -log q(y|x). Return the energy E(x, y) = -f(x, y).": own - free,
+            "This is E(x, y) + E(x). If labels are given, return E(x, y) alone.": (
+                energy if given is None else own + free
+            ),
+            "This is the energy of the largest logit. Return E = -f, with f of the model.": -logits.amax(1),
+            "The largest logit is subtracted from f. Return E = -f, with f of the model.": energy + logits.amax(1),
+            "These are the energies of all classes. Return E = -f, with f of the model.": -logits,
+            "These are absolute values. An energy may be negative.": energy.abs(),
+            "Negative energies are replaced. Return E = -f as it is.": nearest(
+                scores, energy.relu(), F.softplus(energy)
+            ),
+            "The energies are multiplied by a number. Return E = -f.": multiple(scores, energy),
+            IGNORED_ZEROS if given is not None and not given.any() else IGNORED: free,
+            "The energies are scaled or shifted, for example by their mean. Return E = -f as it is.": line,
+            SQUEEZED: energy.squeeze(),
+            "The scores are nearly right. Do not round them, and add no small number.": nearly(scores, energy),
+        }
+
+    def middle(given):
+        """The level that makes about half of the energies negative."""
+        model = Bowls(centres)
+        return -(model(images) if given is None else model(images, given)).detach().median().item() + 0.01
+
+    for x, given, level in (
+        (images, None, middle(None)),
+        (images, labels, middle(labels)),
+        (images, 0 * labels, 0.0),
+        (images[:1], None, 0.0),
+    ):
+        got, want = run(score, x, centres, given, "px", level)
+        wrong = partial(mistakes, got["scores"], want["scores"], x, given, level)
+        assert_close(got["scores"], want["scores"], mistakes=wrong)
         if got["graph"] is not False:
             fail("The scores are not detached. Compute them inside torch.no_grad().")
         judge_state(got, want, "score_fn")
@@ -369,6 +442,7 @@ def test_score_py(run, images, centres, labels):
             change = "The scores change with a number that is added to all logits. Use softmax, which does not change."
             return {change: proven(got.shape == confidence.shape, got, -confidence)}
         logits = Bowls(centres).get_logits(images).detach()
+        top = logits.softmax(1).topk(2, dim=1).values
         known = {
             "The orientation is wrong: this is the confidence. A score is larger for outliers, so negate it.": (
                 confidence
@@ -379,7 +453,7 @@ def test_score_py(run, images, centres, labels):
             "The maximum is computed over the batch. Compute it over the classes.": -logits.softmax(1).amax(0),
             "The softmax is computed over the batch. Compute it over the classes.": -logits.softmax(0).amax(1),
             "These are class numbers. Use amax instead of argmax.": -logits.argmax(1).float(),
-            "The batch axis is missing for a single image. Do not use squeeze().": -confidence.squeeze(),
+            SQUEEZED: -confidence.squeeze(),
             "This is the smallest probability. Use the largest one.": -logits.softmax(1).amin(1),
             "These are the probabilities of all classes. Use the largest one.": nearest(
                 got, -logits.softmax(1), logits.softmax(1)
@@ -388,6 +462,19 @@ def test_score_py(run, images, centres, labels):
                 got, *(sign * (logits.softmax(1) * logits.log_softmax(1)).sum(1) for sign in (-1, 1))
             ),
             "This is the energy -f. Return -max q(y|x).": -logits.logsumexp(1),
+            "This is the difference of the two largest probabilities. Return -max q(y|x).": nearest(
+                got, -(top[:, 0] - top[:, 1]), top[:, 0] - top[:, 1]
+            ),
+            "This is the second largest probability. Return -max q(y|x).": -top[:, 1],
+            "This is the sum of the squares of the probabilities. Return -max q(y|x).": -logits.softmax(1)
+            .square()
+            .sum(1),
+            "This is computed with a sigmoid. Use softmax, and its maximum.": -logits.sigmoid().amax(1),
+            "The softmax is applied twice. Apply it once.": -logits.softmax(1).softmax(1).amax(1),
+            "The logits are multiplied by a number before the softmax. Use them as they are.": nearest(
+                got, *(-(factor * logits).softmax(1).amax(1) for factor in (0.1, 0.2, 0.5, 2, 5, 10))
+            ),
+            "The scores are nearly right. Do not round them, and add no small number.": nearly(got, -confidence),
             "This is the mean of the logits or probabilities. Return the largest probability.": nearest(
                 got, -logits.mean(1), -logits.softmax(1).mean(1)
             ),
@@ -437,11 +524,15 @@ def test_score_mass(run, images, centres, norms, labels):
             "This is the reciprocal of the norm, which is smaller for outliers. Return the norm.": 1 / right,
             "This is exp(-norm), which is smaller for outliers. Return the norm.": (-right).exp(),
             "The norms are multiplied by a number. Return the result of `grad_norm`.": multiple(scores, right),
+            SQUEEZED: right.squeeze(),
         }
         assert_close(scores, right, mistakes=mistakes)
+        if got["graph"] is not False:
+            fail("The scores are not detached. Return the result of `grad_norm` as it is.")
+        judge_state(got, want, "score_fn")
 
-    for given in (None, labels, 0 * labels):
-        got, want = run(mass_score, images, centres, norms, given)
+    for count, given in ((5, None), (5, labels), (5, 0 * labels), (1, labels[:1])):
+        got, want = run(mass_score, images[:count], centres, norms[:count], given)
         assert_either_way(got, want, partial(judge, labels=given))
 
 
@@ -534,7 +625,10 @@ def judge_histogram(got, want, groups):
 
 @probe
 def histogram(student, scores_id, scores_ood):
-    """The edges and densities of two groups, of three groups and of one: the names of the groups do not matter."""
+    """The edges and densities of two groups, of three groups and of one: the names of the groups do not matter.
+
+    Of three groups, the second one has the largest score, and the last one the smallest, which is negative.
+    """
 
     def of(*groups):
         return student.ex_ood.score_histogram(dict(zip(("test", "ood", "far"), groups, strict=False)), 20)
@@ -544,9 +638,9 @@ def histogram(student, scores_id, scores_ood):
 
     two = seen(*any_kind(of, scores_id, scores_ood))
     try:
-        three, one = of(scores_id, scores_ood, scores_ood + 5), of(scores_id)
+        three, one = of(scores_id, scores_ood + 5, scores_id - 60), of(scores_id)
     except Exception:
-        require(False, "`score_histogram` works for two groups only. There may be any number of them.")
+        require(False, "`score_histogram` fails for three groups, or for one. There may be any number of them.")
     return {"two": two, "three": seen(*three), "one": seen(*one)}
 
 
@@ -561,7 +655,8 @@ def test_histogram_of_the_scores(run, scores_id, scores_ood):
     got, want = run(histogram, scores_id, scores_ood)
     groups = {"test": scores_id, "ood": scores_ood}
     judge_histogram(got["two"], want["two"], groups)
-    judge_histogram(got["three"], want["three"], groups | {"far": scores_ood + 5})
+    three = {"test": scores_id, "ood": scores_ood + 5, "far": scores_id - 60}
+    judge_histogram(got["three"], want["three"], three)
     judge_histogram(got["one"], want["one"], {"test": scores_id})
 
 
@@ -583,9 +678,11 @@ def wrong_thresholds(scores, quantiles):
     low, high, mean, spread = scores.min(), scores.max(), scores.mean(), scores.std()
     places = (np.floor, np.ceil, np.round)
     unsorted = [scores[np.minimum(place(quantiles * len(scores)).astype(int), len(scores) - 1)] for place in places]
-    unsorted += [scores[(quantiles * (len(scores) - 1)).astype(int)], scores[(quantiles * len(scores)).astype(int) - 1]]
+    unsorted += [scores[place(quantiles * (len(scores) - 1)).astype(int)] for place in places]
+    unsorted.append(scores[(quantiles * len(scores)).astype(int) - 1])
     normal = np.array([1.2816, 1.8808])
     return [
+        ("These are quantiles of absolute values. Use the scores themselves.", np.quantile(np.abs(scores), quantiles)),
         ("numpy.percentile expects a percentage. Use numpy.quantile.", np.quantile(scores, quantiles / 100)),
         *(("The scores are not sorted before an element is taken. Use numpy.quantile.", each) for each in unsorted),
         ("This is a fraction of the range of the scores. Use their quantile.", low + quantiles * (high - low)),
@@ -603,9 +700,9 @@ def wrong_thresholds(scores, quantiles):
 )
 def test_threshold(run, scores_id):
     """`energy_threshold` returns the given quantile of the in-distribution scores."""
-    # Scores of a skewed distribution. Their order is the same.
+    # Scores of a skewed distribution, in the same order. About half of them are negative.
     centre, scale = scores_id.mean(), scores_id.std()
-    scores_id = centre + scale * ((scores_id - centre) / scale).exp()
+    scores_id = scale * (((scores_id - centre) / scale).exp() - 1)
     found = [run(threshold, scores_id, quantile)[0]["threshold"] for quantile in (0.9, 0.97)]
     largest = run(threshold, scores_id, 1.0)[0]["threshold"]
     if not all(isinstance(value, float) for value in found):
@@ -623,6 +720,14 @@ def test_threshold(run, scores_id):
         fail("This is the quantile at the lower end. Outliers have large scores, so use the upper end.")
     if any(wrong):
         fail("The fraction of the in-distribution scores below the threshold is not `quantile`.")
+    smallest = run(threshold, scores_id, 0.0)[0]["threshold"]
+    low, high = scores_id.sort().values[:2].tolist()
+    if not isinstance(smallest, float) or not low - 1e-3 < smallest < high + 1e-3:
+        is_last = abs(smallest - scores_id.max().item()) < 1e-4
+        fail(
+            "For quantile=0, the threshold is not the smallest score"
+            + (", but the largest one. An index must not be -1." if is_last else ". Use the quantile of the scores.")
+        )
     last = "For quantile=1, the threshold is not the largest score."
     assert_close(largest, scores_id.max().item(), mistakes={last: largest})
 
@@ -655,6 +760,32 @@ def hard_labels(scores_id, scores_ood):
     return truth, {name: scores > cut for name, cut in cuts.items()}
 
 
+def changed(scores_id, scores_ood):
+    """What usual mistakes make of the labels and the scores: diagnosis -> both."""
+    groups = [group.numpy().astype(float) for group in (scores_id, scores_ood)]
+    scores, few = np.concatenate(groups), min(map(len, groups))
+    truth, number = np.arange(len(scores)) >= len(groups[0]), np.arange(len(scores))
+    standardised = np.concatenate([(group - group.mean()) / group.std() for group in groups])
+    return {
+        "These are the scores without their sign. Use the scores themselves.": (truth, np.abs(scores)),
+        "Negative scores are replaced by 0. Use the scores themselves.": (truth, scores.clip(0)),
+        "The scores are rounded to one decimal. Use the scores themselves.": (truth, scores.round(1)),
+        "The scores are rounded to two decimals. Use the scores themselves.": (truth, scores.round(2)),
+        "The scores have half precision. Use the scores themselves.": (truth, scores.astype(np.float16)),
+        "Each group is standardised on its own. Use the scores themselves.": (truth, standardised),
+        "The scores are sorted, so they do not belong to their labels any more.": (truth, np.sort(scores)),
+        "The groups are cut to the same size. Use all scores.": (
+            np.arange(2 * few) >= few,
+            np.concatenate([group[:few] for group in groups]),
+        ),
+        "The labels do not belong to the scores: half of them are 1. There are as many as OOD scores.": (
+            number >= len(scores) // 2,
+            scores,
+        ),
+        "The labels do not belong to the scores: they are off by one.": (number > len(groups[0]), scores),
+    }
+
+
 def of_all_groups(mistakes, groups, *others):
     """The results of `mistakes` for each pair of groups in one dict: diagnosis -> list of wrong values."""
     found = [mistakes(*each) for each in zip(*zip(*groups, strict=True), *others, strict=True)]
@@ -671,6 +802,7 @@ def test_auroc(run, pairs, misleading):
         truth, predictions = hard_labels(scores_id, scores_ood)
         scores = torch.cat([scores_id, scores_ood])
         above = (scores_ood[:, None] > scores_id).float().mean().item()
+        false, true, _ = roc_curve(truth, scores)
         return {
             "This is 1 - AUROC: the classes are swapped or the scores negated. OOD is the positive class (label 1).": (
                 1 - right
@@ -686,6 +818,12 @@ def test_auroc(run, pairs, misleading):
                 average_precision_score(truth, scores)
             ),
             "This is the Gini coefficient, 2 AUROC - 1. Return the AUROC.": 2 * right - 1,
+            "This is the largest accuracy. Compute the area under the ROC curve.": max(
+                ((scores.numpy() >= cut) == truth).mean() for cut in scores.unique().numpy()
+            ),
+            "This is the largest balanced accuracy. Compute the area under the ROC curve.": (1 + true - false).max()
+            / 2,
+            **{name: roc_auc_score(*each) for name, each in changed(scores_id, scores_ood).items()},
         } | {
             f"This is the AUROC of predictions with a threshold ({name}). Use the scores themselves.": (
                 roc_auc_score(truth, cut)
@@ -707,12 +845,10 @@ def test_aupr(run, pairs, misleading):
     def mistakes(scores_id, scores_ood):
         truth, predictions = hard_labels(scores_id, scores_ood)
         scores = torch.cat([scores_id, scores_ood]).numpy()
-        right = average_precision_score(truth, scores)
+        right, other = average_precision_score(truth, scores), average_precision_score(~truth, -scores)
         return {
             "This is a percentage. Return a fraction in [0, 1].": 100 * right,
-            "The positive class is in-distribution. It should be OOD (label 1).": (
-                average_precision_score(~truth, -scores)
-            ),
+            "The positive class is in-distribution. It should be OOD (label 1).": other,
             "The labels are swapped. OOD has the label 1.": average_precision_score(~truth, scores),
             "The scores are negated. A larger score means OOD.": average_precision_score(truth, -scores),
             "This is the AUROC. Compute the average precision.": roc_auc_score(truth, scores),
@@ -723,6 +859,10 @@ def test_aupr(run, pairs, misleading):
                 truth, scores.astype(int)
             ),
             "The scores are rounded. Use the scores themselves.": average_precision_score(truth, scores.round()),
+            "This is 1 minus the average precision. Return the average precision.": 1 - right,
+            "This is the mean of both classes. Use OOD as the positive class.": (right + other) / 2,
+            "This is the larger value of both classes. Use OOD as the positive class.": max(right, other),
+            **{name: average_precision_score(*each) for name, each in changed(scores_id, scores_ood).items()},
             "This is the mean precision over the thresholds. Compute the average precision.": (
                 precision_recall_curve(truth, scores)[0].mean()
             ),
@@ -763,6 +903,8 @@ def wrong_rates(scores_id, scores_ood):
     threshold = np.sort(outside)[math.floor(0.05 * len(outside))]
     truth = np.arange(len(inside) + len(outside)) >= len(inside)
     thinned, reached, _ = roc_curve(truth, np.concatenate([inside, outside]))
+    place, whole = int(np.argmax(true >= 0.95)), len(inside) + len(outside)
+    alarms, hits = right * len(inside), true[place] * len(outside)
     return {
         "The threshold is interpolated, so fewer than 95 % are detected. At least 95 % should be.": (
             np.mean(inside >= np.quantile(outside, 0.05))
@@ -770,7 +912,7 @@ def wrong_rates(scores_id, scores_ood):
         "The threshold is interpolated, and scores equal to it are not counted. Detect at least 95 %.": (
             np.mean(inside > np.quantile(outside, 0.05))
         ),
-        "The threshold is the one nearest to 95 %, which detects fewer. It should detect at least 95 %.": (
+        "The threshold detects fewer than 95 %: it is the nearest, or a number is rounded. Detect at least 95 %.": (
             false[np.abs(true - 0.95).argmin()]
         ),
         "The rate is interpolated between two thresholds. Use the one that detects at least 95 %.": (
@@ -793,7 +935,9 @@ def wrong_rates(scores_id, scores_ood):
             inside.astype(int), outside.astype(int)
         ),
         "The scores are rounded. Use the scores themselves.": first_rate(inside.round(), outside.round()),
-        "The classes are swapped. OOD is the positive class (label 1).": first_rate(outside, inside),
+        "The classes are swapped: this is the rate of OOD images where 95 % of the others are detected.": first_rate(
+            outside, inside
+        ),
         "The roles of the classes are swapped: 95 % of the in-distribution images are accepted. Detect 95 % of OOD.": (
             first_rate(-outside, -inside)
         ),
@@ -811,6 +955,16 @@ def wrong_rates(scores_id, scores_ood):
         ),
         "This is the fraction of in-distribution scores below the threshold. Return the fraction above it.": 1 - right,
         "roc_curve of sklearn leaves out thresholds. Use drop_intermediate=False.": thinned[reached >= 0.95].min(),
+        "This is a fraction of all images. Divide by the number of in-distribution images.": alarms / whole,
+        "This is a number of images. Return the fraction of the in-distribution images.": alarms,
+        "This is 1 minus the precision. Return the fraction of the in-distribution images.": alarms / (alarms + hits),
+        "This is the rate at the next smaller threshold. Use the largest one that detects at least 95 %.": (
+            false[min(place + 1, len(false) - 1)]
+        ),
+        "This is the fraction of in-distribution scores at or below the threshold. Return that at or above it.": (
+            np.mean(inside <= threshold)
+        ),
+        **{name: first_rate(scores[~of], scores[of]) for name, (of, scores) in changed(scores_id, scores_ood).items()},
         "This is a percentage. Return a fraction in [0, 1].": 100 * right,
         "This is the threshold. Return the false positive rate at this threshold.": threshold,
         "This is the true positive rate. Return the false positive rate at the same threshold.": true[true >= 0.95][0],
