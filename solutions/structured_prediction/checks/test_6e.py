@@ -55,14 +55,16 @@ def uneven(rng):
 
 
 @probe
-def trained(student, weights, words, sizes, epochs):
+def trained(student, weights, words, sizes, epochs, factor=1.0):
     """The weights after plain gradient descent and after its first step, the number of steps, the losses, the modes of
     the model, how often the loader was read, and the calls of the criterion.
+
+    factor: of the loss; the steps are the same for each, unless gradients are clipped
     """
-    model, criterion = Reader(weights).eval(), CTCCriterion()
+    model, criterion = Reader(weights).eval(), CTCCriterion(factor)
     passes = [list(zip(images, words["texts"], strict=True)) for images in words["passes"]]
     loader = Loader(passes, sizes, collate_fn)
-    optimizer = SGD(model.parameters(), RATE)
+    optimizer = SGD(model.parameters(), RATE / factor)
     train = student.structured_prediction.train_gtn_model
     losses = with_gradients(lambda: train(model, epochs, loader, criterion, optimizer), criterion)
     return {
@@ -83,8 +85,8 @@ def trained(student, weights, words, sizes, epochs):
 
 @probe
 def weights_after(student, weights, words):
-    """The weights after one epoch, and nothing else."""
-    return {"weights": trained(student, weights, words, SIZES, 1)["weights"]}
+    """The weights after one epoch with large gradients, and nothing else."""
+    return {"weights": trained(student, weights, words, SIZES, 1, 1000.0)["weights"]}
 
 
 def passes_of(weights, words, sizes):
@@ -256,6 +258,12 @@ def test_words_of_different_length(run, weights, mixed, uneven):
     first, second, _ = passes_of(large, uneven, SIZES)
     right, later = (descend(large, [batches], RATE, loss_of()) for batches in (first, second))
     if difference(got["weights"], later, 1e-4, 1e-4):
+        step = (got["weights"] - large).flatten()
+        if (
+            step.norm() < 0.9 * (right - large).norm()
+            and F.cosine_similarity(step, (right - large).flatten(), 0) > 0.99
+        ):
+            fail("Large gradients are clipped: take each step with the gradient as it is.")
         limited = "For large energies, a step is wrong: are the probabilities limited? Use `log_softmax` alone."
         judge_close(got["weights"], right, limited, atol=1e-4)
 
