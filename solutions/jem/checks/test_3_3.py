@@ -455,14 +455,17 @@ def shared_along(noise):
 
 def judge_persistence(calls):
     """Check that most chains continue others and about 5 % start from noise."""
-    fresh = calls.fresh(FILLED)
+    fresh, count = calls.fresh(FILLED), int((calls.call >= FILLED).sum())
+    # Of 324 chains, 5 % ± 1.2 % (standard deviation) start from noise, and more while some places are empty. Fewer
+    # chains do not show that none does. `judge_share` estimates the share with more chains.
+    most = 0.16 if count > 300 else 0.2
     calls.judge_empty()
     if calls.fresh(RESTORED, RESTORED + 1) > 0.9 and calls.fresh(FILLED, RESTORED) < 0.5:
         fail(
             "A new sampler with the buffer of another one, as after loading a checkpoint, starts from noise. "
             "Keep everything that the buffer needs in `self.buffer`, which is saved."
         )
-    if fresh > 0.16:
+    if fresh > most:
         calls.judge_fresh(FILLED)
     if fresh > 0.99:
         fail("No chain continues one of an earlier call. Check that chains are written to the buffer and read from it.")
@@ -472,11 +475,9 @@ def judge_persistence(calls):
         fail("Most chains start from noise, but only about 5 % should. Continue chains of the buffer.")
     if {0.0, 1.0} == set(calls.per_call(FILLED)):
         fail("In each call, either all chains start from noise or none. Choose for each chain separately.")
-    if fresh < 0.012:
+    if fresh < 0.012 and count > 300:
         fail("After the first calls, almost no chain starts from noise. About 5 % should, chosen for each chain.")
-    # For 10 × 36 chains: 5 % ± 1.1 % (standard deviation), and a few more while some places are empty. `judge_share`
-    # estimates the share with more chains.
-    if fresh > 0.16:
+    if fresh > most:
         fail(
             "Too many chains start from noise. About 5 % should: check FRESH_SHARE, "
             "that all chains are written to the buffer, and that its filled places are chosen."
@@ -636,7 +637,7 @@ def test_buffer_is_bounded(run, no_classes, few_and_many, drift, noise):
     got, want = run(chains_over_calls, classes, size, drift, noise[:8], 0, 6)
 
     def judge(got, calls):
-        if (calls.starts.mean(1) > CHANGED / 2).float().mean() > 0.2:
+        if ((calls.starts.mean(1) - CHANGED).abs() < 0.1).float().mean() > 0.2:
             fail("The buffer changes if the returned chains are changed in place later. Write copies of the chains.")
         if got["held"] == 0:
             fail("The chains are not in `self.buffer`, so they are not saved in checkpoints. Keep them there.")
