@@ -68,9 +68,12 @@ def loss_and_gradient(student, batch, blank, reduction, factor):
         try:
             loss = module.CTCLossFunction.apply(log_probs, rows, None, blank, reduction)
             value = factor * loss.sum()
+            has_loss = bool(value.isfinite())
         except NotImplementedError:
             raise
         except Exception:
+            has_loss = False
+        if not has_loss:
             return {"loss": torch.zeros(()), "gradient": torch.zeros(log_probs.shape)}
         [gradient] = differentiated(value, [log_probs])
         return {"loss": loss.detach(), "gradient": gradient}
