@@ -10,7 +10,8 @@ from ebmcourse import gtn
 from ebmcourse.checking import difference, fail, probe, require
 
 # Diagnoses for a function that is right for one call with float64 tensors of a usual size.
-AGAIN = "One call is right, but a later one with other values is not: nothing of an earlier call may remain."
+AGAIN = "The result depends on an earlier call: nothing of it may remain."
+OTHER = "One call is right, but another one with arguments of the same shapes is not: the values may be any."
 SINGLE = "The result is wrong for float32 tensors, although it is right for float64."
 SMALLEST = "The result is wrong for the smallest sizes, although it is right for larger ones."
 SIZES = "The result is wrong for other sizes or values, although it is right in the check before."
@@ -63,9 +64,10 @@ def like(found, given):
 def scalar(found):
     """The tensor `found`, which must have the shape ()."""
     require(
-        isinstance(found, torch.Tensor) and found.dim() == 0,
-        "The result must always be a tensor of shape (): Python's `max` and `min` may return a plain number.",
+        isinstance(found, torch.Tensor),
+        "The result must always be a tensor: `item` and Python's `max` and `min` may return a plain number.",
     )
+    require(found.dim() == 0, "The result must have the shape (): `squeeze` takes axes of size 1 away.")
     return found
 
 
@@ -88,7 +90,27 @@ def judge_cases(got, want, sentences, rtol=1e-4, atol=1e-5):
             fail(sentence)
 
 
+def judge_calls(got, want, rtol=1e-4, atol=1e-5, sizes=SIZES):
+    """Compare two calls with arguments of the same shapes, and a third one with the arguments of the first."""
+
+    def wrong(name):
+        return difference(got[name], want[name], rtol, atol)
+
+    if any(map(wrong, ("first", "second", "again"))):
+        same = [difference(got["first"], got[name], rtol, atol) is None for name in ("second", "again")]
+        if same != [False, True]:  # the first result once more, or another one for the same arguments
+            fail(AGAIN)
+        fail(sizes if wrong("first") else OTHER)
+
+
+def judge_finite(got, want, sentence):
+    """Fail with the sentence where the value has infinite or undefined numbers, and the right one has none."""
+    if got.shape == want.shape and bool((want.isfinite() & ~got.isfinite()).any()):
+        fail(sentence)
+
+
 def judge_slope(got, want, rtol=1e-4, atol=1e-5):
     """Compare the gradients of a right value."""
-    if difference(got, want, rtol, atol) and bool(torch.as_tensor(got).isfinite().all()):
-        fail("The value is right, but its gradient is not: do not detach or copy what it is computed from.")
+    judge_finite(got, want, "The value is right, but its gradient has infinite or undefined (NaN) values.")
+    if difference(got, want, rtol, atol):
+        fail("The value is right, but its gradient is not: nothing that it is computed from may be detached.")

@@ -4,7 +4,19 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
+from calls import (
+    SINGLE,
+    SIZES,
+    SMALLEST,
+    judge_calls,
+    judge_cases,
+    judge_finite,
+    judge_slope,
+    like,
+    scalar,
+    unchanged,
+)
+from torch import nn
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe, require
@@ -12,9 +24,9 @@ from ebmcourse.checking import assert_close, difference, exercise, fail, inputs,
 FIELDS = ("answer", "best", "wrong", "free_answer", "free_all")
 
 
-def drawn_sequence(rng, labels, answer):
+def drawn_sequence(rng, labels, answer, count=5):
     """Energies (T, K) of a sequence whose best path spells the answer, as does the second best."""
-    energies = rng.uniform(2.0, 4.0, (len(labels), 5))
+    energies = rng.uniform(2.0, 4.0, (len(labels), count))
     energies[np.arange(len(labels)), labels] = rng.uniform(0.0, 1.0, len(labels))
     energies[1, labels[0]] = energies[1, labels[1]] + rng.uniform(0.05, 0.1)
     return {"energies": torch.from_numpy(energies), "answer": answer, "beta": float(rng.uniform(0.5, 2.0))}
@@ -35,9 +47,9 @@ def doubled(rng):
 
 @inputs
 def misread(rng):
-    """A sequence whose best path spells something else than the answer."""
+    """A sequence with more labels than frames whose best path spells something else than the answer."""
     a, b, c = (rng.permutation(4)[:3] + 1).tolist()
-    return drawn_sequence(rng, [a, 0, b, b, 0], [a, c])
+    return drawn_sequence(rng, [a, 0, b, b, 0], [a, c], 6)
 
 
 @probe
@@ -56,7 +68,8 @@ def ingredients_of(student, sequence):
         if part.requires_grad:
             slope = torch.autograd.grad(part.sum(), energies, retain_graph=True, allow_unused=True)[0]
         require(
-            slope is not None, "The numbers do not depend on the energies of this call: keep nothing between calls."
+            slope is not None,
+            "A number has a gradient, but not with respect to the energies of this call: use them, and no copy.",
         )
         seen[name] = {"value": part, "slope": slope}
     return seen
@@ -77,7 +90,7 @@ def numbers_of(student, cases):
 def judge_field(got, want, name, mistakes):
     assert_close(got[name]["value"], want[name]["value"], mistakes=mistakes)
     if not got[name]["slope"].any() and want[name]["slope"].any():
-        fail(f"Gradients do not flow from `{name}` to the energies: do not detach what it is computed from.")
+        fail(f"Gradients do not flow from `{name}` to the energies: detach nothing, and take no plain numbers.")
     # The gradients of the reference differ by 1e-15, and wrong ones by more than 0.01.
     judge_slope(got[name]["slope"], want[name]["slope"])
 
@@ -92,37 +105,46 @@ def wrong_of_misread(_, misread):
     """The results of known mistakes of `ingredients` for `misread`."""
 
 
+def judge_order(got, want):
+    best, wrong = want["best"]["value"], want["wrong"]["value"]
+    exchanged = {"best": wrong, "wrong": best}
+    if best != wrong and not any(difference(got[name]["value"], of, 1e-4, 1e-5) for name, of in exchanged.items()):
+        fail("`best` and `wrong` are exchanged: the order is answer, best, wrong, free_answer, free_all.")
+
+
 def judge_answer(got, want, wrong):
+    judge_order(got, want)
     value = {name: want[name]["value"] for name in FIELDS}
     of_answer = {
         "`answer` is the free energy: take the minimum over the paths that spell the answer.": value["free_answer"],
         "`answer` is the least energy of all answers: only paths that spell the answer count.": value["best"],
-        "`answer` is a maximum or has the wrong sign: use energies with `MinPlus`.": -value["answer"],
+        "`answer` has the wrong sign: it is an energy.": -value["answer"],
+    }
+    of_best = {
+        "`best` is the energy of the right answer: it is the minimum over all answers.": value["answer"],
+        "`best` is the least energy of the wrong answers: it is the minimum over all, the right one included.": value[
+            "wrong"
+        ],
+        "`best` is the free energy: take the minimum.": value["free_all"],
     }
     judge_field(got, want, "answer", lambda: wrong()["answer"] | of_answer)
-    judge_field(
-        got,
-        want,
-        "best",
-        {
-            "`best` is the energy of the right answer: it is the minimum over all answers.": value["answer"],
-            "`best` is the free energy: take the minimum.": value["free_all"],
-        },
-    )
+    judge_field(got, want, "best", lambda: of_best | wrong()["best"])
 
 
 def judge_wrong(got, want, wrong):
+    judge_order(got, want)
     least = {"This is the least energy of all answers: leave the right answer out.": want["best"]["value"]}
     judge_field(got, want, "wrong", lambda: wrong()["wrong"] | least)
 
 
 def judge_free(got, want, sequence, wrong):
-    for name, of_least in (("free_answer", "answer"), ("free_all", "best")):
+    for name, of_least, other in (("free_answer", "answer", "free_all"), ("free_all", "best", "free_answer")):
         value = want[name]["value"]
         mistakes = {
             "This is β times the free energy: divide by β.": sequence["beta"] * value,
             "The sign is wrong: a free energy is minus the logarithm, divided by β.": -value,
             "This is the least energy, not the free energy: sum over the paths.": want[of_least]["value"],
+            f"`{name}` is the sum over the paths of `{other}`.": want[other]["value"],
         }
         judge_field(got, want, name, lambda name=name, mistakes=mistakes: mistakes | wrong()[name])
 
@@ -221,6 +243,9 @@ def judge_loss(got, want, mistakes):
     judge_slope(got["slopes"], want["slopes"])
     if difference(got["single"], want["single"], 1e-4, 1e-5):
         fail("The loss is wrong for float32 energies, or where its constant has the default of the template.")
+
+
+EXPONENT = "The sign in the exponent is wrong: a probability is exp(-β (F(Y) - F)), at most 1."
 
 
 @inputs

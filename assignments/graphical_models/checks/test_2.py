@@ -4,10 +4,22 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
+from calls import (
+    AGAIN,
+    SINGLE,
+    SIZES,
+    SMALLEST,
+    judge_calls,
+    judge_cases,
+    judge_finite,
+    judge_slope,
+    like,
+    scalar,
+    unchanged,
+)
 from stand_ins import number, other_sums, replaced
 
-from ebmcourse.checking import assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking import assert_close, assert_either_way, difference, exercise, fail, inputs, probe, require, ways
 
 RTOL, ATOL = 1e-6, 1e-4  # float32 changes energies of 2400 by 3e-4, and those of the other graphs by 1e-6
 
@@ -48,7 +60,7 @@ def high_graph(rng):
 
 @inputs
 def far_graph(rng):
-    """Energies in the ten thousands, so that each path has more than 100,000."""
+    """Energies in the ten thousands: each path has more than 100,000, and less than 1 after a division by a million."""
     found = drawn_graph(rng, 7)
     lengths = torch.tensor([destination - source for source, destination in found["arcs"]], dtype=torch.float64)
     return found | {"energies": found["energies"] + 2e4 * lengths}
@@ -94,15 +106,26 @@ def best_path(student, graph):
 
 
 @probe
+def best_far_path(student, graph):
+    """The best path; where a program stops, whether it finds one for the same graph with small energies."""
+    try:
+        return best_path(student, graph)
+    except (TypeError, IndexError, KeyError, ValueError, AttributeError, UnboundLocalError):
+        best_path(student, graph | {"energies": graph["energies"] / 1e6})
+        require(False, "No path is found where all energies are high: begin with infinity, not with a fixed number.")
+
+
+@probe
 def best_paths(student, graphs):
     """The least energy and the sum of the energies along the path of each graph."""
-    seen = {}
+    seen = {"energy": {}, "along": {}}
     for name, graph in graphs.items():
         arcs, energies = [tuple(arc) for arc in graph["arcs"]], graph["energies"]
         with unchanged(arcs, energies):
             energy, path = student.graphical_models.viterbi(arcs, energies)
         require(isinstance(path, list), "`viterbi` returns the path as a list.")
-        seen[name] = torch.stack([like(scalar(energy), energies).detach(), energies[path].sum()])
+        seen["energy"][name] = like(scalar(energy), energies).detach()
+        seen["along"][name] = energies[path].sum()
     return seen
 
 
@@ -184,24 +207,17 @@ def judge_path(got, want, graph, wrong):
         fail("The path is a list of nodes: return the numbers of its arcs.")
     if not path or not all(0 <= number < len(arcs) for number in path):
         fail("The path is not a list of numbers of arcs.")
-    if arcs[path[0]][0] != 0:
-        fail("The path does not begin at node 0: its first arc is missing.")
-    if arcs[path[-1]][1] != graph["nodes"] - 1:
-        fail("The path does not end at the last node: its last arc is missing.")
+    if path in (want["path"][1:], want["path"][:-1]):
+        fail("The first or the last arc of the path is missing.")
+    if arcs[path[0]][0] != 0 or arcs[path[-1]][1] != graph["nodes"] - 1:
+        fail("The path does not lead from node 0 to the last node.")
     if any(arcs[before][1] != arcs[after][0] for before, after in pairwise(path)):
         fail("The arcs of the path do not follow each other.")
     # Several paths may be best.
-    assert_close(
-        graph["energies"][path].sum(),
-        want["energy"],
-        rtol=RTOL,
-        atol=ATOL,
-        mistakes={
-            "The energies along the path do not add up to the least energy: parallel arcs have numbers of their own.": (
-                graph["energies"][path].sum()
-            )
-        },
-    )
+    if difference(graph["energies"][path].sum(), want["energy"], RTOL, ATOL):
+        if [arcs[number] for number in path] == [arcs[number] for number in want["path"]]:
+            fail("The path has an arc that is parallel to the best one: parallel arcs have numbers of their own.")
+        fail("The energies along the path do not add up to the energy that is returned.")
 
 
 def judge_alphas(got, want, wrong):
@@ -231,11 +247,13 @@ def test_free_energy_of_every_node(run, graph, beta, wrong):
 def test_shares_of_the_arcs(run, graph, beta, factors, wrong):
     """`shares` returns the probability that a path uses each arc."""
     got, want = run(shares_of, graph, beta, factors)
-    assert_either_way(got, want, lambda got, want: judge_shares(got, want, lambda: wrong["shares"]))
+    assert_either_way(got, want, lambda got, want: judge_shares(got, want, beta, lambda: wrong["shares"]))
 
 
-def judge_shares(got, want, wrong):
+def judge_shares(got, want, beta, wrong):
     mistakes = {
+        "These are β times the shares: take the gradient of the free energy, not of β times it.": beta * want,
+        "These are the shares divided by β: take the gradient of the free energy itself.": want / beta,
         "The shares are negative: take the gradient of the free energy, not of its negative.": -want,
         "The shares of all arcs add up to 1: those of the arcs into the last node must.": want / want.sum(),
     }

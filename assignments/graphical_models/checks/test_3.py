@@ -1,10 +1,11 @@
 """3: composition with a lexicon and a grammar."""
 
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 import torch
-from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, unchanged
+from calls import SINGLE, SMALLEST, judge_calls, judge_cases, judge_slope, unchanged
 from stand_ins import lexicon, score
 
 from ebmcourse import gtn
@@ -98,12 +99,12 @@ def wrong_words(_, words, frames):
 def judge_trie(got, want, wrong):
     empty = {"The empty string is accepted: no word is empty.": torch.cat([torch.zeros(1), want["scores"][1:]])}
     assert_close(got["scores"], want["scores"], mistakes=lambda: wrong() | empty)
-    if got["size"][0] > want["size"][0]:
+    if all(found > right for found, right in zip(got["size"], want["size"], strict=True)):
         fail(
             "The words do not share the nodes of their beginnings: look for the node of a beginning before you add one."
         )
     if got["size"] != want["size"]:
-        fail("The paths are right, but the graph does not have one node for each beginning.")
+        fail("The paths are right, but the graph does not have one node for each beginning, with one arc into it.")
 
 
 @exercise("3a", points=0.75, public=True, hint="One node for each beginning; it accepts where a whole word ends.")
@@ -138,12 +139,23 @@ def weighted(rng):
 def interpretations(student, case):
     """Scores of the interpretation graph, its size, the best string, and the gradient of the forward score."""
     energies = case["energies"].clone().requires_grad_()
-    graph = student.graphical_models.interpretation_graph(energies, lexicon(case["words"], case.get("costs")))
+    build = student.graphical_models.interpretation_graph
+    graph = build(energies, lexicon(case["words"], case.get("costs")))
     require(isinstance(graph, gtn.Graph), "`interpretation_graph` returns a graph of the engine.")
+    if not graph.num_nodes():
+        steps = len(energies)
+        square = build(energies[:, :steps], lexicon([range(steps)]))
+        require(
+            square.num_nodes() == 0,
+            "There is a path only for as many steps as letters: `linear_graph` takes the number of steps first.",
+        )
     require(graph.num_nodes() > 0, "The interpretation graph has no path.")
     best = gtn.viterbi_path(graph)
     score = gtn.forward_score(graph).weights_to_torch()
-    require(score.requires_grad, "Gradients do not flow to the energies: give `set_weights` the tensor itself.")
+    require(
+        score.requires_grad,
+        "Gradients do not flow to the energies: neither detach them nor make a graph without gradients.",
+    )
     return {
         "arcs": graph.num_arcs(),
         "string": best.labels_to_list(),

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import torch
-from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, unchanged
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_calls, judge_cases, judge_slope, like, unchanged
 from stand_ins import Field, integrate, replaced
 from torch import nn
 
@@ -30,12 +30,12 @@ def time(rng):
 @inputs
 def resting(rng):
     """A field with a single state of rest: a contraction minus the state."""
-    inner = torch.from_numpy(rng.standard_normal((2, 2)))
+    inner = torch.from_numpy(rng.standard_normal((3, 3)))
     return {
-        "outer": torch.eye(2, dtype=torch.float64),
+        "outer": torch.eye(3, dtype=torch.float64),
         "inner": 0.5 * inner / torch.linalg.matrix_norm(inner, 2),
-        "offset": torch.from_numpy(rng.uniform(0.5, 1.0, 2)),
-        "start": torch.from_numpy(2 * rng.standard_normal((2, 2))),
+        "offset": torch.from_numpy(rng.uniform(0.5, 1.0, 3)),
+        "start": torch.from_numpy(2 * rng.standard_normal((4, 3))),
     }
 
 
@@ -55,7 +55,10 @@ def state_after(student, case, time, steps):
     slopes = [None]
     if end.requires_grad:
         slopes = torch.autograd.grad(end.sum(), [start, f.outer, f.inner, f.offset], allow_unused=True)
-    require(slopes[0] is not None, "Gradients do not flow through the steps: make new tensors, without `no_grad`.")
+    require(
+        slopes[0] is not None,
+        "Gradients do not flow through the steps: make new tensors, without `no_grad` or `detach`.",
+    )
     # Where no step is taken, the parameters have no gradient.
     slopes = [torch.zeros(()) if slope is None else slope for slope in slopes]
     return {"end": end.detach(), "slopes": slopes, "calls": f.calls}
@@ -135,7 +138,7 @@ def adjoint_with_few_and_many_steps(student, case, time):
     require(work[0] < work[1] < work[2], "The number of steps has no effect: solve with as many as are given.")
     require(
         memory[2] < 2 * memory[0],
-        "The memory grows with the number of steps: this is backpropagation through the steps. Use the adjoint.",
+        "The memory grows with the number of steps: keep no states, and nothing for backpropagation through them.",
     )
     return {"start": found[0], "parameters": list(found[1])}
 
@@ -246,10 +249,11 @@ def judge_adjoint(got, want, wrong):
     def mistakes():
         known = wrong()
         scaled = {
-            "The gradients of the parameters are averaged over the states: their cost is a sum.": 1
-            / len(want["start"]),
-            "The signs of the gradients of the parameters are wrong: going back, the integral grows.": -1,
+            "The signs of the gradients of the parameters are wrong: going back, the integrand needs a minus.": -1
         }
+        if want["start"].dim() > 1:
+            averaged = "The gradients of the parameters are averaged over the states: their cost is a sum."
+            scaled[averaged] = 1 / len(want["start"])
         of_parameters = {name: [factor * item for item in want["parameters"]] for name, factor in scaled.items()}
         return {
             **known["both"],
@@ -257,6 +261,8 @@ def judge_adjoint(got, want, wrong):
             **{name: want | {"parameters": items} for name, items in (of_parameters | known["parameters"]).items()},
         }
 
+    if [item.shape for item in got["parameters"]] != [item.shape for item in want["parameters"]]:
+        fail("The gradients of the parameters have wrong shapes: there is one for each parameter, of its shape.")
     # With 20 steps of RK4, gradients differ from the exact ones by less than 1e-4; wrong ones by more than 0.01.
     assert_close(got, want, rtol=1e-3, atol=1e-4, mistakes=mistakes)
 

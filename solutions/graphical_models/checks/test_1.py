@@ -4,7 +4,19 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, scalar, unchanged
+from calls import (
+    SINGLE,
+    SIZES,
+    SMALLEST,
+    judge_calls,
+    judge_cases,
+    judge_finite,
+    judge_slope,
+    like,
+    scalar,
+    unchanged,
+)
+from torch import nn
 
 from ebmcourse import gtn
 from ebmcourse.checking import assert_close, difference, exercise, fail, inputs, probe, require
@@ -12,9 +24,9 @@ from ebmcourse.checking import assert_close, difference, exercise, fail, inputs,
 FIELDS = ("answer", "best", "wrong", "free_answer", "free_all")
 
 
-def drawn_sequence(rng, labels, answer):
+def drawn_sequence(rng, labels, answer, count=5):
     """Energies (T, K) of a sequence whose best path spells the answer, as does the second best."""
-    energies = rng.uniform(2.0, 4.0, (len(labels), 5))
+    energies = rng.uniform(2.0, 4.0, (len(labels), count))
     energies[np.arange(len(labels)), labels] = rng.uniform(0.0, 1.0, len(labels))
     energies[1, labels[0]] = energies[1, labels[1]] + rng.uniform(0.05, 0.1)
     return {"energies": torch.from_numpy(energies), "answer": answer, "beta": float(rng.uniform(0.5, 2.0))}
@@ -35,9 +47,9 @@ def doubled(rng):
 
 @inputs
 def misread(rng):
-    """A sequence whose best path spells something else than the answer."""
+    """A sequence with more labels than frames whose best path spells something else than the answer."""
     a, b, c = (rng.permutation(4)[:3] + 1).tolist()
-    return drawn_sequence(rng, [a, 0, b, b, 0], [a, c])
+    return drawn_sequence(rng, [a, 0, b, b, 0], [a, c], 6)
 
 
 @probe
@@ -56,7 +68,8 @@ def ingredients_of(student, sequence):
         if part.requires_grad:
             slope = torch.autograd.grad(part.sum(), energies, retain_graph=True, allow_unused=True)[0]
         require(
-            slope is not None, "The numbers do not depend on the energies of this call: keep nothing between calls."
+            slope is not None,
+            "A number has a gradient, but not with respect to the energies of this call: use them, and no copy.",
         )
         seen[name] = {"value": part, "slope": slope}
     return seen
@@ -77,59 +90,73 @@ def numbers_of(student, cases):
 def judge_field(got, want, name, mistakes):
     assert_close(got[name]["value"], want[name]["value"], mistakes=mistakes)
     if not got[name]["slope"].any() and want[name]["slope"].any():
-        fail(f"Gradients do not flow from `{name}` to the energies: do not detach what it is computed from.")
+        fail(f"Gradients do not flow from `{name}` to the energies: detach nothing, and take no plain numbers.")
     # The gradients of the reference differ by 1e-15, and wrong ones by more than 0.01.
     judge_slope(got[name]["slope"], want[name]["slope"])
 
 
 ### BEGIN HIDDEN TESTS
-def energies_of_paths(sequence, count):
-    """The energies of the best paths, whatever they spell."""
-    frames = gtn.linear_graph(*sequence["energies"].shape)
-    frames.set_weights(-sequence["energies"])
-    paths = gtn.nbest(frames, count)
-    return [torch.tensor(-sum(path.weights_to_list()), dtype=torch.float64) for path in paths]
-
-
-def merged_energy(sequence):
-    """The least energy of the answer without its double letters."""
+def graphs_of(sequence):
+    """The graphs of all paths, of those that spell the answer, and of the others; weights are energies."""
     frames = gtn.linear_graph(*sequence["energies"].shape)
     frames.set_weights(sequence["energies"])
-    right = gtn.intersect(frames, gtn.ctc_graph([label for label, _ in groupby(sequence["answer"])]))
-    return torch.tensor(gtn.forward_score(right, gtn.MinPlus()).item(), dtype=torch.float64)
+    answer, labels = sequence["answer"], range(sequence["energies"].shape[1])
+    others = gtn.other_strings(answer, labels)
+    return frames, gtn.intersect(frames, gtn.ctc_graph(answer)), gtn.intersect(frames, others)
+
+
+def energy_of(graph, semiring=None):
+    """A number that a graph has in a semiring: the least energy, unless another one is given."""
+    return torch.tensor(gtn.forward_score(graph, semiring or gtn.MinPlus()).item(), dtype=torch.float64)
+
+
+def largest(graph):
+    """The energy of the path of largest energy."""
+    return torch.tensor(gtn.viterbi_score(graph).item(), dtype=torch.float64)
+
+
+def second_best(sequence):
+    """The energy of the second-best path, whatever it spells."""
+    frames = gtn.linear_graph(*sequence["energies"].shape)
+    frames.set_weights(-sequence["energies"])
+    return torch.tensor(-sum(gtn.nbest(frames, 2)[1].weights_to_list()), dtype=torch.float64)
 
 
 def wrong_among(sequence, labels):
     """The least energy of the wrong strings of these labels only."""
-    frames = gtn.linear_graph(*sequence["energies"].shape)
-    frames.set_weights(sequence["energies"])
-    others = gtn.intersect(frames, gtn.other_strings(sequence["answer"], labels))
-    return torch.tensor(gtn.forward_score(others, gtn.MinPlus()).item(), dtype=torch.float64)
+    return energy_of(gtn.intersect(graphs_of(sequence)[0], gtn.other_strings(sequence["answer"], labels)))
+
+
+def merged_energy(sequence):
+    """The least energy of the answer without its double letters."""
+    return energy_of(graphs_of(sequence | {"answer": [label for label, _ in groupby(sequence["answer"])]})[1])
 
 
 def free_energies(sequence, beta):
-    frames = gtn.linear_graph(*sequence["energies"].shape)
-    frames.set_weights(sequence["energies"])
-    right = gtn.intersect(frames, gtn.ctc_graph(sequence["answer"]))
-    found = {"free_answer": right, "free_all": frames}
-    return {
-        name: torch.tensor(gtn.forward_score(graph, gtn.Log(beta)).item(), dtype=torch.float64)
-        for name, graph in found.items()
-    }
+    frames, right, _ = graphs_of(sequence)
+    return {"free_answer": energy_of(right, gtn.Log(beta)), "free_all": energy_of(frames, gtn.Log(beta))}
 
 
 def wrong_numbers(sequence):
     """The results of known mistakes of `ingredients`, for each of the five numbers."""
-    count = sequence["energies"].shape[1]
-    at_one, of_plus = free_energies(sequence, -1.0), free_energies(sequence, sequence["beta"])
-    return {
+    energies, beta = sequence["energies"], sequence["beta"]
+    steps, count = energies.shape
+    frames, right, others = graphs_of(sequence)
+    exchanged = graphs_of(sequence | {"energies": energies.reshape(count, steps)})
+    at_one, of_plus = free_energies(sequence, -1.0), free_energies(sequence, beta)
+    known = {
         "answer": {
             "Double letters are merged: keep both, the graph requires a blank between them.": merged_energy(sequence),
         },
+        "best": {
+            "`best` is the sum of the least energies of the labels: a path has one label for each frame.": (
+                energies.amin(0).sum()
+            ),
+        },
         "wrong": {
-            "This is the second-best path, which spells the same string: the string must be wrong.": energies_of_paths(
-                sequence, 2
-            )[1],
+            "This is the second-best path, which spells the same string: the string must be wrong.": second_best(
+                sequence
+            ),
             "Wrong strings with a blank are left out: give `other_strings` all labels, 0 included.": wrong_among(
                 sequence, range(1, count)
             ),
@@ -137,13 +164,27 @@ def wrong_numbers(sequence):
                 sequence, range(max(sequence["answer"]) + 1)
             ),
         },
-    } | {
-        name: {
+    }
+    for name, graph, other in zip(
+        FIELDS[:3], (right, frames, others), (exchanged[1], exchanged[0], exchanged[2]), strict=True
+    ):
+        known[name] |= {
+            f"`{name}` is the largest energy of these paths: take the least, with `MinPlus`.": largest(graph),
+            f"`{name}` is minus the largest energy: the weights are the energies themselves, and `MinPlus` takes the "
+            "least.": -largest(graph),
+            "Frames and labels are exchanged: the first axis of the energies are the frames, and `linear_graph` takes "
+            "their number first.": energy_of(other),
+        }
+    for name in ("free_answer", "free_all"):
+        known[name] = {
             "β has no effect: give the semiring -β.": at_one[name],
             "This is the soft maximum of the energies: `Log` needs -β for energies.": of_plus[name],
+            "This is minus the soft maximum: the weights are the energies themselves, with `Log(-β)`.": -of_plus[name],
         }
-        for name in ("free_answer", "free_all")
-    }
+    known["free_all"]["`free_all` leaves the right answer out: it is the sum over all paths."] = energy_of(
+        others, gtn.Log(-beta)
+    )
+    return known
 
 
 ### END HIDDEN TESTS
@@ -165,37 +206,46 @@ def wrong_of_misread(_, misread):
     ### END HIDDEN TESTS
 
 
+def judge_order(got, want):
+    best, wrong = want["best"]["value"], want["wrong"]["value"]
+    exchanged = {"best": wrong, "wrong": best}
+    if best != wrong and not any(difference(got[name]["value"], of, 1e-4, 1e-5) for name, of in exchanged.items()):
+        fail("`best` and `wrong` are exchanged: the order is answer, best, wrong, free_answer, free_all.")
+
+
 def judge_answer(got, want, wrong):
+    judge_order(got, want)
     value = {name: want[name]["value"] for name in FIELDS}
     of_answer = {
         "`answer` is the free energy: take the minimum over the paths that spell the answer.": value["free_answer"],
         "`answer` is the least energy of all answers: only paths that spell the answer count.": value["best"],
-        "`answer` is a maximum or has the wrong sign: use energies with `MinPlus`.": -value["answer"],
+        "`answer` has the wrong sign: it is an energy.": -value["answer"],
+    }
+    of_best = {
+        "`best` is the energy of the right answer: it is the minimum over all answers.": value["answer"],
+        "`best` is the least energy of the wrong answers: it is the minimum over all, the right one included.": value[
+            "wrong"
+        ],
+        "`best` is the free energy: take the minimum.": value["free_all"],
     }
     judge_field(got, want, "answer", lambda: wrong()["answer"] | of_answer)
-    judge_field(
-        got,
-        want,
-        "best",
-        {
-            "`best` is the energy of the right answer: it is the minimum over all answers.": value["answer"],
-            "`best` is the free energy: take the minimum.": value["free_all"],
-        },
-    )
+    judge_field(got, want, "best", lambda: of_best | wrong()["best"])
 
 
 def judge_wrong(got, want, wrong):
+    judge_order(got, want)
     least = {"This is the least energy of all answers: leave the right answer out.": want["best"]["value"]}
     judge_field(got, want, "wrong", lambda: wrong()["wrong"] | least)
 
 
 def judge_free(got, want, sequence, wrong):
-    for name, of_least in (("free_answer", "answer"), ("free_all", "best")):
+    for name, of_least, other in (("free_answer", "answer", "free_all"), ("free_all", "best", "free_answer")):
         value = want[name]["value"]
         mistakes = {
             "This is β times the free energy: divide by β.": sequence["beta"] * value,
             "The sign is wrong: a free energy is minus the logarithm, divided by β.": -value,
             "This is the least energy, not the free energy: sum over the paths.": want[of_least]["value"],
+            f"`{name}` is the sum over the paths of `{other}`.": want[other]["value"],
         }
         judge_field(got, want, name, lambda name=name, mistakes=mistakes: mistakes | wrong()[name])
 
@@ -254,15 +304,21 @@ def negative(rng):
 
 @inputs
 def sequences(rng):
-    """The smallest sequence, one of float32, and two of the same shape, the first of them twice."""
+    """The smallest sequence, one of float64 and float32, and two of the same shape, the first of them twice."""
 
     def drawn(steps, count, answer):
         return {"energies": torch.from_numpy(rng.uniform(0, 2, (steps, count))), "answer": answer, "beta": 1.5}
 
-    first, second = drawn(3, 4, [1]), drawn(3, 4, [3])
-    single = drawn(3, 5, [4, 1])
-    single["energies"] = single["energies"].float()
-    return {"smallest": drawn(1, 2, [1]), "single": single, "first": first, "second": second, "again": first}
+    first, second, other = drawn(3, 4, [1]), drawn(3, 4, [3]), drawn(3, 5, [4, 1])
+    single = other | {"energies": other["energies"].float()}
+    return {
+        "smallest": drawn(1, 2, [1]),
+        "other": other,
+        "single": single,
+        "first": first,
+        "second": second,
+        "again": first,
+    }
 
 
 @exercise(
@@ -293,7 +349,8 @@ def test_negative_energies(run, negative):
 def test_numbers_of_several_sequences(run, sequences):
     """The five numbers are right for a single frame, for float32, and call after call."""
     got, want = run(numbers_of, sequences)
-    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
+    judge_calls(got, want)
+    judge_cases(got, want, {"other": SIZES, "single": SINGLE, "smallest": SMALLEST})
 
 
 ### END HIDDEN TESTS
@@ -362,6 +419,9 @@ def judge_loss(got, want, mistakes):
         fail("The loss is wrong for float32 energies, or where its constant has the default of the template.")
 
 
+EXPONENT = "The sign in the exponent is wrong: a probability is exp(-β (F(Y) - F)), at most 1."
+
+
 @inputs
 def low(rng):
     """Rows of ingredients in which half of the wrong answers are below the margin; some energies are negative."""
@@ -375,12 +435,15 @@ def low(rng):
 def wrong_losses(_, parts, low, constant):
     """For each loss, the results of known mistakes."""
     ### BEGIN HIDDEN TESTS
-    answer, _, wrong, free_answer, free_all = parts.unbind(1)
+    answer, best, wrong, free_answer, free_all = parts.unbind(1)
     gap = answer - wrong
     squared, others, rest = low[:, 0] ** 2, low[:, 2], (constant - low[:, 2]).relu()
+    all_wrong = "The loss compares with `parts.wrong`, not with the minimum over all answers."
     return {
         "energy_loss": {
             "This is the free energy of the answer: the loss is its least energy.": free_answer,
+            "This is the least energy of all answers: the loss is the energy of the right one.": best,
+            "This is the energy of the wrong answer: the loss is that of the right one.": wrong,
             "Negative energies give 0: energies may have any sign.": answer.relu(),
         },
         "perceptron_loss": {
@@ -391,22 +454,29 @@ def wrong_losses(_, parts, low, constant):
             "The margin is 1, whatever is given: use the argument `margin`.": (1 + gap).relu(),
             "The loss is negative where the margin is kept: it must be 0 there.": constant + gap,
             "The two energies are exchanged: the loss rises with the energy of the answer.": (constant - gap).relu(),
-            "The hinge loss uses `parts.wrong`, not the minimum over all answers.": constant + answer - parts[:, 1],
+            "The margin is subtracted: add it.": (gap - constant).relu(),
+            "The hinge loss uses `parts.wrong`, not the minimum over all answers.": constant + answer - best,
         },
         "log_loss": {
             "The sign in the exponent is wrong: the loss rises with the energy of the answer.": (
                 1 + (-gap).exp()
             ).log(),
-            "The 1 is missing: the loss is log(1 + exp(…)).": gap,
+            "This is the difference of the energies: the loss is log(1 + exp(…)) of it.": gap,
+            all_wrong: nn.functional.softplus(answer - best),
         },
         "lvq2_loss": {
             "The loss exceeds its cap: take the minimum with M.": gap.relu(),
+            "M is added like a margin: it is the largest value of the loss.": (constant + gap).relu(),
+            "The sign of the difference is wrong: the loss rises with the energy of the answer.": (-gap).clamp(
+                0, constant
+            ),
             "The cap is 2, whatever is given: use the argument `cap`.": gap.clamp(0, 2),
             "The loss is negative where the answer is right: it must be 0 there.": gap.clamp(max=constant),
             "Minimum and maximum are exchanged: min(M, max(0, …)).": gap.clamp(min=constant),
         },
         "mce_loss": {
             "The sign in the exponent is wrong: the loss is large for wrong answers.": torch.sigmoid(-gap),
+            all_wrong: torch.sigmoid(answer - best),
         },
         "square_square_loss": {
             "The second term is subtracted, as in the lecture notes: it has to be added.": squared - rest**2,
@@ -414,8 +484,21 @@ def wrong_losses(_, parts, low, constant):
             "The first term is not squared.": low[:, 0] + rest**2,
             "The maximum with 0 is missing: a high wrong answer must cost nothing.": squared + (constant - others) ** 2,
             "The margin is 1, whatever is given: use the argument `margin`.": squared + (1 - others).relu() ** 2,
+            "The sign in the second term is wrong: a low wrong answer must cost something.": (
+                squared + (constant + others).relu() ** 2
+            ),
+            "A high wrong answer costs something: the second term is max(0, m - E(Ȳ))².": (
+                squared + (others - constant).relu() ** 2
+            ),
+            "The second term is that of hinge: only the energy of the wrong answer is in it.": (
+                squared + (constant + low[:, 0] - others).relu() ** 2
+            ),
+            all_wrong: squared + (constant - low[:, 1]).relu() ** 2,
         },
         "square_exponential_loss": {
+            "The energy of the answer is not squared.": low[:, 0] + constant * (-others).exp(),
+            "The second term is subtracted: it has to be added.": squared - constant * (-others).exp(),
+            all_wrong: squared + constant * (-low[:, 1]).exp(),
             "γ has no effect: it is a factor of the second term.": squared + (-others).exp(),
             "γ is in the exponent: it is a factor of the second term.": squared + (-constant * others).exp(),
             "The sign in the exponent is wrong: a high wrong answer must cost nothing.": (
@@ -424,12 +507,15 @@ def wrong_losses(_, parts, low, constant):
         },
         "nll_loss": {
             "The least energy of the answer is used: the probability is a sum over its paths.": answer - free_all,
+            "The least energy of all answers is used: subtract their free energy.": free_answer - best,
+            "Both are least energies: subtract the free energies.": answer - best,
             "This is the sum of the two free energies: -log Z / β is `free_all`, so it is subtracted.": (
                 free_answer + free_all
             ),
         },
         "mee_loss": {
             "β has no effect: it multiplies the free energies.": 1 - (free_all - free_answer).exp(),
+            EXPONENT: 1 - (constant * (free_answer - free_all)).exp(),
             "The least energy of the answer is used: the probability is a sum over its paths.": (
                 1 - (constant * (free_all - answer)).exp()
             ),
@@ -501,17 +587,24 @@ def test_square_exponential_loss(run, low, constant, wrong_losses):
 def test_log_loss_of_large_energies(run, distant):
     """`log_loss` and its gradient are finite for differences in the hundreds."""
     got, want = run(loss_of, "log_loss", distant, [])
-    large = got["values"][want["values"] > 100]
-    if len(large) > 1 and large.isfinite().all() and difference(large, large[0].expand_as(large), 1e-6, 1e-6) is None:
+    values, right, gap = got["values"], want["values"], distant[:, 0] - distant[:, 2]
+    # exp overflows in float64 above 709.
+    judge_finite(values, right, "The loss is infinite or undefined (NaN) where exp overflows: `softplus` does not.")
+    large, small = values[right > 100], values[right < 100]
+    if large.min() > 1 and difference(large, large[:1].expand_as(large), 1e-6, 1e-6) is None and small.max() < 1:
         fail("The loss is cut off: it rises with the difference without a limit.")
-    judge_loss(got, want, {})
+    sign = "The sign in the exponent is wrong: the loss rises with the energy of the answer."
+    judge_loss(got, want, {sign: nn.functional.softplus(-gap)})
 
 
 @exercise("1b", points=0.5, hint="Use a function of torch that does not overflow, such as `torch.sigmoid`.")
 def test_mce_loss_of_large_energies(run, distant):
     """`mce_loss` and its gradient are finite for differences in the hundreds."""
     got, want = run(loss_of, "mce_loss", distant, [])
-    judge_loss(got, want, {})
+    overflow = "The loss is infinite or undefined (NaN) where exp overflows: `torch.sigmoid` does not."
+    judge_finite(got["values"], want["values"], overflow)
+    sign = "The sign in the exponent is wrong: the loss is large for wrong answers."
+    judge_loss(got, want, {sign: torch.sigmoid(distant[:, 2] - distant[:, 0])})
 
 
 ### END HIDDEN TESTS
@@ -547,8 +640,16 @@ def test_mee_loss(run, parts, constant, wrong_losses):
 @exercise("1c", points=0.25, hint="Subtract the free energies: no exponential is needed.")
 def test_nll_loss_of_large_energies(run, distant):
     """`nll_loss` and its gradient are finite for energies in the hundreds."""
-    got, want = run(loss_of, "nll_loss", distant + 1000.0, [])
-    judge_loss(got, want, {})
+    rows = distant + 1000.0
+    got, want = run(loss_of, "nll_loss", rows, [])
+    infinite = "The loss is infinite or undefined (NaN) for large free energies: subtract them, without exponentials."
+    judge_finite(got["values"], want["values"], infinite)
+    mistakes = {
+        "The sign is wrong: the loss is never negative.": -want["values"],
+        "This is the sum of the two free energies: -log Z / β is `free_all`, so it is subtracted.": rows[:, 3:].sum(1),
+        "The least energy of the answer is used: the probability is a sum over its paths.": rows[:, 0] - rows[:, 4],
+    }
+    judge_loss(got, want, mistakes)
 
 
 @exercise("1c", points=0.25, hint="Take the difference of the free energies before the exponential.")
@@ -556,9 +657,14 @@ def test_mee_loss_of_large_energies(run, distant):
     """`mee_loss` and its gradient are finite for energies in the hundreds."""
     rows = distant + 1000.0
     got, want = run(loss_of, "mee_loss", rows, [1.5])
+    gap = rows[:, 3] - rows[:, 4]
+    if not got["values"].isfinite().any():
+        fail("The loss is infinite or undefined (NaN) for large free energies: subtract them before the exponential.")
     mistakes = {
-        "Each free energy is cut off, which loses their difference: subtract first.": torch.zeros_like(want["values"]),
-        "β has no effect: it multiplies the free energies.": 1 - (rows[:, 4] - rows[:, 3]).exp(),
+        EXPONENT: 1 - (1.5 * gap).exp(),
+        "The loss is 0 for all large free energies: subtract them from each other first.": torch.zeros_like(gap),
+        "β has no effect: it multiplies the free energies.": 1 - (-gap).exp(),
+        "This is the probability of the answer: subtract it from 1.": (-1.5 * gap).exp(),
     }
     judge_loss(got, want, mistakes)
 

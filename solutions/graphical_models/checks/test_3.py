@@ -1,10 +1,11 @@
 """3: composition with a lexicon and a grammar."""
 
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 import torch
-from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, unchanged
+from calls import SINGLE, SMALLEST, judge_calls, judge_cases, judge_slope, unchanged
 from stand_ins import lexicon, score
 
 from ebmcourse import gtn
@@ -96,8 +97,11 @@ def listed(words, frames):
     return scores_by_length(gtn.union([lexicon([word]) for word in words]), frames)
 
 
-def shared_by_place(words, frames):
-    """The scores of a graph in which words share the nodes of a letter at a place, whatever came before."""
+def shared_by_place(words, frames, once=False):
+    """The scores of a graph in which words share the nodes of a letter at a place, whatever came before.
+
+    once: whether only the first arc into each node is there
+    """
     places = sorted({(place, label) for word in words for place, label in enumerate(word, start=1)})
     number = {(0, None): 0} | {place: count for count, place in enumerate(places, start=1)}
     paths = [[(0, None), *enumerate(word, start=1)] for word in words]
@@ -105,7 +109,10 @@ def shared_by_place(words, frames):
     graph = gtn.Graph(False)
     for place in number:
         graph.add_node(place == (0, None), place in last)
-    for before, after in dict.fromkeys(pair for path in paths for pair in pairwise(path)):
+    arcs = list(dict.fromkeys(pair for path in paths for pair in pairwise(path)))
+    if once:
+        arcs = [(before, after) for after, before in dict((after, before) for before, after in arcs[::-1]).items()]
+    for before, after in arcs:
         graph.add_arc(number[before], number[after], after[1])
     return scores_by_length(graph, frames)
 
@@ -117,11 +124,21 @@ def wrong_tries(words, frames):
     leaves = [word for word in unique if not any(other[: len(word)] == word != other for other in unique)]
     created = [word for at, word in enumerate(unique) if not any(other[: len(word)] == word for other in unique[:at])]
     later = [word for word in unique if word not in created]
+    paths = {
+        tuple(word): prod(sum(other[:end] == word[:end] for other in words) for end in range(1, len(word) + 1))
+        for word in words
+    }
     return {
         "A word that is the beginning of another one is missing: its last node must accept.": listed(leaves, frames),
         "A word is missing whose nodes were added for a longer word before it.": listed(created, frames),
         "Words share nodes whose beginnings are different, so the graph has strings that are no words.": (
             shared_by_place(unique, frames)
+        ),
+        "Words share nodes whose beginnings are different: a node belongs to one whole beginning.": shared_by_place(
+            unique, frames, once=True
+        ),
+        "Words that share a beginning have several paths: add an arc only together with its new node.": listed(
+            [list(word) for word, count in paths.items() for _ in range(count)], frames
         ),
         "Beginnings of words are accepted: only nodes where a word ends may accept.": listed(beginnings, frames),
         "A word has two paths: add no node for a beginning that has one.": listed(words + later, frames),
@@ -143,12 +160,12 @@ def wrong_words(_, words, frames):
 def judge_trie(got, want, wrong):
     empty = {"The empty string is accepted: no word is empty.": torch.cat([torch.zeros(1), want["scores"][1:]])}
     assert_close(got["scores"], want["scores"], mistakes=lambda: wrong() | empty)
-    if got["size"][0] > want["size"][0]:
+    if all(found > right for found, right in zip(got["size"], want["size"], strict=True)):
         fail(
             "The words do not share the nodes of their beginnings: look for the node of a beginning before you add one."
         )
     if got["size"] != want["size"]:
-        fail("The paths are right, but the graph does not have one node for each beginning.")
+        fail("The paths are right, but the graph does not have one node for each beginning, with one arc into it.")
 
 
 @exercise("3a", points=0.75, public=True, hint="One node for each beginning; it accepts where a whole word ends.")
@@ -166,6 +183,9 @@ def lexica(rng):
     return {"smallest": [[int(rng.integers(6))]], "first": first, "second": second, "again": first}
 
 
+LABELS = "The graph is wrong for labels above 9, although it is right for smaller ones: tell beginnings apart."
+
+
 @exercise(
     "3a",
     points=0.25,
@@ -175,7 +195,7 @@ def lexica(rng):
 def test_labels_of_two_digits(run, numbered, wide_frames):
     """`trie` accepts the words of labels above 9, and nothing else."""
     got, want = run(strings_of, numbered, wide_frames)
-    judge_cases(got, want, {"scores": "Words of labels above 9 are confused: different beginnings look the same."})
+    judge_cases(got, want, {"scores": LABELS})
     judge_trie(got, want, lambda: wrong_tries(numbered, wide_frames))
 
 
@@ -188,7 +208,8 @@ def test_labels_of_two_digits(run, numbered, wide_frames):
 def test_tries_of_several_lexica(run, lexica, frames):
     """`trie` is right for a single letter, and call after call."""
     got, want = run(strings_of_several, lexica, frames)
-    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "smallest": SMALLEST})
+    judge_calls(got, want)
+    judge_cases(got, want, {"smallest": SMALLEST})
 
 
 @exercise("3a", points=0.25, hint="Do not add a second path for a word that is given twice.")
@@ -226,12 +247,23 @@ def weighted(rng):
 def interpretations(student, case):
     """Scores of the interpretation graph, its size, the best string, and the gradient of the forward score."""
     energies = case["energies"].clone().requires_grad_()
-    graph = student.graphical_models.interpretation_graph(energies, lexicon(case["words"], case.get("costs")))
+    build = student.graphical_models.interpretation_graph
+    graph = build(energies, lexicon(case["words"], case.get("costs")))
     require(isinstance(graph, gtn.Graph), "`interpretation_graph` returns a graph of the engine.")
+    if not graph.num_nodes():
+        steps = len(energies)
+        square = build(energies[:, :steps], lexicon([range(steps)]))
+        require(
+            square.num_nodes() == 0,
+            "There is a path only for as many steps as letters: `linear_graph` takes the number of steps first.",
+        )
     require(graph.num_nodes() > 0, "The interpretation graph has no path.")
     best = gtn.viterbi_path(graph)
     score = gtn.forward_score(graph).weights_to_torch()
-    require(score.requires_grad, "Gradients do not flow to the energies: give `set_weights` the tensor itself.")
+    require(
+        score.requires_grad,
+        "Gradients do not flow to the energies: neither detach them nor make a graph without gradients.",
+    )
     return {
         "arcs": graph.num_arcs(),
         "string": best.labels_to_list(),
@@ -340,9 +372,9 @@ def test_weights_of_the_grammar(run, weighted):
 def test_several_interpretations(run, interpreted):
     """The graph is right for a single letter, for forbidden letters, for float32, and call after call."""
     got, want = run(several_interpretations, interpreted)
-    high = "High energies are limited: those of forbidden letters are infinite, and others in the hundreds."
-    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE})
-    judge_cases(got, want, {"high": high, "smallest": SMALLEST})
+    high = "The result is wrong where a letter is forbidden, with an infinite energy, and others are in the hundreds."
+    judge_calls(got, want)
+    judge_cases(got, want, {"single": SINGLE, "high": high, "smallest": SMALLEST})
 
 
 ### END HIDDEN TESTS
@@ -407,8 +439,21 @@ def wrong_bigrams(_, bigram, steps):
             found.append(alpha.logsumexp(0))
         return torch.stack(found)
 
+    def shifted_sums(first, following, steps):
+        """The same, where the label of an arc is that of the node that it leaves, except for the first."""
+        found = [torch.tensor(-torch.inf, dtype=torch.float64)]
+        for energies in steps:
+            alpha = -first - energies[0]
+            for row in energies[1:]:
+                alpha = ((alpha - row)[:, None] - following).logsumexp(0)
+            found.append(alpha.logsumexp(0))
+        return torch.stack(found)
+
     first, following = bigram["first"], bigram["following"]
     return {
+        "An arc has the label of the letter before: the arc into the node of letter j has the label j.": shifted_sums(
+            first, following, steps
+        ),
         "The weights are plus energies: they must be minus energies.": bigram_sums(-first, -following, steps),
         "The axes of `following` are exchanged: the first is the letter before.": bigram_sums(
             first, following.T, steps
@@ -446,7 +491,8 @@ def test_energies_of_bigrams(run, bigram, steps, wrong_bigrams):
 def test_several_grammars(run, grammars, steps):
     """`bigram_grammar` is right for a single letter, for float32, and call after call."""
     got, want = run(scores_of_several, grammars, steps)
-    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE, "smallest": SMALLEST})
+    judge_calls(got, want)
+    judge_cases(got, want, {"single": SINGLE, "smallest": SMALLEST})
 
 
 ### END HIDDEN TESTS

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import torch
-from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_cases, judge_slope, like, unchanged
+from calls import AGAIN, SINGLE, SIZES, SMALLEST, judge_calls, judge_cases, judge_slope, like, unchanged
 from stand_ins import Field, integrate, replaced
 from torch import nn
 
@@ -30,12 +30,12 @@ def time(rng):
 @inputs
 def resting(rng):
     """A field with a single state of rest: a contraction minus the state."""
-    inner = torch.from_numpy(rng.standard_normal((2, 2)))
+    inner = torch.from_numpy(rng.standard_normal((3, 3)))
     return {
-        "outer": torch.eye(2, dtype=torch.float64),
+        "outer": torch.eye(3, dtype=torch.float64),
         "inner": 0.5 * inner / torch.linalg.matrix_norm(inner, 2),
-        "offset": torch.from_numpy(rng.uniform(0.5, 1.0, 2)),
-        "start": torch.from_numpy(2 * rng.standard_normal((2, 2))),
+        "offset": torch.from_numpy(rng.uniform(0.5, 1.0, 3)),
+        "start": torch.from_numpy(2 * rng.standard_normal((4, 3))),
     }
 
 
@@ -55,7 +55,10 @@ def state_after(student, case, time, steps):
     slopes = [None]
     if end.requires_grad:
         slopes = torch.autograd.grad(end.sum(), [start, f.outer, f.inner, f.offset], allow_unused=True)
-    require(slopes[0] is not None, "Gradients do not flow through the steps: make new tensors, without `no_grad`.")
+    require(
+        slopes[0] is not None,
+        "Gradients do not flow through the steps: make new tensors, without `no_grad` or `detach`.",
+    )
     # Where no step is taken, the parameters have no gradient.
     slopes = [torch.zeros(()) if slope is None else slope for slope in slopes]
     return {"end": end.detach(), "slopes": slopes, "calls": f.calls}
@@ -135,7 +138,7 @@ def adjoint_with_few_and_many_steps(student, case, time):
     require(work[0] < work[1] < work[2], "The number of steps has no effect: solve with as many as are given.")
     require(
         memory[2] < 2 * memory[0],
-        "The memory grows with the number of steps: this is backpropagation through the steps. Use the adjoint.",
+        "The memory grows with the number of steps: keep no states, and nothing for backpropagation through them.",
     )
     return {"start": found[0], "parameters": list(found[1])}
 
@@ -206,15 +209,17 @@ PARAMETERS = "The gradients of the parameters of the field are wrong: they must 
 
 
 ### BEGIN HIDDEN TESTS
-def stepped(f, z, time, steps, weights=(1, 2, 2, 1), at=(0.5, 0.5, 1.0), first=None):
-    """Steps of a Runge-Kutta method with these weights; `first` is the first slope of all steps, if it is given."""
+def stepped(f, z, time, steps, weights=(1, 2, 2, 1), at=(0.5, 0.5, 1.0), first=None, third=1):
+    """Steps of a Runge-Kutta method with these weights.
+
+    first: the first slope of all steps, if it is given; third: the number of the slope that the third starts from
+    """
     h = time / steps
     for _ in range(steps):
-        k1 = f(z) if first is None else first
-        k2 = f(z + h * at[0] * k1)
-        k3 = f(z + h * at[1] * k2)
-        k4 = f(z + h * at[2] * k3)
-        z = z + h / 6 * sum(w * k for w, k in zip(weights, (k1, k2, k3, k4), strict=True))
+        slopes = [f(z) if first is None else first]
+        for ahead, number in zip(at, (0, third, 2), strict=True):
+            slopes.append(f(z + h * ahead * slopes[number]))
+        z = z + h / 6 * sum(w * k for w, k in zip(weights, slopes, strict=True))
     return z
 
 
@@ -232,6 +237,17 @@ def wrong_states(case, time, steps):
             "Time goes in the wrong direction.": stepped(f, start, -time, steps),
             "All four slopes have the same weight: those in the middle count twice.": stepped(
                 f, start, time, steps, (1.5, 1.5, 1.5, 1.5)
+            ),
+            "The slopes in the middle have the weight 1: they count twice.": stepped(
+                f, start, time, steps, (1, 1, 1, 1)
+            ),
+            "The sum of the slopes is not divided by 6.": stepped(f, start, time, steps, (6, 12, 12, 6)),
+            "This is the midpoint method: RK4 has four slopes with the weights 1, 2, 2, 1.": stepped(
+                f, start, time, steps, (0, 6, 0, 0)
+            ),
+            "The third slope starts from the first: k_3 is f(z + h/2 k_2).": stepped(f, start, time, steps, third=0),
+            "The slopes in the middle are taken a whole step ahead: it is half a step.": stepped(
+                f, start, time, steps, at=(1.0, 1.0, 1.0)
             ),
             "The fourth slope is taken half a step ahead: it is a whole step.": stepped(
                 f, start, time, steps, at=(0.5, 0.5, 0.5)
@@ -290,7 +306,7 @@ def test_backwards_in_time(run, field, time, wrong_back):
 # These come before 6b, with which a stand-in for `integrate` is sent.
 @inputs
 def fields(rng):
-    """A state of one component and a single step, float32, an array of states, and two cases of the same shape."""
+    """A state of one component and a single step, an array, a negative time, float32, and two of the same shape."""
 
     def drawn(width, hidden, shape, time, steps):
         inner = torch.from_numpy(rng.standard_normal((hidden, width)))
@@ -308,7 +324,8 @@ def fields(rng):
     single = {name: item.float() if isinstance(item, torch.Tensor) else item for name, item in first.items()}
     return {
         "smallest": drawn(1, 1, (1,), 0.5, 1),
-        "array": drawn(2, 3, (2, 1, 2), -1, 2),
+        "array": drawn(2, 3, (2, 1, 2), 0.8, 2),
+        "back": drawn(2, 3, (2, 2), -1, 2),
         "single": single,
         "first": first,
         "second": second,
@@ -317,6 +334,7 @@ def fields(rng):
     }
 
 
+BACK = "The result is wrong where the time is negative."
 ARRAY = "The result is wrong for a state with three axes: the state may have any shape."
 
 
@@ -329,10 +347,9 @@ ARRAY = "The result is wrong for a state with three axes: the state may have any
 def test_states_of_several_fields(run, fields):
     """`integrate` is right for a single step, for other shapes, for float32, and call after call."""
     got, want = run(several_states, fields)
-    judge_cases(
-        got, want, {"first": SIZES, "second": AGAIN, "interrupted": AGAIN, "again": AGAIN, "single": SINGLE}, 1e-6, 1e-6
-    )
-    judge_cases(got, want, {"array": ARRAY, "smallest": SMALLEST}, 1e-6, 1e-6)
+    judge_calls(got, want, 1e-6, 1e-6)
+    cases = {"interrupted": AGAIN, "single": SINGLE, "back": BACK, "array": ARRAY, "smallest": SMALLEST}
+    judge_cases(got, want, cases, 1e-6, 1e-6)
 
 
 ### END HIDDEN TESTS
@@ -351,8 +368,8 @@ def wrong_adjoints(case, time):
     z = case["start"].clone().requires_grad_()
     still = torch.autograd.grad(f(z), parameters, case["slope"])
 
-    def solved(state, multiplier):
-        """The adjoint with other factors of the equations of z and λ."""
+    def solved(state, multiplier, fixed=False):
+        """The adjoint with other factors of the equations of z and λ; fixed: whether the products are with λ(T)."""
         sizes = [item.numel() for item in (case["start"], case["slope"], *parameters)]
 
         def backwards(vector):
@@ -360,7 +377,8 @@ def wrong_adjoints(case, time):
             with torch.enable_grad():
                 z = z.view_as(case["start"]).requires_grad_()
                 value = f(z)
-                products = torch.autograd.grad(value, [z, *parameters], found.view_as(z))
+                found = case["slope"] if fixed else found.view_as(z)
+                products = torch.autograd.grad(value, [z, *parameters], found)
             changes = [state * value.detach(), multiplier * products[0], *(-product for product in products[1:])]
             return torch.cat([change.flatten() for change in changes])
 
@@ -379,6 +397,9 @@ def wrong_adjoints(case, time):
         "both": {
             "The state stays at z(T) on the way back: solve its equation together with the others.": solved(0.0, -1.0),
             "The equation of λ has the wrong sign: dλ/dt is minus the product.": solved(1.0, 1.0),
+            "The products are taken with ∂C/∂z(T) all the way: take them with λ(t), which changes.": solved(
+                1.0, -1.0, fixed=True
+            ),
             "The equations are solved forward in time: start at T with a negative time.": {
                 "start": forward[0],
                 "parameters": list(forward[1:]),
@@ -402,10 +423,11 @@ def judge_adjoint(got, want, wrong):
     def mistakes():
         known = wrong()
         scaled = {
-            "The gradients of the parameters are averaged over the states: their cost is a sum.": 1
-            / len(want["start"]),
-            "The signs of the gradients of the parameters are wrong: going back, the integral grows.": -1,
+            "The signs of the gradients of the parameters are wrong: going back, the integrand needs a minus.": -1
         }
+        if want["start"].dim() > 1:
+            averaged = "The gradients of the parameters are averaged over the states: their cost is a sum."
+            scaled[averaged] = 1 / len(want["start"])
         of_parameters = {name: [factor * item for item in want["parameters"]] for name, factor in scaled.items()}
         return {
             **known["both"],
@@ -413,6 +435,8 @@ def judge_adjoint(got, want, wrong):
             **{name: want | {"parameters": items} for name, items in (of_parameters | known["parameters"]).items()},
         }
 
+    if [item.shape for item in got["parameters"]] != [item.shape for item in want["parameters"]]:
+        fail("The gradients of the parameters have wrong shapes: there is one for each parameter, of its shape.")
     # With 20 steps of RK4, gradients differ from the exact ones by less than 1e-4; wrong ones by more than 0.01.
     assert_close(got, want, rtol=1e-3, atol=1e-4, mistakes=mistakes)
 
@@ -430,12 +454,11 @@ def wrong_rests(_, resting):
     ### BEGIN HIDDEN TESTS
     rate, steps = 0.1, 4
 
-    def descended(rate, steps, power=2, longest=torch.inf):
+    def descended(rate, steps, cost_of=lambda value: value.square().sum(), longest=torch.inf):
         f, z = field_of(resting), resting["start"].clone()
         for _ in range(steps):
             z.requires_grad_()
-            value = f(z) - z
-            cost = value.square().sum() if power == 2 else value.square().sum().sqrt()
+            cost = cost_of(f(z) - z)
             slope = torch.autograd.grad(cost, z)[0]
             z = z.detach() - rate * slope * min(1.0, longest / float(slope.norm()))
         return z.detach()
@@ -447,8 +470,14 @@ def wrong_rests(_, resting):
     return {
         "The steps go up: subtract the gradient.": descended(-rate, steps),
         "The steps follow the field: minimise ‖f(z)‖² instead.": z,
-        "The norm is minimised, not its square.": descended(rate, steps, 1),
+        "The norm is minimised, not its square.": descended(rate, steps, lambda value: value.norm()),
+        "The norm of each state is minimised, not its square.": descended(
+            rate, steps, lambda value: value.norm(dim=1).sum()
+        ),
+        "The sum of f(z) is minimised: square it first.": descended(rate, steps, lambda value: value.sum()),
         "This is the mean of the squares: take the sum.": descended(rate / resting["start"].numel(), steps),
+        "This is the mean over the states: take the sum.": descended(rate / len(resting["start"]), steps),
+        "This is the mean over the components: take the sum.": descended(rate / resting["start"].shape[1], steps),
         "The gradient is halved: minimise ‖f(z)‖², not half of it.": descended(rate / 2, steps),
         "A step too few is taken.": descended(rate, steps - 1),
         "A single step is taken.": descended(rate, 1),
@@ -489,8 +518,8 @@ def test_adjoints_of_several_fields(run, fields):
     """`adjoint` is right for other shapes, for float32, and call after call, and changes nothing."""
     got, want = run(several_adjoints, fields)
     # Another method than RK4 may be used: ten steps of the midpoint rule for each differ by 1e-4.
-    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE}, 1e-3, 1e-3)
-    judge_cases(got, want, {"array": ARRAY, "smallest": SMALLEST}, 1e-3, 1e-3)
+    judge_calls(got, want, 1e-3, 1e-3)
+    judge_cases(got, want, {"single": SINGLE, "back": BACK, "array": ARRAY, "smallest": SMALLEST}, 1e-3, 1e-3)
 
 
 @exercise(
@@ -502,8 +531,8 @@ def test_adjoints_of_several_fields(run, fields):
 def test_states_at_rest_of_several_fields(run, fields):
     """`settle` is right for other shapes, for float32, and call after call, and changes nothing."""
     got, want = run(several_states_at_rest, fields)
-    judge_cases(got, want, {"first": SIZES, "second": AGAIN, "again": AGAIN, "single": SINGLE})
-    judge_cases(got, want, {"array": ARRAY, "smallest": SMALLEST})
+    judge_calls(got, want)
+    judge_cases(got, want, {"back": SIZES, "single": SINGLE, "array": ARRAY, "smallest": SMALLEST})
 
 
 @inputs
@@ -532,7 +561,7 @@ def test_state_is_at_rest(run, resting):
     f = field_of(resting)
     with torch.no_grad():
         if got.shape == want.shape and not (f(got.double()) - got).norm() < 1e-3:
-            fail("The state is not at rest: take as many steps as are given.")
+            fail("The state is not at rest after many steps: take all, each down the gradient of ‖f(z)‖².")
     # After 300 steps, the distance from the state at rest is below 1e-6 of that at the start.
     assert_close(got, want)
 
