@@ -20,6 +20,9 @@ from autograder.late.times import stamp
 MAX_SHOWN = 10
 MAX_EACH = 5000  # files in a folder of the exchange
 _PLACED = {"new", "unchanged", "replaced"}
+# The states whose names cannot follow a number, and those of submissions that are not collected.
+_SAID = {"differs": "different", "nothing": "without files", "twice": "with several submissions"}
+_LOST = {"nothing", "failed", "twice"}
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Collected:
 
     def lines(self) -> list[str]:
         """Return the summary as text: first what was done, then what remains to be done."""
-        done = Counter(self.students.values())
+        done = Counter(_SAID.get(what, what) for what in self.students.values())
         lines = [f"{self.kind}: {', '.join(f'{n} {what}' for what, n in sorted(done.items())) or 'no submissions'}"]
         lines += _by_student(self.remarks)
         if self.late:
@@ -54,8 +57,9 @@ class Collected:
             lines.append(
                 f"different from the existing ones, which were kept (--update replaces them): {', '.join(differing)}"
             )
-        if lost := [student for student, what in self.students.items() if what in ("nothing", "failed", "twice")]:
-            lines.append(f"NOT collected: {', '.join(map(shown, lost))}")
+        lost = [f"{shown(who)} ({_SAID.get(what, what)})" for who, what in self.students.items() if what in _LOST]
+        if lost:
+            lines.append(f"NOT collected: {', '.join(lost)}")
         if self.unknown:
             lines.append(f"NOT collected, not in the roster or ambiguous: {', '.join(map(shown, self.unknown))}")
         return lines
@@ -122,8 +126,11 @@ def _owners(reading: Reading, roster: Roster | None, collected: Collected) -> li
     by_student: dict[str, list[str]] = {}
     for handed in reading.handed.values():
         ids = _ids(handed, roster)
-        if None in ids or not ids:
+        if not any(ids):
             collected.unknown.append(handed.label)
+        else:  # of a group, some may be unknown
+            unknown = [person for person, student in zip(handed.people, ids, strict=False) if student is None]
+            collected.unknown += [f"{next(filter(None, who.names), '?')} of {handed.label}" for who in unknown]
         students = list(dict.fromkeys(student for student in ids if student is not None))
         for student in students:
             by_student.setdefault(student, []).append(handed.label)

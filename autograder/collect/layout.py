@@ -16,6 +16,7 @@ from autograder.late.times import stamp
 
 MAX_SUBMISSION_BYTES = 200 * 2**20
 MAX_FILES = 2000
+MAX_NAMED = 3
 # Written by nbgrader, or by a student who wants to appear on time.
 SECRET = "submission_secret.txt"
 _NBGRADERS = {TIMESTAMP, SECRET}
@@ -59,10 +60,11 @@ def arranged(handed: Handed, assignment: Assignment, keep: Collection[str]) -> d
         if brought is not None and (own != TIMESTAMP or brought.strip() != known):
             handed.remarks.append(f"Its own {own} was left out.")
     missing = [name for name in wanted if (name,) not in named]
-    if named and len(missing) == len(wanted):
-        handed.problems.append(f"has none of the files to hand in ({', '.join(wanted)}).")
-    elif named and missing:
-        handed.problems.append(f"lacks {', '.join(missing)}.")
+    if named and missing:
+        lacks = f"lacks {', '.join(missing)}"
+        if len(missing) == len(wanted):
+            lacks = f"has none of the files to hand in ({', '.join(wanted)})"
+        handed.problems.append(lacks + _instead(named, wanted))
     return {"/".join(path): content for path, content in sorted(named.items()) if not _is_covered(path, named)}
 
 
@@ -136,6 +138,15 @@ def _renamed(
 def _unnumbered(name: str, wanted: Collection[str]) -> str:
     plain = re.sub(r"(?:-\d{1,3}| ?\(\d{1,3}\))(\.\w+)$", r"\1", name)
     return plain if plain in wanted else name
+
+
+def _instead(files: Iterable[tuple[str, ...]], wanted: Collection[str]) -> str:
+    """Return the end of a sentence on missing files: what was handed in instead, perhaps under a wrong name."""
+    others = [shown("/".join(path)) for path in sorted(files) if path not in {(name,) for name in wanted}]
+    if not others:
+        return "."
+    more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
+    return f"; other files: {', '.join(others[:MAX_NAMED])}{more}."
 
 
 def _is_covered(path: tuple[str, ...], files: dict[tuple[str, ...], bytes]) -> bool:

@@ -18,7 +18,7 @@ from autograder.late import of_results, with_penalty
 from autograder.report.sheet import read_sheet
 from autograder.report.unmatched import not_graded, not_in_roster
 from autograder.results import Result, assignments_in, read_results, read_timings, write_atomically
-from autograder.text import listed, on_one_line
+from autograder.text import listed
 
 # Takes the results of one assignment, with late penalties applied, and returns the content of files by relative path.
 Exporter = Callable[[list[Result], Known], dict[str, bytes]]
@@ -80,9 +80,12 @@ def export(
     if to == "nbgrader" and submitted is None:
         submitted = database.parent / "submitted"
     late = of_results([result for results in everyone for result in results], submitted, course) if course else {}
+    said: dict[tuple[str, str], list[str]] = {}  # students by assignment and remark, which may concern a whole class
     for (name, student), entry in sorted(late.items()):
         for remark in entry.remarks if assignment in ("", name) else ():
-            say(f"{on_one_line(student)}, {name}: {remark}")
+            said.setdefault((name, remark), []).append(student)
+    for (name, remark), students in said.items():
+        say(f"{listed(students, _NAMES_SHOWN)}, {name}: {remark}")
     for name, students in not_graded(results_dir, submitted, course).items() if course else ():
         if assignment in ("", name):
             say(f"Handed in, but not graded, so not exported: {listed(students, _NAMES_SHOWN)} ({name})")
@@ -138,7 +141,8 @@ def _fill_in(
         say(f"No result, so the row stays as it was: {listed(filled.left, _NAMES_SHOWN)}")
     if filled.missing:
         raise Failure(
-            f"wrote {path}, but {roster.download.path} has no row for these results:"
-            f" {listed(filled.missing, _NAMES_SHOWN)}."
+            f"{roster.download.path} has no row for these results, so {path} lacks them:"
+            f" {listed(filled.missing, _NAMES_SHOWN)}. Their ids come from `autograder collect`; to find a row, an id"
+            " must be the login name, mail address or number of the student in this file."
         )
     return path

@@ -71,7 +71,10 @@ def _class(gradebook: Gradebook, results: list[Result], releases: Path) -> _Clas
     try:
         assignment = gradebook.find_assignment(name)
     except MissingEntry:
-        raise ValueError(f"the gradebook has no {name}: run “nbgrader generate_assignment {name}” first") from None
+        raise ValueError(
+            f"the gradebook has no {name}: run “nbgrader generate_assignment {name}” first, or choose another"
+            " assignment with --assignment"
+        ) from None
     notebooks = {}
     for notebook in assignment.notebooks:
         path = releases / name / f"{notebook.name}.ipynb"

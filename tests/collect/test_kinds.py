@@ -91,7 +91,7 @@ def test_who_has_an_empty_folder_is_named(tiny, tmp_path, inner):
     (source / f"s002{inner}").mkdir(parents=True)
     collected = collect(source, tiny, tmp_path / "out")
     assert collected.students == {"s001": "new", "s002": "nothing"} and not collected.is_whole
-    assert any("NOT collected: s002" in line for line in collected.lines())
+    assert collected.lines() == ["plain: 1 new, 1 without files", "NOT collected: s002 (without files)"]
 
 
 def test_an_empty_folder_in_a_zip_is_named(tiny, tmp_path):
@@ -110,7 +110,7 @@ def test_a_submission_without_the_files_to_hand_in_is_named(tiny, tmp_path):
     source = folder(tmp_path / "clones", {"s001/tiny.py": "1", "s002/README.md": "2"})
     collected = collect(source, tiny, tmp_path / "out")
     assert collected.students == {"s001": "new", "s002": "new"} and not collected.is_whole
-    assert collected.problems["s002"] == ["has none of the files to hand in (tiny.py)."]
+    assert collected.problems["s002"] == ["has none of the files to hand in (tiny.py); other files: README.md."]
 
 
 def test_a_submission_that_lacks_a_file_or_the_notebook_with_the_answers_is_named(tiny, tmp_path):
@@ -123,8 +123,15 @@ def test_a_submission_that_lacks_a_file_or_the_notebook_with_the_answers_is_name
     whole = {"tiny.py": "1", "more.py": "2", "sheet.ipynb": "{}"}
     files = {f"s001/{name}": text for name, text in whole.items()}
     files |= {"s002/tiny.py": "1", "s002/more.py": "2", "s003/sheet-1.ipynb": "{}", "s003/more.py": "2"}
+    files |= {"s004/Tiny (1).py": "1", "s004/src/sheet.ipynb": "{}"} | {f"s004/{n}.txt": "" for n in range(3)}
+    files |= {"s004/more.py": "2"}
     collected = collect(folder(tmp_path / "clones", files), sheet, tmp_path / "out")
-    assert collected.problems == {"": [], "s002": ["lacks sheet.ipynb."], "s003": ["lacks tiny.py."]}
+    assert collected.problems == {
+        "": [],
+        "s002": ["lacks sheet.ipynb."],
+        "s003": ["lacks tiny.py."],
+        "s004": ["lacks tiny.py, sheet.ipynb; other files: 0.txt, 1.txt, 2.txt and 2 more."],
+    }
     assert set(collected.students.values()) == {"new"} and not collected.is_whole
 
 

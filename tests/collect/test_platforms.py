@@ -114,6 +114,19 @@ def test_gradescopes_metadata_say_who_handed_in_and_when(tiny, roster, tmp_path)
     assert "s004" not in record
 
 
+def test_the_unknown_members_of_a_group_are_named_and_the_others_get_its_submission(tiny, tmp_path):
+    (tmp_path / "r.csv").write_text("id,email\ns003,s003@example.org\n")
+    files = {
+        "submission_metadata.yml": "submission_5:\n  :submitters:\n  - :email: s003@example.org\n"
+        "  - :email: nobody@example.org\n    :name: Nobody\n",
+        "submission_5/tiny.py": "1",
+    }
+    roster = read_roster(tmp_path / "r.csv")
+    collected = collect(zipped(tmp_path / "a.zip", files), tiny, tmp_path / "out", roster=roster)
+    assert collected.students == {"s003": "new"} and not collected.is_whole
+    assert collected.unknown == ["nobody@example.org of submission_5"]
+
+
 def test_gradescope_may_have_one_submission(tiny, tmp_path):
     files = {
         "assignment_9_export/submission_metadata.yml": "submission_5:\n  :submitters:\n  - :sid: s001\n",
@@ -158,6 +171,23 @@ def test_github_classroom_names_accounts(tiny, tmp_path):
     collected = collect(zipped(tmp_path / "a.zip", GITHUB), tiny, tmp_path / "out")
     assert (collected.kind, collected.is_whole) == ("github", True)
     assert tree(tmp_path / "out") == {f"s00{n}/tiny/tiny.py": str(n) for n in (1, 2)}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("kind", ["", "github"])
+def test_the_folder_that_github_classroom_makes_can_itself_be_the_source(tiny, tmp_path, packed, kind):
+    files = {name.removeprefix("hw1-submissions/"): text for name, text in GITHUB.items()}
+    path = tmp_path / ("hw1-submissions" + ".zip" * packed)
+    source = zipped(path, files) if packed else folder(path, files)
+    collected = collect(source, tiny, tmp_path / "out", kind=kind)
+    assert (collected.kind, collected.is_whole) == ("github", True)
+    assert tree(tmp_path / "out") == {f"s00{n}/tiny/tiny.py": str(n) for n in (1, 2)}
+
+
+def test_a_folder_named_like_that_of_github_classroom_may_hold_other_folders(tiny, tmp_path):
+    source = folder(tmp_path / "hw1-submissions", {"s001/tiny.py": "1", "s002/tiny.py": "2"})
+    collected = collect(source, tiny, tmp_path / "out")
+    assert (collected.kind, collected.students) == ("plain", {"s001": "new", "s002": "new"})
 
 
 def test_canvas_may_lie_in_one_folder(tiny, tmp_path):

@@ -339,6 +339,15 @@ def test_the_instructor_gets_remarks_on_times_of_submission(late_course: Path) -
     assert all(remark.removeprefix("s001, jem: ") in flags for remark in said)
 
 
+def test_a_remark_on_many_students_is_one_line(late_course: Path) -> None:
+    said: list[str] = []
+    for student in ("s001", "s002", "s003"):
+        write_result(late_course / "results", replace(RESULTS[0], student=student))
+    submitted = late_course / "submitted"
+    export(late_course / "results", "csv", late_course, submitted=submitted, course=late_course, say=said.append)
+    assert "s002, s003, jem: The time of submission is not known: it counts as in time." in said
+
+
 @pytest.mark.parametrize("to", [name for name in FORMATS if name != "nbgrader"])
 def test_the_same_results_give_the_same_bytes(results_dir: Path, tmp_path: Path, to: str) -> None:
     first = {path: path.read_bytes() for path in export(results_dir, to, tmp_path / "out")}

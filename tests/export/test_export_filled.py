@@ -122,7 +122,8 @@ def test_it_can_be_repeated(tmp_path: Path) -> None:
 def test_a_result_without_a_row_is_named_after_the_others_are_written(tmp_path: Path) -> None:
     folder = results(tmp_path / "results", s001=7.5, s099=3.0)
     done = export(folder, "canvas", sheet(tmp_path, CANVAS))
-    assert done.exit_code == 1 and "has no row for these results: s099." in done.output
+    assert done.exit_code == 1 and "has no row for these results" in done.output
+    assert "lacks them: s099. Their ids come from `autograder collect`" in done.output
     assert "7.5" in (folder / "download.filled.csv").read_text("utf-8")
 
 
