@@ -133,9 +133,11 @@ class CTCCriterion:
     sums, counts: for each call, the sum and number of the words' losses, each divided by its number of letters
     given: the log-probabilities of the first call
     is_detached: whether log-probabilities without a gradient were given
+    factor: of the losses that are returned
     """
 
-    def __init__(self):
+    def __init__(self, factor=1.0):
+        self.factor = factor
         self.targets, self.lengths, self.excess, self.sums, self.counts = [], [], [], [], []
         self.given, self.is_detached = torch.zeros(0, 0, 27), False
 
@@ -177,7 +179,7 @@ class CTCCriterion:
         each = F.ctc_loss(frames, labels, torch.tensor(lengths), sizes, BETWEEN, reduction="none")
         self.sums.append((each.detach() / sizes).sum())
         self.counts.append(len(rows))
-        return (each / sizes).mean()
+        return self.factor * (each / sizes).mean()
 
 
 @probe

@@ -364,7 +364,7 @@ def wrong_minima(pm):
     paths = alignments(frames, states)
     wrong = {
         FIRST_COLUMN: least(pm, paths[paths[:, min(1, frames - 1)] == 1]),
-        "The path may end anywhere in the last row: it must end at the last target, T - 1.": least(
+        "The energy is the least one of the last row: it must be that of paths which end at the last target.": least(
             pm, alignments(frames, states, last=everywhere)
         ),
         "The path may start anywhere in the first row: it must start at target 0.": least(
