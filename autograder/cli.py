@@ -187,8 +187,9 @@ def grade(
     from autograder.grade.job import Job
     from autograder.grade.results_folder import reserved
     from autograder.report import class_table
+    from autograder.report.unmatched import not_handed_in
     from autograder.sandbox.bubblewrap import bubblewrap
-    from autograder.text import on_one_line
+    from autograder.text import listed, on_one_line
 
     together = handed_in_together(submitted, name)
     if unconfined:
@@ -223,9 +224,15 @@ def grade(
         Console().print(class_table(results))
     for group in identical(results, together):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
+    if gone := not_handed_in(out, submitted, name):
+        console.print(
+            f"Results without a submission, which are still reported and exported: {listed(gone, 20)}. To remove one,"
+            f" delete {out / name}/<student>.json.",
+            markup=False,
+        )
     if unusable:
-        listed = ", ".join(map(on_one_line, unusable))
-        raise Failure(f"Not graded, because the names of these folders cannot be ids: {listed}.")
+        names = ", ".join(map(on_one_line, unusable))
+        raise Failure(f"Not graded, because the names of these folders cannot be ids: {names}.")
 
 
 @main.command()

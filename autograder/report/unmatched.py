@@ -1,4 +1,4 @@
-"""People who are missing on one side: they handed in and have no result, or have one and are not in the roster."""
+"""People who are missing on one side: they handed in without a result, or have one without a submission or a roster."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def not_graded(results_dir: Path, submitted: Path | None, course: Path) -> dict[
     names = sorted({*assignments_in(results_dir), *assignments.names(course)})
     found = {name: sorted({*students(submitted, name)}.difference(students_in(results_dir, name))) for name in names}
     return {name: who for name, who in found.items() if who}
+
+
+def not_handed_in(results_dir: Path, submitted: Path, assignment: str) -> list[str]:
+    """Return the students who have a result of an assignment, but no folder in `submitted`."""
+    return sorted({*students_in(results_dir, assignment)}.difference(students(submitted, assignment)))
 
 
 def not_in_roster(results_dir: Path, ids: Collection[str], assignment: str = "") -> list[str]:

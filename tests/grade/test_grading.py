@@ -64,6 +64,17 @@ def test_a_folder_that_cannot_be_a_student_stops_nobody_else(tiny_course, submit
     assert sorted(results(tmp_path / "out")) == ["s001", "s004"]
 
 
+def test_results_without_a_submission_are_named(tiny_course, submitted, tmp_path):
+    for student in ("s002", "s003", "s005"):
+        (submitted / student).rename(tmp_path / student)
+    arguments = ("tiny", submitted, "--out", tmp_path / "out", "--seed", 3, "--unconfined")
+    assert "without a submission" not in grade(tiny_course, *arguments).output
+    (submitted / "s004").rename(tmp_path / "s004")
+    for options in ([], ["--student", "s001"]):
+        graded = " ".join(grade(tiny_course, *arguments, *options).output.split())
+        assert "Results without a submission, which are still reported and exported: s004." in graded
+
+
 def test_a_class_is_graded_alike_by_any_number_of_workers(tiny_course, submitted, tmp_path):
     one = grade(tiny_course, "tiny", submitted, "--out", tmp_path / "one", "--seed", 3)
     two = grade(tiny_course, "tiny", submitted, "--out", tmp_path / "two", "--seed", 3, "--workers", 2)
