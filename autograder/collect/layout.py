@@ -13,6 +13,7 @@ from autograder.collect.people import Handed
 from autograder.files import Refused, items, opened, read_below
 from autograder.late import TIMESTAMP
 from autograder.late.times import stamp
+from autograder.text import listed
 
 MAX_SUBMISSION_BYTES = 200 * 2**20
 MAX_FILES = 2000
@@ -142,11 +143,8 @@ def _unnumbered(name: str, wanted: Collection[str]) -> str:
 
 def _instead(files: Iterable[tuple[str, ...]], wanted: Collection[str]) -> str:
     """Return the end of a sentence on missing files: what was handed in instead, perhaps under a wrong name."""
-    others = [shown("/".join(path)) for path in sorted(files) if path not in {(name,) for name in wanted}]
-    if not others:
-        return "."
-    more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
-    return f"; other files: {', '.join(others[:MAX_NAMED])}{more}."
+    others = ["/".join(path) for path in sorted(files) if path not in {(name,) for name in wanted}]
+    return f"; other files: {listed(others, MAX_NAMED)}." if others else "."
 
 
 def _is_covered(path: tuple[str, ...], files: dict[tuple[str, ...], bytes]) -> bool:
