@@ -16,7 +16,7 @@ from PIL import Image
 from autograder.drawings import Drawn, Picture
 from ebmcourse.checking.compare import Mismatch
 from ebmcourse.checking.drawings import Drawing, Panel
-from ebmcourse.checking.form import is_too_large, misfit
+from ebmcourse.checking.form import misfit
 from ebmcourse.checking.observer import Call, Observer
 from ebmcourse.checking.reference import PUBLIC_SEED, LiveReference, derive
 
@@ -42,7 +42,7 @@ def draw(drawing: Drawing, observer: Observer | None, reference: LiveReference) 
         call = Call(name, file, probe.__name__, inputs, derive(PUBLIC_SEED, name), PROBE_SECONDS)
         want = reference.observation(name, call)
         got = observer.observe(call) if observer else want
-        if is_too_large(got, want) or misfit(got, want):
+        if misfit(got, want):
             raise Mismatch("The observation cannot be drawn.")
         return got, want
 

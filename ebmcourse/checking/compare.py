@@ -108,7 +108,7 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
         if len(got) != len(want):
             return f"There are too {'few' if len(got) < len(want) else 'many'} items."
         return first(difference(a, b, rtol, atol) for a, b in zip(got, want, strict=True))
-    if isinstance(want, float) and not isinstance(want, bool):
+    if isinstance(want, float):
         if isinstance(got, torch.Tensor) and got.numel() == 1:
             got = got.item()
         if not isinstance(got, int | float):
@@ -123,11 +123,9 @@ def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -
     if reason := shape_difference(got, want):
         return reason
     got, want = got.double(), want.double()
-    if not got.isfinite().all() and want.isfinite().all():
-        return NOT_FINITE
-    if not torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
-        return DIFFERENT_NUMBERS
-    return None
+    if torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
+        return None
+    return NOT_FINITE if want.isfinite().all() and not got.isfinite().all() else DIFFERENT_NUMBERS
 
 
 _USUAL_MISTAKES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -28,28 +28,17 @@ def largest_answer(want: Any) -> Size:
     return Size(FACTOR * size.tree + MORE_BYTES.tree, FACTOR * size.total + MORE_BYTES.total)
 
 
-def is_too_large(got: Any, want: Any) -> bool:
-    """Whether an observation holds far more numbers, items or characters than the reference's."""
-    if isinstance(got, torch.Tensor):
-        numbers = want.numel() if isinstance(want, torch.Tensor) else 1
-        return got.numel() > FACTOR * numbers + MORE_NUMBERS
-    if isinstance(got, str):
-        return len(got) > FACTOR * (len(want) if isinstance(want, str) else 0) + MORE_CHARACTERS
-    if isinstance(got, list) and isinstance(want, list):
-        if len(got) > FACTOR * len(want) + MORE_ITEMS:
-            return True
-        return any(is_too_large(item, model) for item, model in _paired(got, want))
-    if isinstance(got, dict) and isinstance(want, dict):
-        return any(is_too_large(item, _model(want, key)) for key, item in got.items() if key in want)
-    return False  # what has another structure does not fit
-
-
 def misfit(got: Any, want: Any) -> str | None:
-    """Why a judgement cannot look at an observation: it has no dict, list or tensor where the reference's has one.
+    """Why a judgement cannot look at an observation; None where it can.
 
-    None where it can. Shapes, lengths of lists and numbers may differ. Of several ways to the same observation
-    (`Ways`), those that do not fit are taken out, as if they had not been observed, unless none fits.
+    It has no dict, list or tensor where the reference's has one, or it is `TOO_LARGE`: it holds far more numbers, items
+    or characters. Shapes, lengths of lists and numbers may differ. Of several ways to the same observation (`Ways`),
+    those that do not fit are taken out, as if they had not been observed, unless none fits or one is too large.
     """
+    if isinstance(want, torch.Tensor):
+        if not isinstance(got, torch.Tensor):
+            return f"A tensor is expected, not {kind_of(got)}."
+        return TOO_LARGE if got.numel() > FACTOR * want.numel() + MORE_NUMBERS else None
     if isinstance(want, Ways):
         if not isinstance(got, Ways) or got.keys() != want.keys():
             return "The value has another structure than expected."
@@ -57,7 +46,7 @@ def misfit(got: Any, want: Any) -> str | None:
         if misfits and all(misfits.values()):
             return next(iter(misfits.values()))
         got.update({way: None for way, reason in misfits.items() if reason})
-        return None if misfits else "Nothing could be observed."
+        return TOO_LARGE if TOO_LARGE in misfits.values() else None if misfits else "Nothing could be observed."
     if isinstance(want, dict):
         if type(got) is not dict or got.keys() != want.keys():
             return "The value has another structure than expected."
@@ -65,10 +54,16 @@ def misfit(got: Any, want: Any) -> str | None:
     if isinstance(want, list):
         if not isinstance(got, list):
             return f"A list is expected, not {kind_of(got)}."
+        if len(got) > FACTOR * len(want) + MORE_ITEMS:
+            return TOO_LARGE
         return first(misfit(item, model) for item, model in _paired(got, want))
-    if isinstance(want, torch.Tensor):
-        return None if isinstance(got, torch.Tensor) else f"A tensor is expected, not {kind_of(got)}."
-    return f"{_expected(want)}, not {kind_of(got)}." if isinstance(got, dict | list) else None
+    if isinstance(got, dict | list):
+        return f"{_expected(want)}, not {kind_of(got)}."
+    if isinstance(got, torch.Tensor):
+        return TOO_LARGE if got.numel() > FACTOR + MORE_NUMBERS else None
+    if isinstance(got, str):
+        return TOO_LARGE if len(got) > FACTOR * len(want if isinstance(want, str) else "") + MORE_CHARACTERS else None
+    return None
 
 
 def unsound(got: Any, want: Any) -> str | None:
@@ -130,6 +125,7 @@ def shape_difference(got: torch.Tensor, want: torch.Tensor) -> str | None:
     return None
 
 
+TOO_LARGE = "The value is much larger than expected."
 NOT_FINITE = "There are infinite or undefined (NaN) values."
 
 

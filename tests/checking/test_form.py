@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebmcourse.checking.form import FACTOR, is_too_large, largest_answer, misfit, other_shape, unsound
+from ebmcourse.checking.form import FACTOR, TOO_LARGE, largest_answer, misfit, other_shape, unsound
 from ebmcourse.checking.observation import LARGEST, Opaque, Ways, encode, fits
 
 INF, NAN = math.inf, math.nan
@@ -35,14 +35,14 @@ def observed(value):
 
 @given(trees.filter(observed))
 def test_the_reference_itself_is_accepted(want):
-    assert misfit(want, want) is None and unsound(want, want) is None and not is_too_large(want, want)
+    assert misfit(want, want) is None and unsound(want, want) is None
     assert fits(encode(want), largest_answer(want))
 
 
 @given(trees, trees)
 def test_whatever_is_compared_there_is_a_verdict(got, want):
-    too_large, reason = is_too_large(got, want), misfit(got, want)
-    assert too_large in (True, False) and (reason is None or reason.endswith((".", "?")))
+    reason = misfit(got, want)
+    assert reason is None or reason.endswith((".", "?"))
     if reason is None:
         unsound(got, want)
         other_shape(got, want)
@@ -63,14 +63,14 @@ def test_whatever_is_compared_there_is_a_verdict(got, want):
     ],
 )
 def test_what_is_much_larger_than_the_reference_s_is_refused(got, want):
-    assert is_too_large(got, want)
+    assert misfit(got, want) == TOO_LARGE
 
 
 @pytest.mark.parametrize(
     ("got", "want"), [(torch.zeros(12, 12), torch.zeros(12)), ([0] * 60, [0]), ("a message of its own" * 9, "short")]
 )
 def test_what_is_larger_in_the_way_of_a_mistake_is_judged(got, want):
-    assert not is_too_large(got, want) and misfit(got, want) is None
+    assert misfit(got, want) is None
 
 
 @pytest.mark.parametrize(

@@ -618,7 +618,7 @@ def test_joint_loss(run, images, labels, lines, parts):
     assert_close(
         got["loss"],
         want["loss"],
-        mistakes={
+        mistakes=lambda: {
             "`lmbd` is ignored. Multiply the result of `px_step` by it.": pyx + px,
             "The wrong loss is multiplied by `lmbd`. Multiply the result of `px_step` by it.": LMBD * pyx + px,
             "Both losses are multiplied by `lmbd`. Multiply only the result of `px_step` by it.": LMBD * (pyx + px),

@@ -170,26 +170,25 @@ def judge_generation(got, want, slopes, classes):
     noise = 0.13
     number = torch.arange(1, 4)[:, None, None, None, None]
     path = 10 * number * slopes[classes]
-    replaced = "Images are generated for other classes than their labels. Pass the labels to the sampler as they are."
-    if classes.max() < 0:
-        replaced = "Without labels, images of classes are generated. Pass None to the sampler."
-    of_other_class = torch.stack(
-        [(got["chains"] - 10 * number * slope).abs().amax((0, 2, 3, 4)) < noise for slope in slopes]
-    ).any(0)
-    ignored = "The labels are not passed to the sampler."
-    if not classes.any():
-        ignored = "Labels that are all 0 are ignored. Test `labels is None` instead of the value of the labels."
     if difference(got["chains"], path - path[:1], 0, noise) is None:
         fail("The first entry is the initial noise. Return the images after each step.")
     moves, right = (chains[1:] - chains[:1] for chains in (got["chains"], path))
     if (moves - right).abs().max() < noise < (got["chains"] - path).abs().max():
         judge_starts((got["chains"] - path)[0].flatten(1))
-    assert_close(
-        got["chains"],
-        path,
-        rtol=0,
-        atol=noise,
-        mistakes={
+
+    def mistakes():
+        replaced = (
+            "Images are generated for other classes than their labels. Pass the labels to the sampler as they are."
+        )
+        if classes.max() < 0:
+            replaced = "Without labels, images of classes are generated. Pass None to the sampler."
+        of_other_class = torch.stack(
+            [(got["chains"] - 10 * number * slope).abs().amax((0, 2, 3, 4)) < noise for slope in slopes]
+        ).any(0)
+        ignored = "The labels are not passed to the sampler."
+        if not classes.any():
+            ignored = "Labels that are all 0 are ignored. Test `labels is None` instead of the value of the labels."
+        return {
             "The order of the steps is reversed. The first entry is the images after the first step.": path.flip(0),
             "The sampler is called once per step, so chains are interrupted. Call it once with all steps.": (
                 path[:1] + 0.5 * (number > 1)
@@ -206,8 +205,9 @@ def judge_generation(got, want, slopes, classes):
                 got["chains"], path[-1:].expand_as(path), path[:1].expand_as(path)
             ),
             "The step size is wrong. It should be STEP_SIZE or model.step_size.": multiple(got["chains"], path),
-        },
-    )
+        }
+
+    assert_close(got["chains"], path, rtol=0, atol=noise, mistakes=mistakes)
     if got["kept"] is not True:
         fail("The chains in the buffer of `model.sampler` are lost or changed. Use only the buffer of a new sampler.")
     if got["size"] != 0:

@@ -446,34 +446,38 @@ def any_kind(function, *groups):
 def judge_histogram(got, want, groups):
     """Compare the edges, and the density of each group. groups: name -> scores."""
     edges = got["edges"]
-    one_group = [torch.from_numpy(np.histogram_bin_edges(each.numpy(), 20)) for each in groups.values()]
-    low, high = want["edges"][0].item(), want["edges"][-1].item()
-    right = torch.linspace(low, high, 21)
-    known = {
-        "The bins cover only one group. Use the scores of all groups.": nearest(edges, *one_group),
-        "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
-        "The argument `bins` is ignored.": torch.linspace(low, high, 61),
-        "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
-        "There is one bin too many. There are bins + 1 edges.": torch.linspace(low, high, 22),
-        "These are the centres of the bins. Return the bins + 1 edges.": (right[1:] + right[:-1]) / 2,
-        "The last or the first edge is missing. Return the bins + 1 edges.": nearest(edges, right[:-1], right[1:]),
-    }
-    if edges.shape == right.shape and edges.isfinite().all():
-        first, last, tiny = edges[0].item(), edges[-1].item(), 1e-5 * high
-        is_even = difference(edges.double(), torch.linspace(first, last, 21).double(), 1e-4, 1e-5) is None
-        is_wide, is_narrow = first < low - tiny or last > high + tiny, first > low + tiny or last < high - tiny
-        sentence = "The bins have different widths, or the edges are not in order. Use numpy.histogram_bin_edges."
-        if is_even and is_wide and is_narrow:
-            sentence = "The first and the last edge are not the smallest and the largest score of all groups."
-        elif is_even and is_wide:
-            sentence = (
-                "The bins reach further than the scores. "
-                "The first edge is the smallest and the last edge the largest score of all groups, without rounding."
-            )
-        elif is_even:
-            sentence = "The bins do not reach from the smallest to the largest score of all groups."
-        known[sentence] = edges
-    assert_close(edges, want["edges"], mistakes=known)
+
+    def wrong_edges():
+        one_group = [torch.from_numpy(np.histogram_bin_edges(each.numpy(), 20)) for each in groups.values()]
+        low, high = want["edges"][0].item(), want["edges"][-1].item()
+        right = torch.linspace(low, high, 21)
+        known = {
+            "The bins cover only one group. Use the scores of all groups.": nearest(edges, *one_group),
+            "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
+            "The argument `bins` is ignored.": torch.linspace(low, high, 61),
+            "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
+            "There is one bin too many. There are bins + 1 edges.": torch.linspace(low, high, 22),
+            "These are the centres of the bins. Return the bins + 1 edges.": (right[1:] + right[:-1]) / 2,
+            "The last or the first edge is missing. Return the bins + 1 edges.": nearest(edges, right[:-1], right[1:]),
+        }
+        if edges.shape == right.shape and edges.isfinite().all():
+            first, last, tiny = edges[0].item(), edges[-1].item(), 1e-5 * high
+            is_even = difference(edges.double(), torch.linspace(first, last, 21).double(), 1e-4, 1e-5) is None
+            is_wide, is_narrow = first < low - tiny or last > high + tiny, first > low + tiny or last < high - tiny
+            sentence = "The bins have different widths, or the edges are not in order. Use numpy.histogram_bin_edges."
+            if is_even and is_wide and is_narrow:
+                sentence = "The first and the last edge are not the smallest and the largest score of all groups."
+            elif is_even and is_wide:
+                sentence = (
+                    "The bins reach further than the scores. The first edge is the smallest and the last edge "
+                    "the largest score of all groups, without rounding."
+                )
+            elif is_even:
+                sentence = "The bins do not reach from the smallest to the largest score of all groups."
+            known[sentence] = edges
+        return known
+
+    assert_close(edges, want["edges"], mistakes=wrong_edges)
     width = (want["edges"][1] - want["edges"][0]).item()
     for group, scores in groups.items():
         one = 1 / (len(scores) * width)  # the effect of one score that rounding moves to the next bin

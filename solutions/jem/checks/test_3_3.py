@@ -5,7 +5,9 @@ over many chains show where they move, and standard deviations show how much noi
 """
 
 import math
+from collections import Counter
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -249,7 +251,7 @@ def chains_of_classes(student, classes, size, drift, noise):
 
 
 class Calls:
-    """The chains of successive calls, (N, pixels), the number of the call and the class of each chain, (N,).
+    """The chains of successive calls, (N, pixels); of each chain, (N,): its call, its number there and its class.
 
     noise: what was added to the chains in each call, or None for the whole sampler.
     """
@@ -262,6 +264,7 @@ class Calls:
             fail("The chains contain infinite values or NaN.")
         there = classes > -2
         self.call, self.classes = there.nonzero()[:, 0], classes[there]
+        self.number = torch.arange(len(self.call)) - torch.searchsorted(self.call, self.call)
         self.drift, self.isolated = drift.flatten(), noise is not None
         if noise is not None:  # with the given noise subtracted, a chain is equal to the one that it continues
             self.starts = self.chains - noise[: len(classes)].float().flatten(2)[there]
@@ -274,22 +277,26 @@ class Calls:
         starts, patterns = (F.normalize(each - each.mean(1, keepdim=True), dim=1) for each in (self.starts, patterns))
         # The index of the earlier chain that each chain continues: the one with the most similar pattern; or -1.
         self.origin = torch.full((len(starts),), -1)
-        for call in range(1, len(classes)):
-            now, earlier = self.call == call, patterns[self.call < call]
-            best, index = (starts[now] @ earlier.T).max(1)
-            self.origin[now] = torch.where(best > limit, index, -1)
+        self.ends = there.sum(1).cumsum(0).tolist()  # of the chains of each call, which follow those of the last one
+        for first, end in pairwise(self.ends):
+            best, index = (starts[first:end] @ patterns[:first].T).max(1)
+            self.origin[first:end] = torch.where(best > limit, index, -1)
         self.is_similar = self.origin >= 0
         if self.isolated:  # with other noise than the given one, 0.02, chains do not continue each other
             is_near = (self.starts - self.chains[self.origin]).std(dim=1) < 0.015
             self.is_similar &= ~is_near
             self.origin = torch.where(is_near, self.origin, -1)
 
-    def judge_fresh(self, first, last=CALLS):
+    def among(self, first, last=None):
+        """The chains of the calls from `first` to `last`, which does not belong to them, or to the end."""
+        return slice(self.ends[first - 1] if first else 0, self.ends[last - 1] if last else None)
+
+    def judge_fresh(self, first, last=None):
         """Check that the chains which continue no other one start from noise of the right size."""
-        chosen = (self.call >= first) & (self.call < last) & (self.origin < 0)
-        spread = self.starts.std(dim=1)  # of new chains: 0.01, and 0.0112 with the noise of a step
-        is_changed = (self.isolated & self.is_similar) | (spread > 0.02) | (spread < 0.008)
-        if is_changed[chosen].float().mean() > 0.2:
+        chosen = self.among(first, last)
+        spread = self.starts[chosen].std(dim=1)  # of new chains: 0.01, and 0.0112 with the noise of a step
+        is_changed = (self.isolated & self.is_similar[chosen]) | (spread > 0.02) | (spread < 0.008)
+        if is_changed[self.origin[chosen] < 0].float().mean() > 0.2:
             fail(
                 "Many chains start neither from noise with standard deviation 0.01 nor exactly from an earlier chain. "
                 "Write exact copies of the chains, and start from them."
@@ -302,15 +309,15 @@ class Calls:
     def judge_empty(self):
         """Check that no chain starts without noise, as from a place of the buffer that was never filled."""
         still = self.still()
-        if still.sum() > 2 and still[self.call == 0].float().mean() < 0.2:  # otherwise all new chains are so
+        if still.sum() > 2 and still[self.among(0, 1)].float().mean() < 0.2:  # otherwise all new chains are so
             fail(
                 "Some chains start without noise, for example from empty places of the buffer that contain 0. "
                 "If the chosen place is empty, start from N(0, 0.01²)."
             )
 
-    def fresh(self, first, last=CALLS):
+    def fresh(self, first, last=None):
         """The fraction of the chains in these calls that start from noise."""
-        return (self.origin[(self.call >= first) & (self.call < last)] < 0).float().mean().item()
+        return (self.origin[self.among(first, last)] < 0).float().mean().item()
 
     def ages(self, first):
         """How many calls ago the chains that these calls continue were made."""
@@ -319,7 +326,7 @@ class Calls:
 
     def per_call(self, first):
         """The fraction of the chains that start from noise, for each call from this one."""
-        return [self.fresh(call, call + 1) for call in range(first, int(self.call.max()) + 1)]
+        return [self.fresh(call, call + 1) for call in range(first, len(self.ends))]
 
     def added(self):
         """By how much a continued chain differs from the chain of the buffer: the median of standard deviations.
@@ -333,37 +340,38 @@ class Calls:
     def kept(self, least, calls=None):
         """The largest number of chains that one of the calls continues, each of them at least `least` times."""
         found = []
-        for call in calls or range(1, int(self.call.max()) + 1):
-            _, counts = self.origin[(self.call == call) & (self.origin >= 0)].unique(return_counts=True)
-            found.append(int((counts >= least).sum()))
+        for call in calls or range(1, len(self.ends)):
+            origins = Counter(self.origin[self.among(call, call + 1)].tolist())
+            found.append(sum(count >= least for origin, count in origins.items() if origin >= 0))
         return max(found)
 
     def choices(self):
         """The largest number of different chains that the chains of one class continue in one call."""
-        groups = torch.stack([self.call, self.classes, self.origin])[:, self.origin >= 0].unique(dim=1)[:2]
-        return groups.unique(dim=1, return_counts=True)[1].max().item() if groups.numel() else 0
+        chains = zip(self.call.tolist(), self.classes.tolist(), self.origin.tolist(), strict=True)
+        choices = {(call, label, origin) for call, label, origin in chains if origin >= 0}
+        return max(Counter((call, label) for call, label, _ in choices).values(), default=0)
 
     def of_one_call(self):
         """How many chains of one call and class are continued later: the mean over those of which any are."""
         origins = self.origin[self.origin >= 0].unique()
-        groups = torch.stack([self.call[origins], self.classes[origins]]).unique(dim=1)
-        return origins.numel() / max(groups.shape[1], 1)
+        groups = set(zip(self.call[origins].tolist(), self.classes[origins].tolist(), strict=True))
+        return len(origins) / max(len(groups), 1)
 
     def repeated(self, first):
         """How many chains continue one with the same number, and as old, as the chain in their place some calls before.
 
         It is the largest fraction for 1 to 4 calls before; calls before `first` do not count.
         """
-        number = torch.arange(len(self.call)) - torch.searchsorted(self.call, self.call)
         continued = ((self.origin >= 0) & (self.call >= first)).nonzero().flatten()
-        origins = self.origin[continued]
-        places = zip(self.call[continued].tolist(), number[continued].tolist(), strict=True)
-        ages = (self.call[continued] - self.call[origins]).tolist()
-        found = dict(zip(places, zip(ages, number[origins].tolist(), strict=True), strict=True))
-        shares = []
+        call, number, origins = self.call[continued], self.number[continued], self.origin[continued]
+        seen = torch.full((2, len(self.ends), int(self.number.max()) + 1), -1)  # of each place: age and number, or -1
+        seen[:, call, number] = torch.stack([call - self.call[origins], self.number[origins]])
+        shares = [0.0]
         for lag in range(1, 5):
-            same = [found[place] == found[before] for place in found if (before := (place[0] - lag, place[1])) in found]
-            shares.append(np.mean(same) if len(same) > 20 else 0.0)
+            now, before = seen[:, lag:], seen[:, :-lag]
+            same = (now == before).all(0)[(now[0] >= 0) & (before[0] >= 0)]
+            if len(same) > 20:
+                shares.append(same.float().mean().item())
         return max(shares)
 
     def forgotten(self):
@@ -371,9 +379,8 @@ class Calls:
 
         The first chains of a call are lost if there is less room than for a call, which is another mistake.
         """
-        number = torch.arange(len(self.call)) - torch.searchsorted(self.call, self.call)
-        continued = number[self.origin[self.origin >= 0]].unique()
-        count = int(number.max()) + 1
+        continued = self.number[self.origin[self.origin >= 0]].unique()
+        count = int(self.number.max()) + 1
         are_last = continued.equal(torch.arange(count - len(continued), count))
         return 0 if are_last else count - len(continued)
 
@@ -411,11 +418,11 @@ def test_first_chains_are_small_noise(run, no_classes, drift, noise):
     got, want = run(first_chains, classes, 64, drift, noise)
 
     def judge(got, calls):
-        starts = calls.starts[calls.call == 1]
+        starts = calls.starts[calls.among(1, 2)]
         spread = starts.std().item()
         if spread > 0.4 or abs(starts.mean().item()) > 0.4:
             fail("The initial values of the chains are too large. New chains start from N(0, 0.01²).")
-        if calls.still()[calls.call == 1].float().mean() > 0.2:
+        if calls.still()[calls.among(1, 2)].float().mean() > 0.2:
             fail("The chains start almost without noise. New chains start from N(0, 0.01²).")
         if (starts - starts.mean(1, keepdim=True)).std() < spread / 2:
             fail("All pixels of a chain start from the same value. Draw noise for each pixel.")
@@ -423,7 +430,7 @@ def test_first_chains_are_small_noise(run, no_classes, drift, noise):
             fail("All chains start from the same noise. Draw noise for each chain.")
         if shared_along(starts.unflatten(1, calls.shape)):
             fail("Rows, columns or channels of a chain start from the same noise. Draw noise for each pixel.")
-        others = calls.starts[calls.call == 0]
+        others = calls.starts[calls.among(0, 1)]
         if (starts - others).std() < spread:  # it is √2 · spread for independent noise
             fail("The initial noise is the same in two calls of `initial_chains`. Draw new noise in each call.")
         if calls.fresh(1) < 0.9:
@@ -455,7 +462,7 @@ def shared_along(noise):
 
 def judge_persistence(calls):
     """Check that most chains continue others and about 5 % start from noise."""
-    fresh, count = calls.fresh(FILLED), int((calls.call >= FILLED).sum())
+    fresh, count = calls.fresh(FILLED), len(calls.call[calls.among(FILLED)])
     # Of 324 chains, 5 % ± 1.2 % (standard deviation) start from noise, and more while some places are empty. Fewer
     # chains do not show that none does. `judge_share` estimates the share with more chains.
     most = 0.16 if count > 300 else 0.2
@@ -649,7 +656,7 @@ def test_buffer_is_bounded(run, no_classes, few_and_many, drift, noise):
         if kept > size or calls.kept(2) > size + 2:  # of 36 places, 9 are chosen twice or more
             fail("The buffer keeps more than `cbuffer_size` chains. Keep at most as many per class.")
         ages = calls.ages(2)
-        last = ages[-(calls.origin[calls.call == 7] >= 0).sum() :]  # of the call after that which returns every step
+        last = ages[-(calls.origin[calls.among(7)] >= 0).sum() :]  # of the call after that which returns every step
         if (last > 1).float().mean() > 0.5 > (ages > 1).float().mean():
             fail("A call that returns every step does not write its chains to the buffer.")
         if kept < size or got["held"] < size * math.prod(SHAPE):
@@ -676,9 +683,7 @@ def test_buffer_is_bounded(run, no_classes, few_and_many, drift, noise):
         if calls.repeated(4) > 0.5:
             fail(NOT_RANDOM)
         # Of the chains of a call for 36 without a class, the next four calls for FEW continue about 8 or more.
-        following = [
-            calls.origin[(calls.call > first) & (calls.call <= first + 4)].unique(sorted=True) for first in LARGE
-        ]
+        following = [calls.origin[calls.among(first + 1, first + 5)].unique() for first in LARGE]
         numbers = [
             int((calls.call[origins[origins >= 0]] == first).sum())
             for origins, first in zip(following, LARGE, strict=True)
@@ -790,50 +795,56 @@ def judge_gradient(got, want, slopes, labels, start):
         near = unclamped.abs() < 0.03
         factor = (value * clamped)[near].nanmean() / clamped[near].square().mean()
         value = value / factor if factor.abs() > 0.1 else value
-    f, others = (unclamped * start).sum((1, 2, 3), keepdim=True), slopes[-1:].expand_as(clamped)
-    is_small = (unclamped * start).sum((1, 2, 3), keepdim=True).abs() < 0.03
+
     larger = "The gradient is not clamped to ±0.03: some values are larger. Use GRADIENT_CLAMP."
-    ignored = "The labels are ignored. Pass them to the network."
-    if not labels.any():
-        ignored = "Labels that are all 0 are ignored. Test `clabel is None` instead of the value of the labels."
-    wrong = {
-        "The gradient is 0. Differentiate f with respect to the images.": 0 * clamped,
-        larger: unclamped,
-        "The gradient is clamped on one side only. Clamp it to ±0.03.": nearest(
-            value, unclamped.clamp(max=0.03), unclamped.clamp(min=-0.03)
-        ),
-        "Values of one sign are set to 0. Clamp the gradient to ±0.03.": nearest(
-            value, clamped.clamp(min=0), clamped.clamp(max=0)
-        ),
-        "Large values of the gradient are set to 0. Clamp them to ±0.03.": unclamped * (unclamped.abs() < 0.03),
-        "The output f of the network is clamped. Clamp its gradient instead.": unclamped * is_small,
-        "Only the sign of the gradient is used. Clamp its values to ±0.03.": 0.03 * unclamped.sign(),
-        "The sign is wrong: this is the gradient of the energy E. Compute the gradient of f = -E.": nearest(
-            value, -clamped, -unclamped
-        ),
-        ignored: slopes[-1:].clamp(-0.03, 0.03).expand_as(clamped),
-        "The gradient is divided by the batch size. Differentiate the sum of f over the batch, not the mean.": (
-            unclamped / len(labels)
-        ),
-        "These are absolute values. The gradient has a sign.": clamped.abs(),
-        "This is the gradient of log q(y|x). Differentiate f(x, y) alone.": (unclamped - others).clamp(-0.03, 0.03),
-        "This is the gradient of f(x, y) + f(x). Differentiate f(x, y) alone.": (unclamped + others).clamp(-0.03, 0.03),
-        "This is the gradient of exp(f). Differentiate f itself.": (f.exp() * unclamped).clamp(-0.03, 0.03),
-        "This is the gradient of f². Differentiate f itself.": (2 * f * unclamped).clamp(-0.03, 0.03),
-        "The labels are in another order. Use the label of each image.": slopes[labels.flip(0)].clamp(-0.03, 0.03),
-        "One label is used for all images. Use each image's own label.": nearest(
-            value, *(slope.clamp(-0.03, 0.03).expand_as(clamped) for slope in slopes[:-1])
-        ),
-        "The gradient is limited by a smooth function such as tanh. Clamp it, so that smaller values do not change.": (
-            0.03 * (unclamped / 0.03).tanh()
-        ),
-        "The gradient is averaged over the channels. Return one value for each pixel and channel.": (
-            unclamped.mean(1, keepdim=True).clamp(-0.03, 0.03).expand_as(clamped)
-        ),
-        "Only some images have a gradient. Differentiate the sum of f over the batch.": proven(
-            value.shape == clamped.shape and images_without(value, clamped), value, clamped
-        ),
-    }
+
+    def wrong():
+        f, others = (unclamped * start).sum((1, 2, 3), keepdim=True), slopes[-1:].expand_as(clamped)
+        is_small = (unclamped * start).sum((1, 2, 3), keepdim=True).abs() < 0.03
+        ignored = "The labels are ignored. Pass them to the network."
+        if not labels.any():
+            ignored = "Labels that are all 0 are ignored. Test `clabel is None` instead of the value of the labels."
+        return {
+            "The gradient is 0. Differentiate f with respect to the images.": 0 * clamped,
+            larger: unclamped,
+            "The gradient is clamped on one side only. Clamp it to ±0.03.": nearest(
+                value, unclamped.clamp(max=0.03), unclamped.clamp(min=-0.03)
+            ),
+            "Values of one sign are set to 0. Clamp the gradient to ±0.03.": nearest(
+                value, clamped.clamp(min=0), clamped.clamp(max=0)
+            ),
+            "Large values of the gradient are set to 0. Clamp them to ±0.03.": unclamped * (unclamped.abs() < 0.03),
+            "The output f of the network is clamped. Clamp its gradient instead.": unclamped * is_small,
+            "Only the sign of the gradient is used. Clamp its values to ±0.03.": 0.03 * unclamped.sign(),
+            "The sign is wrong: this is the gradient of the energy E. Compute the gradient of f = -E.": nearest(
+                value, -clamped, -unclamped
+            ),
+            ignored: slopes[-1:].clamp(-0.03, 0.03).expand_as(clamped),
+            "The gradient is divided by the batch size. Differentiate the sum of f over the batch, not the mean.": (
+                unclamped / len(labels)
+            ),
+            "These are absolute values. The gradient has a sign.": clamped.abs(),
+            "This is the gradient of log q(y|x). Differentiate f(x, y) alone.": (unclamped - others).clamp(-0.03, 0.03),
+            "This is the gradient of f(x, y) + f(x). Differentiate f(x, y) alone.": (unclamped + others).clamp(
+                -0.03, 0.03
+            ),
+            "This is the gradient of exp(f). Differentiate f itself.": (f.exp() * unclamped).clamp(-0.03, 0.03),
+            "This is the gradient of f². Differentiate f itself.": (2 * f * unclamped).clamp(-0.03, 0.03),
+            "The labels are in another order. Use the label of each image.": slopes[labels.flip(0)].clamp(-0.03, 0.03),
+            "One label is used for all images. Use each image's own label.": nearest(
+                value, *(slope.clamp(-0.03, 0.03).expand_as(clamped) for slope in slopes[:-1])
+            ),
+            (
+                "The gradient is limited by a smooth function such as tanh. "
+                "Clamp it, so that smaller values do not change."
+            ): 0.03 * (unclamped / 0.03).tanh(),
+            "The gradient is averaged over the channels. Return one value for each pixel and channel.": (
+                unclamped.mean(1, keepdim=True).clamp(-0.03, 0.03).expand_as(clamped)
+            ),
+            "Only some images have a gradient. Differentiate the sum of f over the batch.": proven(
+                value.shape == clamped.shape and images_without(value, clamped), value, clamped
+            ),
+        }
 
     def fitted():
         largest = value.abs().max().item()
@@ -850,9 +861,9 @@ def judge_gradient(got, want, slopes, labels, start):
 
     def mistakes():  # several of them may be nearer to the value than the tolerance below: the nearest comes first
         if value.shape != clamped.shape:
-            return wrong
+            return wrong()
         noise = 0.0022 if "has_method" in got else 1e-5
-        known = dict(sorted(wrong.items(), key=lambda item: (value - item[1]).abs().mean()))
+        known = dict(sorted(wrong().items(), key=lambda item: (value - item[1]).abs().mean()))
         return {name: each for name, each in {**known, **fitted()}.items() if (value - each).abs().max() < noise}
 
     # The noise in the mean of twelve chains is 0.011 / 3.5 / 10 = 0.0003; the tolerance is seven times that.
@@ -1100,7 +1111,7 @@ def test_chains_move_uphill(run, slopes, start):
             path,
             rtol=0,
             atol=0.015,
-            mistakes={
+            mistakes=lambda: {
                 STILL: 0 * path,
                 "The chains move towards lower f. Add the gradient of f, or subtract the gradient of E.": -path,
                 "The chains are clipped to [0, 1]. The image range is [-1, 1].": path.clamp(0, 1),
