@@ -346,9 +346,8 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
     from autograder.release.notebook_run import first_error
 
     stale = False
-    names = names or tuple(assignments.names(course))
-    for name in names:
-        assignment = assignments.load(name, course)
+    chosen = {name: assignments.load(name, course) for name in names or assignments.names(course)}
+    for name, assignment in chosen.items():
         console.print(f"Building the release of {name}.")
         with TemporaryDirectory() as folder:
             built = Path(folder) / name
@@ -374,7 +373,7 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
 
         everything = {name: assignments.load(name, course) for name in assignments.names(course)}
         with progress(f"Building and testing {handout.name} (takes up to a minute)") as show:
-            write_handout(handout, [everything[name] for name in names], list(everything.values()), show)
+            write_handout(handout, list(chosen.values()), list(everything.values()), show)
         click.echo(f"wrote {handout}")
 
 

@@ -42,15 +42,17 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
     It is in DIRECTORY (default: here).
     """
     from ebmcourse import summary, syntax
+    from ebmcourse.assignment import describe
 
     out = Console(highlight=False)
-    states = _states(directory)
-    error = syntax.first_error(directory)
-    if error:
-        syntax.show(out, error)
-        if not watch:
-            sys.exit(1)
     try:
+        describe(directory.resolve()).exercises(part)  # wrong arguments are reported before anything else
+        states = _states(directory)
+        error = syntax.first_error(directory)
+        if error:
+            syntax.show(out, error)
+            if not watch:
+                sys.exit(1)
         with _step(1, "loading the checks"):
             from ebmcourse.checking.public import PublicChecks  # imports torch
 

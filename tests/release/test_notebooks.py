@@ -20,10 +20,11 @@ from autograder import assignment as assignments
 from autograder.release.build import build
 from autograder.release.notebooks import full_notebook, student_notebook
 from autograder.release.programs import part_points
+from ebmcourse.assignment import Unusable
 from ebmcourse.checking import notebook as cells
 from ebmcourse.checking.notebook import Report, check_part, once_written
 from ebmcourse.checking.outcome import Outcome
-from ebmcourse.checking.public import PublicChecks, Unusable
+from ebmcourse.checking.public import PublicChecks
 
 SCRIPT = '''\
 # %% [markdown]
