@@ -130,7 +130,7 @@ class Judge:
             expected = isinstance(error, NoObservation | AssertionError)
             reason = error if expected else _mismatch(unsound, observed) or _mismatch(other_shape, observed) or error
             status, diagnosis = _status_of(reason)
-            if isinstance(reason, NoObservation) and not reason.loaded:
+            if isinstance(reason, NoObservation) and not reason.hint_helps:
                 hint = ""
             if reason is error and not expected:
                 self.internal_errors[check.id] = "".join(traceback.format_exception(error))

@@ -91,6 +91,20 @@ def test_an_interrupt_is_for_the_person_at_the_keyboard(main):
         ask("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass")
 
 
+def test_exit_is_an_exception_and_does_not_end_the_kernel(main, monkeypatch):
+    exiter = types.SimpleNamespace()
+    exec("def ends():\n    exit()\ndef quits():\n    quit()\n", vars(main))
+    shell = types.SimpleNamespace(user_ns=vars(main), exiter=exiter)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr(KernelProcess, "_hidden", set())
+    vars(main).update(exit=exiter, quit=exiter)
+    assert ask("student.note.ends()")["error"]["type"] == "SystemExit"
+    assert ask("student.note.quits()")["error"]["type"] == "SystemExit"
+    assert main.exit is exiter and main.quit is exiter
+    main.exit = lambda: 1 / 0
+    assert ask("student.note.ends()")["error"]["type"] == "ZeroDivisionError"
+
+
 def test_a_function_whose_cell_was_not_run_is_named_and_the_cell_is_to_be_run(main):
     before = dict(vars(main))
     error = ask("return student.note.triple(1)")["error"]

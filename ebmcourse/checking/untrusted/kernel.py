@@ -56,6 +56,9 @@ class KernelProcess:
         with _unchanged(vars(self._main)), _Alarm(seconds) as alarm:
             for name in NOT_DEFINED:
                 vars(self._main).pop(name, None)
+            for name in ("exit", "quit"):  # those of IPython would end the kernel
+                if self._shell and vars(self._main).get(name) is self._shell.exiter:
+                    vars(self._main)[name] = sys.exit
             vars(self._main)["__getattr__"] = _missing
             reply = answer(decode(frame), self._student, self._probes, _is_cell)
         if alarm.rang == signal.SIGINT:
