@@ -387,7 +387,7 @@ def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exerci
     """Write feedback, a page for each class and the gradebook."""
     from autograder.collect import read_roster
     from autograder.report import write_report
-    from autograder.report.unmatched import not_graded, not_in_roster
+    from autograder.report.unmatched import not_graded, not_in_roster, without_result
     from autograder.text import listed
 
     course = ctx.obj
@@ -395,6 +395,8 @@ def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exerci
     names = {student: row.get("name", "") for student, row in people.items()}
     pages = write_report(results_dir, submitted, course, exercises, names)
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
+    if old := without_result(results_dir, pages):
+        click.echo(f"Pages in {results_dir} whose results are gone: {listed(old, 20)}. Delete them.")
     for name, students in not_graded(results_dir, submitted, course).items():
         command = shlex.join(["autograder", "grade", name, str(submitted), "--out", str(results_dir)])
         click.echo(f"Handed in {name}, but not graded: {listed(students, 20)}. Run `{_with_course(ctx, command)}`.")
