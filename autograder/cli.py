@@ -406,7 +406,7 @@ def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exerci
 
 @main.command()
 @click.argument("results_dir", type=PATH)
-@click.option("--to", "to", type=Choice(FORMATS), required=True)
+@click.option("--to", "to", type=Choice(FORMATS), required=True, help="Format of the files.")
 @click.option(
     "--out",
     type=PATH,

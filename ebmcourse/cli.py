@@ -33,7 +33,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
-@click.option("--part", help="Check this exercise only: 3.2a, or 3.2 for 3.2a, 3.2b …")
+@click.option("--part", help="Check this exercise only: 3.2a, or 3.2 for all of its parts.")
 @click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first failing part.")
 @click.option("--watch", is_flag=True, help="Check again whenever a file is saved, until Ctrl-C.")
 def check(directory: Path, part: str | None, everything: bool, watch: bool) -> None:
@@ -124,7 +124,7 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 @main.command()
 @click.argument("name", type=Choice(DATA_SETS), metavar="NAME")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: data/NAME).")
-@click.option("--size", default="full", show_default=True, help="full, or small for a first test.")
+@click.option("--size", default="full", show_default=True, help="Amount of data: full, or small for a first test.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
 def data(name: str, out: Path | None, size: str, seed: int) -> None:
     """Generate the data set NAME (glyphs)."""
