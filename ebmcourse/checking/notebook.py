@@ -52,11 +52,11 @@ def check_part(part: str) -> float | None:
 
 
 def outdated_note(names: list[str]) -> str:
-    """What to say where cells with syntax errors were to define these names again; an empty text without names."""
+    """What to say where cells with errors were to define these names again; an empty text without names."""
     if not names:
         return ""
     listed = ", ".join(f"`{name}`" for name in names)
-    return f"The last cell that defines {listed} has a syntax error: what was defined before is checked."
+    return f"The last cell that defines {listed} stopped with an error: what was defined before is checked."
 
 
 @contextmanager
