@@ -132,12 +132,13 @@ def data(name: str, out: Path | None, size: str, seed: int) -> None:
     from ebmcourse.progress import progress
 
     folder = out or Path("data") / name
+    again = " again (Ctrl-C keeps the old data)" if (folder / "classes.json").exists() else ""
     try:
-        with progress(f"Generating {name}") as show:
+        with progress(f"Generating {name}{again}") as show:
             glyphs.generate(folder, size, seed, show)
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
-    click.echo(f"wrote {folder}")
+    click.echo(f"{'replaced the data in' if again else 'wrote'} {folder}")
 
 
 @main.command()
