@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ebmcourse.terminal import replace_unknown_characters
@@ -54,28 +55,31 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
             if not watch:
                 sys.exit(1)
         with _step(1, "loading the checks"):
-            from ebmcourse.checking.public import PublicChecks  # imports torch
+            from ebmcourse.checking.observer import Outdated  # imports torch
+            from ebmcourse.checking.public import PublicChecks
 
             checks = PublicChecks(directory, part)
         everything = everything or part is not None
         with checks.process() as process:
+            process.is_outdated = lambda: watch and _states(directory) != states
             while True:
                 if not error:
                     with _step(2, "importing the packages that your program uses"):
                         process.start()
-                    with _step(3, "checking") as status:
-                        outcomes = checks.outcomes(
-                            process, lambda part: status.update(_STEP.format(3, f"checking {part}"))
+                    with suppress(Outdated):
+                        with _step(3, "checking") as status:
+                            outcomes = checks.outcomes(
+                                process, lambda part: status.update(_STEP.format(3, f"checking {part}"))
+                            )
+                        command = "ebmcourse check" + (f" {directory}" if directory != Path() else "")
+                        summary.show(
+                            out,
+                            checks.description.parts,
+                            outcomes,
+                            everything=everything,
+                            command=command,
+                            where="the notebook" if checks.description.notebook_name else "your files",
                         )
-                    command = "ebmcourse check" + (f" {directory}" if directory != Path() else "")
-                    summary.show(
-                        out,
-                        checks.description.parts,
-                        outcomes,
-                        everything=everything,
-                        command=command,
-                        where="the notebook" if checks.description.notebook_name else "your files",
-                    )
                 if not watch:
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
                 out.print("[dim]Waiting for a file to be saved; press Ctrl-C to quit.[/]")

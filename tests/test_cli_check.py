@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -220,6 +221,14 @@ def test_watch_checks_again_whenever_a_file_is_saved_until_ctrl_c(folder):
         assert "tiny.py, line 2: unmatched" in said()
         program.write_text("import os\n\n\ndef double(x):\n    os._exit(0)\n")
         assert "ended the process" in said()
+        loops = f"def double(x):\n    open({str(folder / 'begun')!r}, 'w')\n    while True: pass\n"
+        program.write_text(loops)
+        while not (folder / "begun").exists():  # the watchdog ends this, too
+            assert watching.poll() is None
+            time.sleep(0.1)
+        program.write_text("def double(x):\n    return 2 * x\n")
+        assert "points" not in said(), "of the loop, which would take the whole time of the check"
+        assert "2 of 2 points" in said()
         program.write_text("def double(x):\n    return x + x\n")
         assert "2 of 2 points" in said()
         watching.send_signal(signal.SIGINT)

@@ -22,7 +22,7 @@ from ebmcourse.checking.check import Check
 from ebmcourse.checking.compare import Mismatch
 from ebmcourse.checking.drawings import Drawing
 from ebmcourse.checking.form import first, is_too_large, largest_answer, misfit, other_shape, unsound
-from ebmcourse.checking.observer import Call, NoObservation, Observing, Request
+from ebmcourse.checking.observer import Call, NoObservation, Observing, Outdated, Request
 from ebmcourse.checking.outcome import Outcome, Status
 from ebmcourse.checking.probes import probe_source, stand_ins
 from ebmcourse.checking.reference import Reference, derive
@@ -124,7 +124,7 @@ class Judge:
             judgement(run=partial(self._run, check, itertools.count(), observer, observed))
             if mismatch := _mismatch(unsound, observed):
                 raise mismatch
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Outdated):
             raise
         except BaseException as error:  # the outcomes of pytest, such as skip, are not exceptions of class Exception
             expected = isinstance(error, NoObservation | AssertionError)

@@ -165,6 +165,10 @@ class Died(Exception):
     """The process of the submission ended."""
 
 
+class Outdated(Exception):
+    """The program was changed while it ran, and its process was killed."""
+
+
 class ProtocolError(Exception):
     """The process of the submission broke the protocol; the message completes “the submission's process …”."""
 
