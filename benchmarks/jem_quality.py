@@ -59,7 +59,7 @@ WITH_BEST = ("unconditional", "conditional")
 SETTINGS = {
     "glyphs": {},
     "embedded": {},
-    "mnist": {"epochs": 6, "warmup_epochs": 2, "train_batches": 500, "batch_size": 64, "steps": 20, "cbuffer_size": 64},
+    "mnist": {"epochs": 5, "warmup_epochs": 2, "lr_stepsize": 2, "step_size": 3.0},
 }
 TITLES = {"glyphs": "Real glyphs", "embedded": "Embedded glyphs", "mnist": "MNIST, 28×28"}
 
@@ -148,7 +148,7 @@ def train(
         hyperparameters = {
             key: value
             for key, value in options.items()
-            if key not in ("epochs", "train_batches", "fast_sampler", "num_classes", "precision")
+            if key not in ("epochs", "train_batches", "fast_sampler", "num_classes", "precision", "clip")
         }
         classes = options.get("num_classes", 1 + int(data["train"].tensors[1].max()))
         shape = tuple(data["train"][0][0].shape)
@@ -170,7 +170,7 @@ def train(
             callbacks=[rollback, Clock(), best] if model in WITH_BEST else [rollback, Clock()],
             limit_train_batches=options.get("train_batches"),
             limit_val_batches=0 if classes == 1 else None,
-            gradient_clip_val=5.0,
+            gradient_clip_val=options["clip"],
             precision="bf16-mixed" if native_dtype(torch.device("cpu")) == torch.bfloat16 else "32-true",
         )
     return ex_main.load_model(out / ("best.ckpt" if model in WITH_BEST else "last.ckpt"))
@@ -241,7 +241,7 @@ def draw_samples(model: ex_main.JEM, labels: Tensor, seed: int) -> dict[int, Ten
     asked = labels if model.hparams.ccond_sample else None
     chains, done = {}, 0
     for steps in CHAIN_STEPS:
-        x = langevin(model.cnn, x, asked, steps - done)
+        x = langevin(model.cnn, x, asked, steps - done, model.step_size)
         chains[steps], done = x, steps
     return chains
 
