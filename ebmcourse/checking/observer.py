@@ -153,7 +153,9 @@ class _Answer(NamedTuple):
 # After a time-out, the next call may take half as long, and so on down to this share, until there is an answer: an
 # endless loop at import must not use the full time of every check.
 LEAST_PATIENCE = 0.1
-MAX_VIOLATIONS = 3  # of the protocol, after which nothing more is asked
+# After so many violations of the protocol, nothing more is asked. A reply that is too large counts less, because a
+# program can send it by mistake, in all calls of an exercise.
+MAX_VIOLATIONS, LARGE_REPLY = 3, 1 / 8
 MAX_KEPT_BYTES = 8 * 2**20  # of replies to `ask_ahead`, which the grader holds in memory; a parsed tree is larger still
 
 
@@ -232,7 +234,7 @@ class Observer:
         self._budget = budget
         self._clock = clock
         self._patience = 1.0
-        self._violations = 0
+        self._violations = 0.0
         self._kept: dict[Call, _Answer | NoObservation] = {}
         self._described: dict[str, str] = {}  # part -> description of the first exception
 
@@ -298,7 +300,7 @@ class Observer:
             answers = _read(frame, ticket, request)
         except ProtocolError as error:
             self._process.close()
-            self._violations += not isinstance(error, TooLarge)
+            self._violations += LARGE_REPLY if isinstance(error, TooLarge) else 1
             self.flags.append(f"{request.calls[0].check}: the submission's process {error}")
             raise
         finally:

@@ -230,12 +230,12 @@ def test_who_spoils_an_answer_spoils_no_other(error):
     assert flags == set() if isinstance(error, TimedOut) else "1a/1" in flags
 
 
-@pytest.mark.parametrize(("error", "asked"), [(ProtocolError("x"), 3), (TooLarge("x"), 17), (Died(), 17)])
+@pytest.mark.parametrize(("error", "asked"), [(ProtocolError("x"), 3), (TooLarge("x"), 24), (Died(), 49)])
 def test_nothing_more_is_asked_of_a_program_that_breaks_the_protocol_again_and_again(error, asked):
     """Its calls would each cost a process; a program that is only wrong is asked for each exercise."""
     watching = observer(error)
-    calls = [call(number) for number in range(12)]
-    watching.ask_ahead([Request(tuple(calls[first : first + 3])) for first in (0, 3, 6, 9)])
+    calls = [call(number) for number in range(36)]
+    watching.ask_ahead([Request(tuple(calls[first : first + 3])) for first in range(0, 36, 3)])
     for one in calls:
         with pytest.raises(NoObservation):
             watching.observe(one)
