@@ -52,6 +52,8 @@ def broken_paths(rng):
         "long": [0, 1, 1, 2, 2, 3, 3, 3],
         "outside": [0, 1, 2, 3, 3, 3, 4],
         "negative": [0, 1, 2, 3, 3, 3, -1],
+        "beyond": [0, 1, 2, 3, 4, 3, 3],
+        "below": [0, 0, -5, 1, 2, 3, 3],
         "empty": [],
     }
 
@@ -160,6 +162,8 @@ def judge_broken_paths(got, names, broken):
         "long": "a path with more entries than windows",
         "outside": "a path with a position beyond the last target",
         "negative": "a path with a negative position",
+        "beyond": "a path with a position beyond the last target",
+        "below": "a path with a negative position",
         "empty": "an empty path",
     }
     sentences = {
@@ -173,6 +177,8 @@ def judge_broken_paths(got, names, broken):
         "long": "A path with more entries than windows counts as valid.",
         "outside": "A path with a position beyond the last target counts as valid.",
         "negative": "A path with a negative position counts as valid: Python counts these from the end.",
+        "beyond": "A path with a position beyond the last target counts as valid.",
+        "below": "A path with a negative position counts as valid.",
         "empty": "An empty path counts as valid.",
     }
     for name in names:
@@ -222,7 +228,7 @@ def test_a_path_has_a_neighbouring_target_for_every_window(run, pm, valid_paths,
     """A path of the wrong length, with a skipped target or with a position that does not exist has infinite energy."""
     lists, _ = run(energies_of_paths, pm, valid_paths, {}, "list")
     judge_valid_paths(lists["valid"], pm, valid_paths)
-    names = ("skip", "jump", "leap", "short", "long", "outside", "negative", "empty")
+    names = ("skip", "jump", "leap", "short", "long", "outside", "negative", "beyond", "below", "empty")
     got, _ = run(energies_of_paths, pm, valid_paths, {name: broken_paths[name] for name in names}, "tuple")
     judge_valid_paths(got["valid"], pm, valid_paths, "tuple")
     judge_broken_paths(got, names, broken_paths)
