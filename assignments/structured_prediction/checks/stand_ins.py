@@ -244,8 +244,11 @@ class Reader(nn.Module):
         return {"first": all(self.modes[:1]), "all": all(self.modes)}
 
     def features(self, x):
-        require(x.dim() == 4, "The model gets images without the channel axis: pass (B, 1, 32, W).")
-        require(x.shape[1] == 1, "The channel axis of the images is at the wrong place: pass (B, 1, 32, W).")
+        require(x.dim() != 3, "The model gets images without the channel axis: pass (B, 1, 32, W).")
+        require(
+            x.dim() == 4 and x.shape[1] == 1,
+            "The model gets images of another shape than (B, 1, 32, W), in which the channel axis comes second.",
+        )
         rows, columns = self.blocks
         windows = x[:, 0].unfold(2, 18, 4)  # (B, 32, L, 18)
         shape = (len(x), rows, 32 // rows, windows.shape[2], columns, 18 // columns)

@@ -44,10 +44,48 @@ def runs(model, images):
 
 
 @probe
+def explain_stop(model, images, error):
+    """Say why the model stopped with this error for some of the images, as far as this is known."""
+    message = str(error)
+    too_small = (
+        "Kernel size can't be greater than",
+        "Output size is too small",
+        "maximum size for tensor at dimension",
+    )
+    require(
+        not any(text in message for text in too_small),
+        "An image of 32 × 18 pixels, which is one window, is too small for a layer: all layers together see a window "
+        "of this size.",
+    )
+    require(
+        "Expected more than 1 spatial element" not in message,
+        "A normalisation takes the mean over the windows of an image, and stops where there is only one: a window must "
+        "not depend on the others.",
+    )
+    single, odd, *wider = [runs(model, batch) for batch in images]
+    require(
+        single or not wider[-1],
+        "The network stops for images with a single window, though not for wider ones: does an operation such as "
+        "`squeeze()` without an axis remove the axis of the windows, too?",
+    )
+    require(
+        not single or any(wider),
+        "The network stops for images with several windows, though not for a single one: keep an axis for the windows, "
+        "and apply the last layers to the features of each.",
+    )
+    require(
+        odd or not (single and wider[0]),
+        "The network stops where columns are left over on the right, as in an image of 21 columns: they belong to no "
+        "window.",
+    )
+
+
+@probe
 def energies_of(student, images):
     """The energies by a network in eval mode.
 
     whole: of all images
+    again: of the last images by a second call
     turned: of the last images in the reverse order
     alone, wide: of each window of the last images cut out, without and with the neighbouring windows
     even: of images that look the same in every window
@@ -61,22 +99,14 @@ def energies_of(student, images):
         except NotImplementedError:
             raise
         except Exception as error:
-            require(
-                "Kernel size can't be greater than actual input size" not in str(error),
-                "An image of 18 columns, which is one window, is too small for a layer: all layers together see a "
-                "window of 32 × 18 pixels.",
-            )
-            require(
-                runs(model, images[0]) or not runs(model, last),
-                "The network stops for images with a single window, though not for wider ones: does a `squeeze()` "
-                "without an axis remove the axis of the windows, too?",
-            )
+            explain_stop(model, images, error)
             raise
+        again = model(last.clone())
         alone = [model(last[:, :, :, start : start + 18].clone()) for start in starts]
         wide = [model(last[:, :, :, start - 4 : start + 22].clone()) for start in starts[1:-1]]
         turned = model(last.flip(0).clone())
         even = model(last[:, :, :, :4].repeat(1, 1, 1, len(starts) + 4)[:, :, :, : last.shape[3]])
-    return {"whole": whole, "turned": turned, "alone": alone, "wide": wide, "even": even}
+    return {"whole": whole, "again": again, "turned": turned, "alone": alone, "wide": wide, "even": even}
 
 
 def judge_size(energies):
@@ -114,6 +144,23 @@ def judge_numbers(got, batches):
     fail("The number of windows is wrong: they are 18 columns wide, 4 apart, and entirely inside the image.")
 
 
+def judge_repeated(energies, again, kinds):
+    """Fail unless two calls with the same images have the same energies."""
+    judge_size(energies)
+    if again.shape == energies.shape and (again - energies).abs().max() <= 1e-4:
+        return
+    equal = torch.tensor(kinds)[:, None] == torch.tensor(kinds)
+    if (energies[:, None] - energies[None]).abs().amax((2, 3))[equal].max() > 1e-4:
+        fail(
+            "Equal images have different energies, and other ones in each call, although the network is in eval mode: "
+            "does a dropout act there, too? `F.dropout` needs `training=self.training`."
+        )
+    fail(
+        "Two calls with the same images give different energies, although the network is in eval mode: create all "
+        "layers in `__init__`, and let nothing change from call to call."
+    )
+
+
 def judge_shapes(got, images):
     for energies, batch in zip(got["whole"], images["batches"], strict=True):
         if not isinstance(energies, torch.Tensor) or energies.dim() != 3:
@@ -128,7 +175,8 @@ def judge_shapes(got, images):
         if energies.shape[0] != len(batch) or energies.shape[2] != 27:
             fail("The shape is wrong: (B, L, 27) is expected, for 26 letters and the blank.")
     judge_numbers(got, images["batches"])
-    if any((got["whole"][0] == number).all() for number in (0, 1)):
+    judge_repeated(got["whole"][-1], got["again"], images["kinds"][-1])
+    if any((got["whole"][0] == number).all() and not (got["whole"][-1] == number).all() for number in (0, 1)):
         fail("All energies of an image with a single window are equal: is there a softmax or a mean over the windows?")
     for energies, kinds in zip(got["whole"], images["kinds"], strict=True):
         judge_kinds(energies, kinds)
@@ -184,12 +232,15 @@ def test_windows_see_their_own_columns(run, images):
             "depend on nothing outside."
         )
     if (whole[:, 1:-1] - alone[:, 1:-1]).abs().max() < 1e-4 < (whole - alone).abs().max():
-        fail("The windows at the borders give other energies when they are cut out: use no padding.")
+        fail(
+            "Only the windows at the borders give other energies when they are cut out: use no padding, and let no "
+            "window depend on where it is."
+        )
     among_neighbours = torch.cat([energies[:, 1:2] for energies in wide], dim=1)
     if (whole[:, 1:-1] - among_neighbours).abs().max() > 1e-4:
         fail(
-            "A window depends on pixels far outside it: is there a mean, a normalisation or another operation over the "
-            "whole image or batch?"
+            "A window depends on pixels far outside it, on other images or on the width of its image: is there a mean, "
+            "a normalisation or another operation over the whole image or batch?"
         )
     if (whole - alone).abs().max() > 1e-4:
         fail(
@@ -212,11 +263,19 @@ def reactions(student, spots):
     model, twin = module.SimpleNet().eval(), module.SimpleNet().eval()
     with torch.no_grad():
         energies = model(spots.clone())
-        require(
-            runs(model, spots[:1]),
-            "The network stops for a batch with a single image: does a `squeeze()` without an axis remove this axis?",
-        )
-        single = model(spots[:1].clone())
+        try:
+            single = model(spots[:1].clone())
+        except Exception as error:
+            require(
+                "Expected more than 1 value per channel" not in str(error),
+                "The network stops for a single image with a single window, although it is in eval mode: a "
+                "normalisation takes the mean over the batch there, too. Use running statistics in eval mode.",
+            )
+            require(
+                False,
+                "The network stops for a single image with a single window, though not for several images: does an "
+                "operation such as `squeeze()` without an axis remove the axis of the batch?",
+            )
         twin(spots.clone())  # lazy layers get their shapes
         twin.load_state_dict(model.state_dict())
         found = {"energies": energies, "single": single, "twin": twin(spots.clone()), "given": spots.clone()}

@@ -222,15 +222,15 @@ def loss_of(*, padding="", mean="windows", target="labels", **borders):
     return loss
 
 
-BORDERS = {
+BORDERS = {  # first what is also true of the paths of the others, in case these give the same weights
     "": {},
+    "No path begins with a blank: in `best_labels`, the first blank is optional.": {"first": (1,)},
+    "Every path ends with a blank: in `best_labels`, the last blank is optional.": {"last": (-1,)},
     "No path begins with a blank, and all end with one: call `best_labels` with BETWEEN and `transform_word(text)`, in "
     "this order: both are optional then.": {
         "first": (1,),
         "last": (-1,),
     },
-    "No path begins with a blank: in `best_labels`, the first blank is optional.": {"first": (1,)},
-    "Every path ends with a blank: in `best_labels`, the last blank is optional.": {"last": (-1,)},
     "Every path begins and ends with a blank: in `best_labels`, both are optional.": {
         "first": (0,),
         "last": (-1,),

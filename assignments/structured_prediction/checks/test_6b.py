@@ -72,8 +72,8 @@ def loss_of(student, log_probs, targets, lengths, blank, reduction):
                 return attempt()
             except RuntimeError as error:
                 require(
-                    "Boolean value of Tensor" not in str(error),
-                    "A tensor of several numbers has no truth value: compare `input_lengths` with None.",
+                    lengths is None or "Boolean value of Tensor" not in str(error),
+                    "A tensor of several numbers has no truth value: is `input_lengths` compared with None?",
                 )
                 raise
             except ValueError:

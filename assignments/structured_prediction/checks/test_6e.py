@@ -201,7 +201,7 @@ def judge_training(got, weights, words, sizes, epochs):
     given = got["lengths"].tolist() if got["lengths"].dim() == 1 else []
     windows = [length for batch in passes[0] for length in batch[1]] * epochs
     if not is_right and len(given) == len(windows) and any(a < b for a, b in zip(given, windows, strict=True)):
-        fail("The numbers of windows are too small: pass the `window_counts` of the widths to the criterion.")
+        fail("Some numbers of windows are too small: pass the `window_counts` of the widths to the criterion.")
     # log Σ exp of the log-probabilities of a window is 0.
     if not is_right and got["excess"].numel() and not got["excess"].max() < 1e-3:
         fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")

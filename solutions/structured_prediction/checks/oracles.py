@@ -178,7 +178,9 @@ NEVER_CALLED = "The criterion is never called: compute the loss with the argumen
 ONE_EPOCH = "Only one epoch is trained: go through the loader once for each epoch."
 LATER_EPOCHS_LOST = "At the end, the weights are those after the first epoch: keep what the later epochs change."
 SAME_BATCHES = "Every epoch has the same batches: read the loader anew in each epoch, because it draws new samples."
-MORE_READS = "The loader is read more than once in each epoch: it draws other images each time."
+MORE_READS = (
+    "The loader is read more often than there are epochs: read it once in each, since it draws other images each time."
+)
 
 
 def judge_reads(reads, epochs):
@@ -280,9 +282,9 @@ def about_number_of_steps(steps, epochs, sizes, what):
     if steps == epochs * sum(sizes):
         return f"There is one step for each {what}: take one step for each batch."
     if steps < wanted:
-        return "The optimizer makes fewer steps than there are batches: take one step for each batch."
+        return "The optimizer makes fewer steps than there are batches in all epochs: take one step for each batch."
     if steps > wanted:
-        return "The optimizer makes more steps than there are batches: take one step for each batch."
+        return "The optimizer makes more steps than there are batches in all epochs: take one step for each batch."
     return None
 
 
@@ -299,8 +301,8 @@ def about_steps(step, weights, batch, rate, loss_of, given):
         if length < 0:
             return "The steps increase the loss: it must decrease."
         return (
-            "The steps have the right direction, but the wrong length: take one step for each batch, on the gradient "
-            "of the mean loss as it is."
+            "The first step has the right direction, but the wrong length: take one step for each batch, on the "
+            "gradient of the mean loss as it is."
         )
     if given() == "":
         return (
@@ -321,7 +323,7 @@ def about_energies(given, right):
     if ((given[:, None] - right[None]).abs().amax(2) > 1e-3).all():
         foreign = (
             "The energies that the criterion gets are not those of the model for the images of the first batch: call "
-            "the model on these images as they are."
+            "the model on these images as they are, and pass its energies unchanged."
         )
     else:
         foreign = None
@@ -347,6 +349,8 @@ def fail_calls(observed, epochs, what, sizes):
         fail("An epoch is missing: train `epochs` epochs.")
     if calls == (epochs + 1) * expected:
         fail("There is one epoch too many.")
+    if calls < expected and observed["reads"] < epochs:
+        fail(f"Fewer {what} enter the loss than one epoch has: train on all batches of every epoch.")
     judge_reads(observed["reads"], epochs)
     if calls < epochs * expected:
         fail(f"Some of the {what} never enter the loss: the criterion must get all {what} of every batch, once.")

@@ -185,7 +185,7 @@ def test_model_is_in_training_mode(run, weights, samples):
     ends = [descend(weights, used, RATE, loss_of(sign)) for used in known for sign in (1, -1)]
     changes = [cosine(got["weights"], end, weights) for end in ends]
     if max(map(abs, changes)) < 0.6:
-        fail("The model is in training mode, but its weights do not change along the gradient of the loss.")
+        fail("The weights of the model do not change along the gradient of the loss.")
 
 
 @exercise(
@@ -198,12 +198,14 @@ def test_batch_with_one_image(run, weights, single):
     """`train_model` works for a batch with a single image, of any width with one window."""
     got, _ = run(trained, weights, single, (1,), 1)
     if got["weights"].shape == weights.shape and (got["weights"] - weights).abs().max() < 1e-6:
-        fail("A batch with a single image does not change the model.")
+        if got["reads"] == 0:
+            fail("With `epochs` = 1, the loader is never read: train `epochs` epochs.")
+        fail("An epoch of a single image does not change the model.")
     # The length of a step and the losses are judged above: here it is enough that the step follows the gradient.
     right = descend(weights, passes_of(weights, single, (1,)), RATE, loss_of())
     if cosine(got["weights"], right, weights) < 0.9:
         sentence = about_first_call(got, weights, passes_of(weights, single, (1,)))
-        fail(sentence or "A step on a single image does not follow the gradient of its loss.")
+        fail(sentence or "Training on a single image does not change the weights along the gradient of its loss.")
 
 
 ### END HIDDEN TESTS

@@ -94,6 +94,9 @@ NO_BLANK_LEFT_OUT = (
 )
 
 
+OF_BETWEEN = "These are energies of paths with BETWEEN as the blank: use `blank_idx`, also in `create_ctc_graph`."
+
+
 def judge_scores(got, energies, targets, lengths, blank=BETWEEN):
     def best(matrix, row, **rules):
         return least(matrix, ctc_paths(len(matrix), row, **rules))
@@ -123,7 +126,7 @@ def judge_scores(got, energies, targets, lengths, blank=BETWEEN):
             "Windows beyond `input_lengths` are included: they must not count.": torch.stack(
                 [best(item[:, blanked(row, blank)], row) for item, row in zip(energies, targets, strict=True)]
             ).float(),
-            "`blank_idx` is ignored: the blank is not always BETWEEN.": torch.stack(
+            OF_BETWEEN: torch.stack(
                 [best(m, row) for m, row in zip(matrices(energies, targets, lengths), targets, strict=True)]
             ).float(),
             "All words are aligned with the energies of the first image: each word has its own.": torch.stack(
@@ -158,10 +161,10 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
         best_ways = ctc_paths(frames, row)
         states_of_best = best_ways[sums(matrix, best_ways).argmin()]
         labels = torch.tensor(blanked(row, blank))[states_of_best]
-        if torch.equal(path, labels):
-            fail("These are the classes along the path: return the positions in the blanked target.")
         if is_best(path, row, matrix):
             continue
+        if torch.equal(path, labels):
+            fail("These are the classes along the path: return the positions in the blanked target.")
         if sentence := about_positions(got["paths"], energies, targets, lengths, blank):
             fail(sentence)
         if is_best(path, row, item[:frames, blanked(row, BETWEEN)]):
@@ -169,12 +172,14 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
         if is_best(path, row, energies[0, :frames, blanked(row, blank)]):
             fail("All words are aligned with the energies of the first image: each word has its own.")
         if shifted:
-            fail("The positions are off by one: 0 is the blank before the first letter, and letter k is at 2k + 1.")
+            fail(
+                "The positions of a word are off by one: 0 is the blank before the first letter, letter k is at 2k + 1."
+            )
         if torch.equal(path.flip(0), path.sort().values) and len(row) > 1:
             fail("The path runs backwards: reverse it.")
         differences = path - states_of_best
         if differences.min() == differences.max():
-            fail("The positions of a word are shifted by a number: begin again at 0 for each word.")
+            fail("The positions of a word are shifted: for each word, 0 is the blank before its first letter.")
         if has_energy(got["scores"], number, least(matrix, best_ways)):  # so the labels along the path are right
             is_letter = states_of_best % 2 == 1
             if not differences[is_letter].any():
@@ -200,7 +205,8 @@ def about_positions(paths, energies, targets, lengths, blank):
     for row, matrix in zip(targets, matrices(energies, targets, lengths, blank), strict=True):
         ways = ctc_paths(len(matrix), row)
         rights.append(ways[sums(matrix, ways).argmin()])
-        mistakes.append(wrong_positions(rights[-1], torch.tensor(blanked(row, blank))[rights[-1]], row, blank))
+        labels = torch.tensor(blanked(row, blank))[rights[-1]]
+        mistakes.append(wrong_positions(rights[-1], labels, row, blank))
     return explanation(paths, rights, mistakes)
 
 
@@ -214,12 +220,13 @@ def has_energy(scores, number, right):
 def wrong_positions(states, labels, row, blank):
     """The results of known mistakes for the best path with these states and labels."""
 
-    def counted(step=2, blank=blank, *, of_blanks=1, before="label"):
+    def counted(step=2, blank=blank, *, at_first=None, of_blanks=1, before="label"):
         """The positions if each new label advances by `step`, or by `of_blanks` from and to the blank.
 
         before: each is compared with the "label" before, with the last "letter", or with "nothing"
+        at_first: the label before the first, by default the blank
         """
-        position, last, found = 0, blank, []
+        position, last, found = 0, blank if at_first is None else at_first, []
         for label in labels.tolist():
             if label != last:
                 position += of_blanks if blank in (label, last) else step
@@ -236,6 +243,7 @@ def wrong_positions(states, labels, row, blank):
             found.append(position)
         return torch.tensor(found)
 
+    blanks = "From and to a blank," if blank == BETWEEN else "The blank is `blank_idx`, not BETWEEN: from and to it,"
     first = [
         2 * row.index(label) + 1 if label != blank else s
         for s, label in zip(states.tolist(), labels.tolist(), strict=True)
@@ -245,14 +253,18 @@ def wrong_positions(states, labels, row, blank):
             states // 2
         ),
         "From letter to letter, a path advances by two positions: it skips the blank between them.": counted(1),
+        "A path that begins with a letter begins at position 1, that of this letter.": (
+            states - 1 if states[0] == 1 else states
+        ),
         "The positions are counted with BETWEEN: the blank is `blank_idx`.": counted(blank=BETWEEN),
         "A label is compared with the last letter: compare it with the label before, also where that is a blank.": (
             counted(before="letter")
         ),
         "The label before is never set: compare each label with that of the window before.": counted(before="nothing"),
-        "From and to a blank, a path advances by one position, and by two only from letter to letter.": [
+        f"{blanks} a path advances by one position, and by two only from letter to letter.": [
             counted(2, of_blanks=2),
             counted(1, of_blanks=2),
+            counted(blank=BETWEEN, at_first=blank),
         ],
         "All blanks have the position 0: the blank after letter k is at 2k + 2.": torch.where(
             states % 2 == 0, 0, states
@@ -322,18 +334,21 @@ def test_best_paths_of_double_letters(run, energies, double_letters):
 @exercise("6d", points=0.5, seconds=30, hint="Only the first `input_lengths[b]` windows of word b count.")
 def test_best_paths_of_padded_words(run, padded):
     """Windows beyond `input_lengths` are not part of the path, for any blank and number of classes."""
-    energies, targets, lengths = padded["energies"], padded["targets"], padded["lengths"]
-    got, want = run(decoded, energies, targets, lengths, OTHER_BLANK)
-    lengths = lengths.tolist()
+    words = padded["energies"], padded["targets"], padded["lengths"].tolist(), OTHER_BLANK
+    got, want = run(decoded, *words[:2], padded["lengths"], OTHER_BLANK)
 
     def judge(got, want):
-        judge_paths(got, energies, targets, lengths, OTHER_BLANK)
         # The energies are judged above: here, known mistakes pass, but for those in lengths and blanks.
+        wrong = None
         try:
-            judge_scores(got, energies, targets, lengths, OTHER_BLANK)
+            judge_scores(got, *words)
         except Mismatch as mismatch:
-            if mismatch.diagnosis is None or mismatch.diagnosis.startswith(("Windows", "`blank_idx`")):
+            wrong = mismatch
+            if wrong.diagnosis == OF_BETWEEN:
                 raise
+        judge_paths(got, *words)
+        if wrong and (wrong.diagnosis is None or wrong.diagnosis.startswith("Windows")):
+            raise wrong
 
     assert_either_way(got, want, judge)
 
