@@ -346,9 +346,8 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
     from autograder.release.notebook_run import first_error
 
     stale = False
-    names = names or tuple(assignments.names(course))
-    for name in names:
-        assignment = assignments.load(name, course)
+    chosen = {name: assignments.load(name, course) for name in names or assignments.names(course)}
+    for name, assignment in chosen.items():
         console.print(f"Building the release of {name}.")
         with TemporaryDirectory() as folder:
             built = Path(folder) / name
@@ -374,7 +373,7 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
 
         everything = {name: assignments.load(name, course) for name in assignments.names(course)}
         with progress(f"Building and testing {handout.name} (takes up to a minute)") as show:
-            write_handout(handout, [everything[name] for name in names], list(everything.values()), show)
+            write_handout(handout, list(chosen.values()), list(everything.values()), show)
         click.echo(f"wrote {handout}")
 
 
@@ -388,7 +387,7 @@ def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exerci
     """Write feedback, a page for each class and the gradebook."""
     from autograder.collect import read_roster
     from autograder.report import write_report
-    from autograder.report.unmatched import not_graded, not_in_roster
+    from autograder.report.unmatched import not_graded, not_in_roster, without_result
     from autograder.text import listed
 
     course = ctx.obj
@@ -396,6 +395,8 @@ def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exerci
     names = {student: row.get("name", "") for student, row in people.items()}
     pages = write_report(results_dir, submitted, course, exercises, names)
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
+    if old := without_result(results_dir, pages):
+        click.echo(f"Pages in {results_dir} whose results are gone: {listed(old, 20)}. Delete them.")
     for name, students in not_graded(results_dir, submitted, course).items():
         command = shlex.join(["autograder", "grade", name, str(submitted), "--out", str(results_dir)])
         click.echo(f"Handed in {name}, but not graded: {listed(students, 20)}. Run `{_with_course(ctx, command)}`.")
@@ -405,7 +406,7 @@ def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exerci
 
 @main.command()
 @click.argument("results_dir", type=PATH)
-@click.option("--to", "to", type=Choice(FORMATS), required=True)
+@click.option("--to", "to", type=Choice(FORMATS), required=True, help="Format of the files.")
 @click.option(
     "--out",
     type=PATH,

@@ -199,8 +199,8 @@ def _kinds(grader: psutil.Process) -> dict[str, list[psutil.Process]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kill processes of a grading at random moments.")
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=100, help="number of kills (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     args = parser.parse_args()
     begin = time.monotonic()
     with TemporaryDirectory() as folder, progress("Kills") as show:

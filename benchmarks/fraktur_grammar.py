@@ -368,8 +368,8 @@ def run(quick: bool = False) -> list[dict]:
 def main() -> None:
     """Train or load the network, measure, print the results and write build/fraktur_grammar.json."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--texts", type=Path, default=TEXTS, metavar="FOLDER", help="the texts for the n-gram")
-    options.add_argument("--seed", type=int, default=0, help="of the network's training")
+    options.add_argument("--texts", type=Path, default=TEXTS, metavar="FOLDER", help="texts for the n-gram")
+    options.add_argument("--seed", type=int, default=0, help="seed of the network's training")
     options.add_argument("--network", type=Path, metavar="FILE", help="load the network from here, or save it here")
     given = options.parse_args()
     if not fraktur_lines.DATA.is_dir():

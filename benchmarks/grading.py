@@ -331,10 +331,11 @@ def line(done: list[float]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the grading of a class.")
-    parser.add_argument("--submissions", type=int, default=300, help="of each assignment; default: %(default)s")
-    parser.add_argument("--peers", type=int, default=3, help="submissions for the slow peers; default: %(default)s")
-    parser.add_argument("--assignments", nargs="+", default=NAMES, choices=assignments.names())
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="default: %(default)s")
+    parser.add_argument("--submissions", type=int, default=300, help="number per assignment (default: %(default)s)")
+    parser.add_argument("--peers", type=int, default=3, help="submissions for the slow peers (default: %(default)s)")
+    default = f"default: {' '.join(NAMES)}"
+    parser.add_argument("--assignments", nargs="+", default=NAMES, choices=assignments.names(), help=default)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder to write to (default: %(default)s)")
     args = parser.parse_args()
     classes = [Class(name, args.submissions, args.folder) for name in args.assignments]
     steps = [(one, what, step) for one in classes for what, step in one.steps(args.peers).items()]

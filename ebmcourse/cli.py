@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ebmcourse.terminal import replace_unknown_characters
@@ -33,7 +34,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
-@click.option("--part", help="Check this exercise only: 3.2a, or 3.2 for 3.2a, 3.2b …")
+@click.option("--part", help="Check this exercise only: 3.2a, or 3.2 for all of its parts.")
 @click.option("--all", "everything", is_flag=True, help="Show every check and hint, not only the first failing part.")
 @click.option("--watch", is_flag=True, help="Check again whenever a file is saved, until Ctrl-C.")
 def check(directory: Path, part: str | None, everything: bool, watch: bool) -> None:
@@ -42,38 +43,43 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
     It is in DIRECTORY (default: here).
     """
     from ebmcourse import summary, syntax
+    from ebmcourse.assignment import describe
 
     out = Console(highlight=False)
-    states = _states(directory)
-    error = syntax.first_error(directory)
-    if error:
-        syntax.show(out, error)
-        if not watch:
-            sys.exit(1)
     try:
+        describe(directory.resolve()).exercises(part)  # wrong arguments are reported before anything else
+        states = _states(directory)
+        error = syntax.first_error(directory)
+        if error:
+            syntax.show(out, error)
+            if not watch:
+                sys.exit(1)
         with _step(1, "loading the checks"):
-            from ebmcourse.checking.public import PublicChecks  # imports torch
+            from ebmcourse.checking.observer import Outdated  # imports torch
+            from ebmcourse.checking.public import PublicChecks
 
             checks = PublicChecks(directory, part)
         everything = everything or part is not None
         with checks.process() as process:
+            process.is_outdated = lambda: watch and _states(directory) != states
             while True:
                 if not error:
                     with _step(2, "importing the packages that your program uses"):
                         process.start()
-                    with _step(3, "checking") as status:
-                        outcomes = checks.outcomes(
-                            process, lambda part: status.update(_STEP.format(3, f"checking {part}"))
+                    with suppress(Outdated):
+                        with _step(3, "checking") as status:
+                            outcomes = checks.outcomes(
+                                process, lambda part: status.update(_STEP.format(3, f"checking {part}"))
+                            )
+                        command = "ebmcourse check" + (f" {directory}" if directory != Path() else "")
+                        summary.show(
+                            out,
+                            checks.description.parts,
+                            outcomes,
+                            everything=everything,
+                            command=command,
+                            where="the notebook" if checks.description.notebook_name else "your files",
                         )
-                    command = "ebmcourse check" + (f" {directory}" if directory != Path() else "")
-                    summary.show(
-                        out,
-                        checks.description.parts,
-                        outcomes,
-                        everything=everything,
-                        command=command,
-                        where="the notebook" if checks.description.notebook_name else "your files",
-                    )
                 if not watch:
                     sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
                 out.print("[dim]Waiting for a file to be saved; press Ctrl-C to quit.[/]")
@@ -122,7 +128,7 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 @main.command()
 @click.argument("name", type=Choice(DATA_SETS), metavar="NAME")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: data/NAME).")
-@click.option("--size", default="full", show_default=True, help="full, or small for a first test.")
+@click.option("--size", default="full", show_default=True, help="Amount of data: full, or small for a first test.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
 def data(name: str, out: Path | None, size: str, seed: int) -> None:
     """Generate the data set NAME (glyphs)."""
@@ -130,12 +136,13 @@ def data(name: str, out: Path | None, size: str, seed: int) -> None:
     from ebmcourse.progress import progress
 
     folder = out or Path("data") / name
+    again = " again (Ctrl-C keeps the old data)" if (folder / "classes.json").exists() else ""
     try:
-        with progress(f"Generating {name}") as show:
+        with progress(f"Generating {name}{again}") as show:
             glyphs.generate(folder, size, seed, show)
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
-    click.echo(f"wrote {folder}")
+    click.echo(f"{'replaced the data in' if again else 'wrote'} {folder}")
 
 
 @main.command()

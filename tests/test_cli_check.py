@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -38,6 +39,14 @@ def folder(tiny_course):
     released = CliRunner().invoke(autograder, ["--course", str(tiny_course), "release"])
     assert released.exit_code == 0, released.output
     return tiny_course / "assignments" / "tiny"
+
+
+@pytest.fixture
+def unloaded(tiny_course):
+    """A folder that is an assignment as far as is known before its checks are loaded, which fails."""
+    folder = tiny_course / "solutions" / "tiny"
+    (folder / "assignment.toml").rename(folder / "checks" / "assignment.toml")
+    return folder
 
 
 def check(folder, *options, expect):
@@ -121,28 +130,33 @@ def test_where_to_write_the_next_exercise_is_said(capsys):
     assert "search the notebook for `TODO (1a)`" in capsys.readouterr().out
 
 
-def test_a_syntax_error_is_shown_before_anything_is_imported(tmp_path):
-    (tmp_path / "checks").mkdir()
-    (tmp_path / "good.py").write_text("import nothing_like_that\n")
-    (tmp_path / "zero.py").write_text("def double(x):\n    if x = 1:\n        return 2 * x\n")
+def test_a_syntax_error_is_shown_before_anything_is_imported(unloaded):
+    (unloaded / "good.py").write_text("import nothing_like_that\n")
+    (unloaded / "zero.py").write_text("def double(x):\n    if x = 1:\n        return 2 * x\n")
     command = "import sys; sys.modules['torch'] = None; from ebmcourse.cli import main; main(['check', sys.argv[1]])"
-    done = subprocess.run([sys.executable, "-c", command, tmp_path], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", command, unloaded], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == ""
     assert done.stdout.splitlines()[0].startswith("✗ zero.py, line 2: invalid syntax")
     assert done.stdout.splitlines()[1:3] == ["    if x = 1:", "       ^"]
 
 
 @pytest.mark.parametrize("text", ["a = '", "x = (1,\n", "\x00", "def f():\nreturn 1\n", "if x:\n\treturn\n  y\n"])
-def test_every_kind_of_invalid_file_gives_one_message(tmp_path, text):
-    (tmp_path / "checks").mkdir()
-    (tmp_path / "broken.py").write_text(text)
-    said = check(tmp_path, expect=1)
+def test_every_kind_of_invalid_file_gives_one_message(unloaded, text):
+    (unloaded / "broken.py").write_text(text)
+    said = check(unloaded, expect=1)
     assert said[0].startswith("✗ broken.py, line ") and said[-1].startswith("Fix this first")
 
 
-def test_a_wrong_folder_is_reported_in_a_sentence(tmp_path):
-    said = check(tmp_path, expect=2)
-    assert "go to the folder of the assignment" in said[-1]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["nosuch"], "nosuch: check the name"), (["--part", "9z"], "no checks of the part '9z'")],
+)
+def test_wrong_arguments_are_reported_first_and_alone(unloaded, monkeypatch, arguments, message):
+    monkeypatch.chdir(unloaded)
+    (unloaded / "tiny.py").write_text("x = (")
+    result = CliRunner().invoke(ebmcourse, ["check", *arguments])
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split())
+    assert result.stderr.startswith("Usage: ") and result.stdout == ""
 
 
 @pytest.mark.slow
@@ -207,6 +221,14 @@ def test_watch_checks_again_whenever_a_file_is_saved_until_ctrl_c(folder):
         assert "tiny.py, line 2: unmatched" in said()
         program.write_text("import os\n\n\ndef double(x):\n    os._exit(0)\n")
         assert "ended the process" in said()
+        loops = f"def double(x):\n    open({str(folder / 'begun')!r}, 'w')\n    while True: pass\n"
+        program.write_text(loops)
+        while not (folder / "begun").exists():  # the watchdog ends this, too
+            assert watching.poll() is None
+            time.sleep(0.1)
+        program.write_text("def double(x):\n    return 2 * x\n")
+        assert "points" not in said(), "of the loop, which would take the whole time of the check"
+        assert "2 of 2 points" in said()
         program.write_text("def double(x):\n    return x + x\n")
         assert "2 of 2 points" in said()
         watching.send_signal(signal.SIGINT)

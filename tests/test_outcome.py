@@ -24,9 +24,9 @@ RESULT = Result("jem", "s001", 0.0, 2.0, "ab", "cd", 0, [], STUB, True)
 
 def test_a_notebook_says_that_an_earlier_definition_was_checked() -> None:
     report = Report("1a", "Doubling", STUB, "checks", outdated_note(["double", "triple"]))
-    assert "The last cell that defines `double`, `triple` has a syntax error" in repr(report)
-    assert "defines <code>double</code>, <code>triple</code> has a syntax error" in report._repr_html_()
-    assert outdated_note([]) == "" and "syntax error" not in repr(Report("1a", "Doubling", STUB, "checks"))
+    assert "The last cell that defines `double`, `triple` stopped with an error" in repr(report)
+    assert "defines <code>double</code>, <code>triple</code> stopped with an error" in report._repr_html_()
+    assert outdated_note([]) == "" and "with an error" not in repr(Report("1a", "Doubling", STUB, "checks"))
 
 
 def test_a_stub_is_not_implemented_yet_everywhere_and_failed_nowhere(capsys) -> None:

@@ -48,6 +48,20 @@ def test_complaints_are_made_where_they_must_be():
     assert complaint(STUB, result(check("1a", 0)), 0) is None
 
 
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        ({"file": "tiny.py", "find": "2.5", "replace": "3"}, "tiny.py cannot be edited: '2.5' occurs 0 times."),
+        ({"file": "nosuch.py", "append": "x = 1"}, "nosuch.py cannot be edited: [Errno 2] No such file"),
+    ],
+)
+def test_an_edit_that_does_not_fit_names_assignment_case_and_file(tiny_course, tmp_path, edit, told):
+    tiny = assignments.load("tiny", tiny_course)
+    with pytest.raises(ValueError) as stopped:
+        replace(mutant(), edits=(edit,)).write(tiny, tmp_path / "made")
+    assert str(stopped.value).startswith(f"tiny, mutants/m: {told}")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_sandbox")
 @pytest.mark.parametrize("name", NAMES)

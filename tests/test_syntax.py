@@ -5,12 +5,6 @@ import pytest
 from ebmcourse.syntax import first_error, python_text
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "checks").mkdir()
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -19,24 +13,24 @@ def folder(tmp_path):
         "# coding: gbk\nx = '能'\n".encode("gbk"),
     ],
 )
-def test_what_python_reads_is_no_error(folder, content):
-    (folder / "program.py").write_bytes(content)
-    assert first_error(folder) is None
+def test_what_python_reads_is_no_error(tmp_path, content):
+    (tmp_path / "program.py").write_bytes(content)
+    assert first_error(tmp_path) is None
 
 
 @pytest.mark.parametrize(
     "content", [b"x = '\xfc'\n", b"# coding: no-such\n", b"\xef\xbb\xbf# coding: latin-1\n", b"\xff\xfe"]
 )
-def test_what_python_cannot_decode_is_one(folder, content):
-    (folder / "program.py").write_bytes(content)
-    error = first_error(folder)
+def test_what_python_cannot_decode_is_one(tmp_path, content):
+    (tmp_path / "program.py").write_bytes(content)
+    error = first_error(tmp_path)
     assert error.filename == "program.py" and "not UTF-8 text" in error.msg
 
 
 @pytest.mark.parametrize(("content", "line"), [(b"x = 1\n\n# M\xfcller\n", 3), (b"# coding: no-such\nx = 1\n", 1)])
-def test_the_line_that_cannot_be_decoded_is_named(folder, content, line):
-    (folder / "program.py").write_bytes(content)
-    assert first_error(folder).lineno == line
+def test_the_line_that_cannot_be_decoded_is_named(tmp_path, content, line):
+    (tmp_path / "program.py").write_bytes(content)
+    assert first_error(tmp_path).lineno == line
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ebmcourse.checking.public import Unusable, describe
+from ebmcourse.assignment import Unusable, describe
 
 
 @pytest.mark.parametrize(

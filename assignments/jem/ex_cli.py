@@ -47,6 +47,7 @@ def add_hyperparameters(parser: argparse.ArgumentParser) -> list[str]:
         group.add_argument("--m_in", type=float, default=0, help="with --hinge: lower bound of f for data"),
         group.add_argument("--m_out", type=float, default=-10, help="with --hinge: upper bound of f for chains"),
         group.add_argument("--steps", type=positive_int, default=60, help="SGLD steps per training step"),
+        group.add_argument("--step_size", type=float, default=10.0, help="step size of SGLD"),
         group.add_argument("--step_size_decay", type=float, default=1.0, help="factor of the SGLD step size per epoch"),
         group.add_argument("--hinge", type=float, default=0.0, help="weight of the penalty with --m_in and --m_out"),
         group.add_argument("--warmup_epochs", type=int, default=0, help="epochs that train only the classifier"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autograder.assignment import Assignment
 from autograder.collect.archive import open_source, shown
-from autograder.collect.ids import Ids, other_ids, remember_ids
+from autograder.collect.ids import Ids, disjoint, other_ids, remember_ids
 from autograder.collect.kinds import KINDS, Kind, named, read_source
 from autograder.collect.layout import arranged, place
 from autograder.collect.people import Handed, Reading
@@ -97,6 +97,11 @@ def collect(
             f"other ids than in {other} ({named(people)}): the gradebook has such a student twice. Use one roster for"
             " all assignments."
         )
+    collected.remarks[""] += [
+        f"other ids than from {other} ({named(there)}): if they are the same people, each of them is graded twice."
+        " Use one roster for all platforms."
+        for other, there in disjoint(out, assignment.name, name, ids, roster.people if roster else ()).items()
+    ]
     if roster:
         collected.remarks[""] += roster.remarks
         collected.missing = sorted(roster.people.keys() - collected.students.keys())

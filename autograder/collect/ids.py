@@ -7,6 +7,7 @@ twice.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from autograder.late.record import FOLDER
@@ -30,6 +31,18 @@ def other_ids(submitted: Path, kind: str, now: Ids) -> dict[str, list[str]]:
             if not is_same and any((submitted / student / assignment).exists() for student in before):
                 text = f"{name}: {', '.join(before)}, now {', '.join(ids)}"
                 found.setdefault(assignment, []).append(text)
+    return found
+
+
+def disjoint(submitted: Path, assignment: str, kind: str, now: Ids, roster: Collection[str]) -> dict[str, list[str]]:
+    """Return the ids, not in the roster, of each other kind of source of which no student is in this one."""
+    ids = {student for students in now.values() for student in students}
+    found: dict[str, list[str]] = {}
+    for other, people in _read(submitted).get(assignment, {}).items():
+        before = {student for students in people.values() for student in students}
+        there = sorted(student for student in before if (submitted / student / assignment).exists())
+        if other != kind and ids and ids.isdisjoint(there) and not {*there} <= {*roster}:
+            found[other] = there
     return found
 
 

@@ -25,9 +25,7 @@ def check_part(part: str) -> float:
     folder = Path.cwd()
     course = next((above for above in folder.parents if (above / "solutions" / folder.name).is_dir()), COURSE)
     outcomes = [outcome for outcome in outcomes_of(folder, course) if outcome.part == part]
-    report = Report(part, load(folder.name, course).parts.get(part, ""), outcomes, "checks")
-    report.show()
-    return report.points
+    return Report(part, load(folder.name, course).parts.get(part, ""), outcomes, "checks").show()
 
 
 @cache

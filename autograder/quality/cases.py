@@ -69,7 +69,11 @@ class Case:
         for edit in self.edits:
             names = assignment.files if edit["file"] == "*" else (edit["file"],)
             for name in names:
-                _apply(edit, folder / name, f"{self.kind}/{self.name}")
+                try:
+                    _apply(edit, folder / name)
+                except (ValueError, OSError) as error:
+                    case = f"{assignment.name}, {self.kind}/{self.name}"
+                    raise ValueError(f"{case}: {name} cannot be edited: {error}.") from error
 
 
 def _base(assignment: Assignment, name: str, base: str) -> str:
@@ -117,13 +121,13 @@ def _read(kind: Kind, path: Path) -> Case:
         raise ValueError(f"{path} is not a case: {error}.") from error
 
 
-def _apply(edit: dict[str, Any], path: Path, case: str) -> None:
+def _apply(edit: dict[str, Any], path: Path) -> None:
     if path.suffix == ".ipynb" and edit.keys() & NOTEBOOK_EDITS:
-        path.write_text(edit_notebook(path.read_text("utf-8"), edit, case), "utf-8")
+        path.write_text(edit_notebook(path.read_text("utf-8"), edit), "utf-8")
     elif "find" in edit:
         text = path.read_text("utf-8")
         if text.count(edit["find"]) != 1:
-            raise ValueError(f"{case}: {edit['find']!r} stands {text.count(edit['find'])} times in {path.name}.")
+            raise ValueError(f"{edit['find']!r} occurs {text.count(edit['find'])} times")
         path.write_text(text.replace(edit["find"], edit["replace"]), "utf-8")
     elif "prepend" in edit or "append" in edit:
         text = path.read_text("utf-8")

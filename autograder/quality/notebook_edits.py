@@ -22,7 +22,7 @@ from typing import Any
 NOTEBOOK_EDITS = {"find", "prepend", "append", "cell", "kernel"}
 
 
-def edit_notebook(text: str, edit: dict[str, Any], case: str) -> str:
+def edit_notebook(text: str, edit: dict[str, Any]) -> str:
     """The notebook `text` after one edit; raises ValueError where the edit does not fit it."""
     notebook = json.loads(text)
     cells = notebook["cells"]
@@ -34,12 +34,12 @@ def edit_notebook(text: str, edit: dict[str, Any], case: str) -> str:
         holding = [cell for cell in cells if edit["find"] in _text(cell)]
         count = sum(_text(cell).count(edit["find"]) for cell in holding)
         if count != 1:
-            raise ValueError(f"{case}: {edit['find']!r} stands {count} times in the cells of the notebook.")
+            raise ValueError(f"{edit['find']!r} occurs {count} times in its cells")
         holding[0]["source"] = _text(holding[0]).replace(edit["find"], edit["replace"])
     elif "cell" in edit:
         places = [number for number, cell in enumerate(cells) if _is_called(cell, edit["cell"])]
         if not places:
-            raise ValueError(f"{case}: there is no cell {edit['cell']!r}.")
+            raise ValueError(f"there is no cell {edit['cell']!r}")
         _edit_cell(cells, places[0], edit)
     else:
         solutions = [cell for cell in cells if cell["cell_type"] == "code" and _about(cell).get("solution")]

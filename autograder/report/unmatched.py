@@ -1,4 +1,4 @@
-"""People who are missing on one side: they handed in without a result, or have one without a submission or a roster."""
+"""What has no counterpart: submissions or pages without a result; results without a submission or not in the roster."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ def not_in_roster(results_dir: Path, ids: Collection[str], assignment: str = "")
     names = [assignment] if assignment else assignments_in(results_dir)
     graded = {student for name in names for student in students_in(results_dir, name)}
     return sorted(graded.difference(ids))
+
+
+def without_result(results_dir: Path, written: Collection[Path]) -> list[str]:
+    """Return the pages of students and classes that are not among those just `written`, as paths in the folder."""
+    pages = {*results_dir.glob("*/feedback/*.html"), *results_dir.glob("*/index.html")}
+    return sorted(str(page.relative_to(results_dir)) for page in pages.difference(written))

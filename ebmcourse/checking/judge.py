@@ -22,7 +22,7 @@ from ebmcourse.checking.check import Check
 from ebmcourse.checking.compare import Mismatch
 from ebmcourse.checking.drawings import Drawing
 from ebmcourse.checking.form import TOO_LARGE, first, largest_answer, misfit, other_shape, unsound
-from ebmcourse.checking.observer import Call, NoObservation, Observing, Request
+from ebmcourse.checking.observer import Call, NoObservation, Observing, Outdated, Request
 from ebmcourse.checking.outcome import Outcome, Status
 from ebmcourse.checking.probes import probe_source, stand_ins
 from ebmcourse.checking.reference import Reference, derive
@@ -124,13 +124,13 @@ class Judge:
             judgement(run=partial(self._run, check, itertools.count(), observer, observed))
             if mismatch := _mismatch(unsound, observed):
                 raise mismatch
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Outdated):
             raise
         except BaseException as error:  # the outcomes of pytest, such as skip, are not exceptions of class Exception
             expected = isinstance(error, NoObservation | AssertionError)
             reason = error if expected else _mismatch(unsound, observed) or _mismatch(other_shape, observed) or error
             status, diagnosis = _status_of(reason)
-            if isinstance(reason, NoObservation) and not reason.loaded:
+            if isinstance(reason, NoObservation) and not reason.hint_helps:
                 hint = ""
             if reason is error and not expected:
                 self.internal_errors[check.id] = "".join(traceback.format_exception(error))

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
 
-from ebmcourse.checking.observer import Died, TimedOut
+from ebmcourse.checking.observer import Died, Outdated, TimedOut
 from ebmcourse.checking.untrusted.server import CAN_FORK, read_frame, write_frame
 
 WARM_UP_SECONDS = 300
@@ -24,7 +24,8 @@ class LocalProcess:
 
     `modules` are imported before the time of the first question starts: on a laptop that can take half a minute.
     The time limits count the time in which the program computes or sleeps, not the time in which it waits for a
-    processor or the disk, so that they hold on a busy machine.
+    processor or the disk, so that they hold on a busy machine. A question during which `is_outdated` becomes true ends
+    with `Outdated`.
     """
 
     def __init__(self, folder: Path, modules: Iterable[str] = ()) -> None:
@@ -32,6 +33,7 @@ class LocalProcess:
         self._modules = tuple(modules)
         self._process: subprocess.Popen[bytes] | None = None
         self._used = 0.0
+        self.is_outdated: Callable[[], bool] = lambda: False
 
     def clock(self) -> float:
         """The seconds that the program has used in all questions so far."""
@@ -70,15 +72,19 @@ class LocalProcess:
     def _exchange(self, frame: bytes, seconds: float) -> bytes:
         process = self._process
         assert process and process.stdin and process.stdout
-        late, done = threading.Event(), threading.Event()
+        end: type[Exception] = Died
+        done = threading.Event()
 
         def watch() -> None:
+            nonlocal end
             watched = _Used(process.pid)
-            while not done.wait(POLL_SECONDS):
-                if watched.seconds() > seconds:
-                    late.set()
-                    _kill(process)
-                    break
+            while end is Died and not done.wait(POLL_SECONDS):
+                if frame and self.is_outdated():
+                    end = Outdated
+                elif watched.seconds() > seconds:
+                    end = TimedOut
+            if end is not Died:
+                _kill(process)
             self._used += watched.seconds()
 
         watchdog = threading.Thread(target=watch, daemon=True)
@@ -91,9 +97,9 @@ class LocalProcess:
         finally:
             done.set()
             watchdog.join()
-        if reply is None or late.is_set():
+        if reply is None or end is not Died:
             self.close()
-            raise TimedOut if late.is_set() else Died
+            raise end
         return reply
 
     def close(self) -> None:

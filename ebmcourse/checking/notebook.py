@@ -46,17 +46,17 @@ def check_part(part: str) -> float | None:
     title = ", ".join(checks.description.parts[exercise] for exercise in checks.parts or ())
     note = outdated_note(process.outdated) if isinstance(process, KernelProcess) else ""
     report = Report(part, title, outcomes, "public checks", note)
-    report.show()
+    points = report.show()
     is_validation = os.environ.get("NBGRADER_EXECUTION") == "validate"
-    return None if is_validation and report.all_passed else report.points
+    return None if is_validation and report.all_passed else points
 
 
 def outdated_note(names: list[str]) -> str:
-    """What to say where cells with syntax errors were to define these names again; an empty text without names."""
+    """What to say where cells with errors were to define these names again; an empty text without names."""
     if not names:
         return ""
     listed = ", ".join(f"`{name}`" for name in names)
-    return f"The last cell that defines {listed} has a syntax error: what was defined before is checked."
+    return f"The last cell that defines {listed} stopped with an error: what was defined before is checked."
 
 
 @contextmanager
@@ -66,6 +66,13 @@ def once_written() -> Iterator[None]:
         yield
     except NotImplementedError as error:
         print(f"Not yet: {error}")
+
+
+class _Points(float):
+    """The result of a tested cell: nbgrader reads it, and a notebook shows nothing below the report."""
+
+    def _repr_html_(self) -> str:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,12 @@ class Report:
             return f"there are no {self.kind}"
         return f"{self.points:g} of {self.max_points:g} points from the {self.kind}"
 
-    def show(self) -> None:
+    def show(self) -> float:
+        """Show the outcomes, and return the points."""
         from IPython.display import display  # only notebooks need it, and they have it
 
         display(self)
+        return _Points(self.points)
 
     def __repr__(self) -> str:
         lines = [f"{self.part}  {self.title}: {self.summary}"]

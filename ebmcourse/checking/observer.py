@@ -29,7 +29,7 @@ NAMED_EXCEPTIONS = {"AssertionError", "AttributeError", "ImportError", "IndexErr
 NAMED_EXCEPTIONS |= {"NameError", "RecursionError", "RuntimeError", "TypeError", "ValueError"}
 NAMED_EXCEPTIONS |= {"ZeroDivisionError"}
 _SYNTAX_ERRORS = ("IndentationError", "SyntaxError", "TabError")
-_NOT_LOADED = ("ImportError", "ModuleNotFoundError", *_SYNTAX_ERRORS)  # the program cannot run, whatever the exercise
+_WITHOUT_HINT = ("ImportError", "ModuleNotFoundError", "SystemExit", *_SYNTAX_ERRORS)  # whatever the exercise
 _SYNTAX = (  # what Python says about them; other words are not repeated in grading
     "expected ':'",
     "expected an indented block",
@@ -50,6 +50,7 @@ _IMPORTS = (
     "Only the packages of the course and the files of the assignment can be imported: remove this import, and what "
     "uses it."
 )
+_EXIT = 'Remove the call that ends it, such as `exit()`, or run it only under `if __name__ == "__main__":`.'
 _ANOTHER = "Your program stopped with an exception, another one than in the check above: repair that one first."
 
 _NO_TICKET = "0" * 16
@@ -132,14 +133,14 @@ def _place(value: Any, values: list[Any]) -> int:
 class NoObservation(Exception):
     """There is no observation of the submission; `status` and `reason` say why.
 
-    `loaded` is false where the program itself cannot be loaded, so that a hint about the exercise does not help.
+    `hint_helps` is false where the hint of the check does not: the program cannot be loaded, or ends itself.
     """
 
-    def __init__(self, status: Status, reason: str, *, loaded: bool = True) -> None:
+    def __init__(self, status: Status, reason: str, *, hint_helps: bool = True) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
-        self.loaded = loaded
+        self.hint_helps = hint_helps
 
 
 class _Answer(NamedTuple):
@@ -162,6 +163,10 @@ class TimedOut(Exception):
 
 class Died(Exception):
     """The process of the submission ended."""
+
+
+class Outdated(Exception):
+    """The program was changed while it ran, and its process was killed."""
 
 
 class ProtocolError(Exception):
@@ -203,9 +208,9 @@ class Observer:
     `files` are the texts of the files handed in; `problems` says what is wrong with a file that is not among them.
     `messages` repeats the messages of the submission's exceptions: helpful on a student's own machine, but in grading
     they could reveal hidden inputs. In grading, what is said about an exception tells less than 19 bits: one of 4,096
-    lines, and one of 13 classes with one of four remarks or none, or one of 11 sentences about the syntax; and that
-    only once for each exercise. `budget` is the time in
-    seconds that all calls together may take, by `clock`.
+    lines, and one of 13 classes with one of four remarks or none, or `SystemExit`, or one of 11 sentences about the
+    syntax; and that only once for each exercise. `budget` is the time in seconds that all calls together may take, by
+    `clock`.
     """
 
     def __init__(
@@ -277,7 +282,8 @@ class Observer:
             return NoObservation("timeout", f"No answer within {allowed:g} seconds: is there an endless loop?")
         except Died:
             self.flags.append(f"{call.check}: the submission's process was ended from inside")
-            return NoObservation("error", "Your program ended the process that ran it, or used too much memory.")
+            reason = "Your program ended the process that ran it, or used too much memory."
+            return NoObservation("error", reason, hint_helps=False)
         except ProtocolError:
             return NoObservation("error", "Your program sent a reply that cannot be read.")
 
@@ -312,15 +318,15 @@ class Observer:
         if kind == "refused" and isinstance(message, str) and message in sentences(call.file, call.probe):
             return NoObservation("failed", message)
         if kind == "not run" and self._messages and isinstance(message, str):
-            return NoObservation("error", message, loaded=False)
+            return NoObservation("error", message, hint_helps=False)
         if isinstance(missing, str) and missing in self._problems:
-            return NoObservation("error", self._problems[missing], loaded=False)
+            return NoObservation("error", self._problems[missing], hint_helps=False)
         if kind == "memory":
             return NoObservation("memory", "Your program used more memory than allowed.")
         reason = self._description(error)
         if not self._messages and self._described.setdefault(call.part, reason) != reason:
             return NoObservation("error", _ANOTHER)
-        return NoObservation("error", reason, loaded=error.get("type") not in _NOT_LOADED)
+        return NoObservation("error", reason, hint_helps=error.get("type") not in _WITHOUT_HINT)
 
     def _description(self, error: dict[str, Any]) -> str:
         """What is said about an exception: its class, if that is a usual one, and the innermost line handed in."""
@@ -330,6 +336,8 @@ class Observer:
             said, _, guess = self._about_syntax(error.get("message")).partition(". ")
             said = f"Your program is not valid Python: {said}" + (f" in {place}." if place else ".")
             return f"{said} {guess}" if guess else said
+        if name == "SystemExit":
+            return f"Your program ended itself{place and f' in {place}'}. {_EXIT}"
         reason = name if isinstance(name, str) and name in NAMED_EXCEPTIONS else "an exception"
         from_check = error.get("from_check") is True
         if place:

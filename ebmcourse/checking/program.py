@@ -27,7 +27,10 @@ MAX_CODE = 2**20  # characters of all cells together
 MAX_LINES = 200_000  # of all cells together, texts too; they are taken apart again and again
 _LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # those of `str.splitlines`
 
-_UNREADABLE = "no notebook that can be read: save it from Jupyter and hand it in again"
+_UNREADABLE = (  # for the student's own check and for feedback
+    "no notebook that can be read: save it again in Jupyter or, if that cannot open it, take the copy in the folder "
+    "`.ipynb_checkpoints`"
+)
 _LOADER = '''\
 """The program of the notebook {name}.ipynb: its cells, one after another."""
 
@@ -184,8 +187,10 @@ def program_in(
     for name in names:
         try:
             files |= program_of(name, (folder / name).read_bytes())
-        except OSError:
+        except FileNotFoundError:
             problems[module_file(name)] = f"The file `{name}` is missing."
+        except OSError as error:
+            problems[module_file(name)] = f"The file `{name}` cannot be read: {error.strerror}."
         except ValueError as error:
             problems[module_file(name)] = f"The file `{name}` cannot be used: it is {error}."
     return files, problems

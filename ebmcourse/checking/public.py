@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ebmcourse.assignment import Description, read_description
+from ebmcourse.assignment import Unusable, damaged, describe
 from ebmcourse.checking.judge import BrokenChecks, Judge
 from ebmcourse.checking.local import LocalProcess
 from ebmcourse.checking.observer import Call, Observer, StudentProcess
@@ -16,38 +16,6 @@ from ebmcourse.checking.program import laid_out, program_in, write_program
 from ebmcourse.checking.reference import RecordedReference
 
 RECORDING = "recorded.safetensors"
-
-
-class Unusable(ValueError):
-    """A folder is not an assignment, or its checks cannot be loaded; the message says what to do."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: IPython calls this instead of writing a traceback, which is about our own code."""
-        return [str(self)]
-
-
-def describe(folder: Path) -> Description:
-    """The description of the released assignment in `folder`; raises `Unusable` where there is none."""
-    try:
-        return read_description(folder / "checks" / "assignment.toml")
-    except OSError:
-        raise Unusable(_no_assignment(folder)) from None
-    except ValueError:
-        raise _damaged(folder) from None
-
-
-def _no_assignment(folder: Path) -> str:
-    """Why `folder` is no assignment, and what to do."""
-    if not folder.exists():
-        return f"There is no folder {folder}: check the name."
-    if not folder.is_dir():
-        return f"{folder} is a file: give the folder of the assignment, or use --part to check one exercise."
-    missing = f"There is no folder `checks` in {folder}"
-    inside = sorted(path.parent.parent.name for path in folder.glob("*/checks/assignment.toml"))
-    if inside:
-        names = ", ".join(inside)
-        return f"{missing}, but there are assignments: go to the folder of one of them, or add its name ({names})."
-    return f"{missing}: go to the folder of the assignment, or fetch it again."
 
 
 class PublicChecks:
@@ -60,10 +28,7 @@ class PublicChecks:
     def __init__(self, folder: Path, part: str | None = None) -> None:
         self.folder = folder.resolve()
         self.description = describe(self.folder)
-        known = self.description.parts
-        self.parts = None if part is None else [part] if part in known else [p for p in known if _belongs(p, part)]
-        if self.parts == []:
-            raise Unusable(f"There are no checks of the part {part!r}: there are checks of {', '.join(known)}.")
+        self.parts = self.description.exercises(part)
         checks = self.folder / "checks"
         try:
             reference = RecordedReference(checks / RECORDING)
@@ -74,7 +39,7 @@ class PublicChecks:
             reason = str(error).strip().splitlines()[-1]
             raise Unusable(f"The checks cannot be loaded ({reason}): fetch the assignment again.") from None
         except (OSError, ValueError):
-            raise _damaged(self.folder) from None
+            raise damaged(self.folder) from None
 
     def outcomes(
         self, process: StudentProcess | None = None, announce: Callable[[str], None] = lambda part: None
@@ -130,15 +95,6 @@ class _Announcing(Observer):
     def observe(self, call: Call) -> Any:
         self.announce(call.part)
         return super().observe(call)
-
-
-def _belongs(exercise: str, part: str) -> bool:
-    """Whether an exercise belongs to a part: 3.2a to 3.2 and to 3, but 3.10a not to 3.1."""
-    return re.match(rf"{re.escape(part)}(?!\d)", exercise) is not None
-
-
-def _damaged(folder: Path) -> Unusable:
-    return Unusable(f"The folder `checks` in {folder} is damaged: fetch the assignment again.")
 
 
 def _mentions(text: str, module: str) -> bool:

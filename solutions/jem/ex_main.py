@@ -211,7 +211,7 @@ class JEM(pl.LightningModule):
     lr, lr_stepsize, lr_gamma: the learning rate; it is multiplied by `lr_gamma` every `lr_stepsize` epochs.
     m_in, m_out, hinge: if `hinge` > 0, it is the weight of a penalty on f < m_in for data and f > m_out for chains.
     steps: the number of SGLD steps per training step.
-    step_size_decay: the step size of SGLD is multiplied by this factor every epoch.
+    step_size, step_size_decay: the step size of SGLD, which is multiplied by the factor `step_size_decay` every epoch.
     warmup_epochs: the number of epochs in which only the classifier is trained, with an L2 penalty on f(x, y).
     augment: rotate, scale and shift the images of the classifier's loss by small random amounts.
     MODEL_args: further arguments of the network.
@@ -235,6 +235,7 @@ class JEM(pl.LightningModule):
         m_in: float = 0,
         m_out: float = -10,
         steps: int = 60,
+        step_size: float = STEP_SIZE,
         step_size_decay: float = 1.0,
         hinge: float = 0.0,
         warmup_epochs: int = 0,
@@ -264,7 +265,7 @@ class JEM(pl.LightningModule):
     @property
     def step_size(self) -> float:
         """The step size of SGLD in the current epoch."""
-        return STEP_SIZE * self.hparams.step_size_decay**self.current_epoch
+        return self.hparams.step_size * self.hparams.step_size_decay**self.current_epoch
 
     def configure_optimizers(self) -> tuple[list, list]:
         # No momentum (β1 = 0), because the chains, and with them the loss, change in each step.
@@ -416,7 +417,7 @@ def measure_quality(model: JEM, val: TransformTensorDataset, steps: int = 60) ->
     with torch.random.fork_rng():
         torch.manual_seed(0)
         starts = START_STD * torch.randn(len(labels), *model.hparams.img_shape, device=model.device)
-        chains = langevin(model.cnn, starts, labels if model.hparams.ccond_sample else None, steps)
+        chains = langevin(model.cnn, starts, labels if model.hparams.ccond_sample else None, steps, model.step_size)
     predicted = torch.cat([model.get_logits(x).argmax(dim=1) for x in images.split(256)])
     return sample_quality(chains, starts, real) + (predicted != y).float().mean().item()
 
@@ -487,10 +488,10 @@ def generate_images(model: JEM, labels: Tensor | None, count: int, steps: int) -
     ### BEGIN SOLUTION 3.5a
     # TODO Return `count` chains that start from Gaussian noise, after each step: (steps, count, C, H, W).
     # The buffer of model.sampler contains chains of the training. A new MCMCSampler has an empty buffer.
-    # The step size is STEP_SIZE or model.step_size.
+    # The step size is model.step_size.
     shape, num_classes = model.hparams.img_shape, model.hparams.num_classes
     sampler = MCMCSampler(model.cnn, shape, count, num_classes, cbuffer_size=1)
-    return sampler.synthesize_samples(labels, steps=steps, return_img_per_step=True)
+    return sampler.synthesize_samples(labels, steps, model.step_size, return_img_per_step=True)
     ### END SOLUTION
 
 

@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from IPython.core.inputtransformer2 import TransformerManager
+from IPython.core.interactiveshell import InteractiveShell
 
 from ebmcourse.checking.observation import decode, encode
 from ebmcourse.checking.observer import TimedOut
@@ -91,6 +91,20 @@ def test_an_interrupt_is_for_the_person_at_the_keyboard(main):
         ask("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass")
 
 
+def test_exit_is_an_exception_and_does_not_end_the_kernel(main, monkeypatch):
+    exiter = types.SimpleNamespace()
+    exec("def ends():\n    exit()\ndef quits():\n    quit()\n", vars(main))
+    shell = types.SimpleNamespace(user_ns=vars(main), exiter=exiter)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr(KernelProcess, "_hidden", set())
+    vars(main).update(exit=exiter, quit=exiter)
+    assert ask("student.note.ends()")["error"]["type"] == "SystemExit"
+    assert ask("student.note.quits()")["error"]["type"] == "SystemExit"
+    assert main.exit is exiter and main.quit is exiter
+    main.exit = lambda: 1 / 0
+    assert ask("student.note.ends()")["error"]["type"] == "ZeroDivisionError"
+
+
 def test_a_function_whose_cell_was_not_run_is_named_and_the_cell_is_to_be_run(main):
     before = dict(vars(main))
     error = ask("return student.note.triple(1)")["error"]
@@ -100,22 +114,37 @@ def test_a_function_whose_cell_was_not_run_is_named_and_the_cell_is_to_be_run(ma
     assert vars(main) == before
 
 
+OLD, NEW = "def double(x):\n    return 2 * x", "def double(x):\n    return 3 * x"
+
+
 @pytest.mark.parametrize(
     ("cells", "outdated"),
     [
-        (["def double(x):\n    return 2 * x"], []),
-        (["def double(x):\n    return 2 * x", "def double(x:\n    return 3 * x"], ["double"]),
-        (["def double(x)\n    return x", "double(1)", "def double(x):\n    return 2 * x"], []),
-        (["def double(x):\n    return 2 * x", "def triple(x)\n    return x"], []),  # that one was never defined
-        (["%matplotlib inline\n!ls\ndef double(x):\n    return 2 * x", "%%time\ndouble(1)"], []),
-        (["class double(:\n    pass", "    def double(x:"], ["double"]),
+        ([OLD], []),
+        ([OLD, "def double(x:\n    return 3 * x"], ["double"]),
+        ([OLD, f"1 / 0\n{NEW}"], ["double"]),
+        ([f"%time\n@torch.no_grad()\n{OLD}\n", f"1 / 0\n{NEW}\n"], ["double"]),
+        ([OLD, f"1 / 0\n{NEW}", OLD], []),
+        ([OLD, f"{NEW}\n1 / 0"], []),
+        ([OLD, f"1 / 0\n{NEW}", NEW], []),
+        ([OLD, f"if 1 / 0:\n    pass\n{NEW}", "if True:\n    def double(x):\n        return 4 * x"], []),
+        ([OLD, f"1 / 0\n{NEW}", "double = len"], []),
+        ([OLD, f"%%capture\n{NEW}"], []),
+        (["def double(x)\n    return x", "double(1)", OLD], []),
+        ([OLD, "def triple(x)\n    return x"], []),  # that one was never defined
+        ([f"!ls\n{OLD}", "%%time\ndouble(1)"], []),
+        (["class Pair:\n    def swap(self): pass", "1 / 0\nclass Pair:\n    def swap(self): return 1"], ["Pair"]),
+        (["class Empty:\n    pass", "1 / 0\nclass Empty:\n    x = 1"], []),  # nothing tells where it is from
     ],
 )
-def test_a_definition_whose_last_cell_has_a_syntax_error_is_outdated(main, monkeypatch, cells, outdated):
-    history = types.SimpleNamespace(input_hist_raw=["", *cells])
-    transform = TransformerManager().transform_cell
-    shell = types.SimpleNamespace(user_ns=vars(main), history_manager=history, transform_cell=transform)
+def test_a_definition_is_outdated_where_the_last_cell_with_it_stopped_before(
+    main, monkeypatch, tmp_path, cells, outdated
+):
+    main.torch = torch
+    shell = InteractiveShell(user_module=main, ipython_dir=str(tmp_path))
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    for cell in cells:
+        shell.run_cell(cell, store_history=True)
     assert KernelProcess("note").outdated == outdated
 
 

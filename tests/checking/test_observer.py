@@ -398,14 +398,25 @@ def test_an_exception_of_the_check_itself_is_not_called_the_program_s():
     assert "line 3" in told and "look at the arguments" in told
 
 
-def test_a_program_that_cannot_be_loaded_is_told_from_one_that_stops():
-    assert lost(observer(answer(error=ERROR))).loaded
+def test_the_hint_of_the_check_is_for_a_program_that_can_be_loaded_and_does_not_end_itself():
+    assert lost(observer(answer(error=ERROR))).hint_helps
     for name in ("ImportError", "ModuleNotFoundError", "SyntaxError"):
-        assert not lost(observer(answer(error=ERROR | {"type": name}))).loaded
+        assert not lost(observer(answer(error=ERROR | {"type": name}))).hint_helps
+    assert not lost(observer(Died())).hint_helps
     missing = ERROR | {"kind": "missing", "missing": "work.py"}
-    assert not lost(observer(answer(error=missing), problems={"work.py": "The file `work.py` is missing."})).loaded
+    assert not lost(observer(answer(error=missing), problems={"work.py": "The file `work.py` is missing."})).hint_helps
     missing = ERROR | {"type": "ModuleNotFoundError", "missing": "pandas.py"}
     assert "packages of the course" in lost(observer(answer(error=missing))).reason
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [([["work.py", 3]], "ended itself in work.py, line 3: `raise ValueError(secret)`."), ([], "ended itself.")],
+)
+def test_a_program_that_ends_itself_is_told_to_remove_the_call(places, told):
+    ended = lost(observer(answer(error=ERROR | {"type": "SystemExit", "places": places})))
+    assert told in ended.reason and "Remove the call" in ended.reason and "hidden" not in ended.reason
+    assert not ended.hint_helps
 
 
 def test_of_a_syntax_error_only_sentences_of_python_are_repeated():
@@ -453,5 +464,5 @@ def test_the_last_line_of_the_student_s_own_is_shown():
 def test_only_a_students_own_machine_repeats_what_was_not_run():
     error = ERROR | {"kind": "not run", "type": "AttributeError", "message": "`f` is not defined: 0.123 hidden"}
     found = lost(observer(answer(error=error), messages=True))
-    assert found.reason == "`f` is not defined: 0.123 hidden" and not found.loaded
+    assert found.reason == "`f` is not defined: 0.123 hidden" and not found.hint_helps
     assert "hidden" not in lost(observer(answer(error=error))).reason

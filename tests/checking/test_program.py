@@ -204,3 +204,12 @@ def test_a_notebook_in_its_folder_comes_with_the_given_files_only(tmp_path):
     assert "not UTF-8" in problems["given.py"]
     files, problems = program_in(tmp_path, ["other.py"])
     assert sorted(files) == ["own.py"] and problems["other.py"] == "The file `other.py` is missing."
+
+
+def test_what_is_wrong_with_a_file_is_said_to_someone_who_does_not_hand_it_in_yet(tmp_path):
+    (tmp_path / "lesson.ipynb").write_text("{")
+    (tmp_path / "given.py").mkdir()
+    _, problems = program_in(tmp_path, ["lesson.ipynb"], ["given.py"])
+    assert "the copy in the folder `.ipynb_checkpoints`" in problems["lesson.py"]
+    assert "hand" not in problems["lesson.py"]
+    assert problems["given.py"] == "The file `given.py` cannot be read: Is a directory."

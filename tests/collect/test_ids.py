@@ -70,6 +70,23 @@ def test_other_ids_than_in_another_assignment_are_a_problem_that_is_named(tiny, 
     assert problem.startswith("other ids than in tiny (") and "etudiantun 41: s001, now etudiantun-41" in problem
 
 
+def test_other_ids_than_from_another_platform_are_said(tiny, roster, tmp_path):
+    canvas, moodle = zipped(tmp_path / "a.zip", CANVAS), zipped(tmp_path / "b.zip", MOODLE)
+    out, people = tmp_path / "out", read_roster(roster)
+    assert collect(canvas, tiny, out).remarks[""] == []
+    before = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    for _ in range(2):
+        said = collect(moodle, tiny, out).remarks[""]
+        (remark,) = [line for line in said if line.startswith("other ids than from canvas")]
+        assert before[0] in remark and "graded twice" in remark
+    shutil.rmtree(out)
+    assert collect(canvas, tiny, out, roster=people).is_whole
+    assert not any("other ids" in remark for remark in collect(moodle, tiny, out, roster=people).remarks[""])
+    others = folder(tmp_path / "clones", {"s009/tiny.py": "1"})
+    both = roster_of(tmp_path / "both.csv", roster.read_text("utf-8") + "s009\n")
+    assert collect(others, tiny, out, roster=both).remarks[""] == []
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"tiny": {"plain": {"a": [1]}}}', '{"tiny": {"plain": []}}'])
 def test_a_damaged_record_of_ids_is_said(tiny, tmp_path, text):
     source = folder(tmp_path / "clones", {"s001/tiny.py": "1"})

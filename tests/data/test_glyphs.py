@@ -207,6 +207,16 @@ def test_an_interrupted_run_does_not_change_an_older_set(tmp_path):
     assert content(tmp_path) == before
 
 
+def test_a_set_that_is_there_is_replaced_and_the_command_says_so(tmp_path):
+    command = ["data", "glyphs", "--size", "tiny", "--out", str(tmp_path)]
+    done = CliRunner().invoke(ebmcourse, command)
+    assert "again" not in done.stderr and done.stdout == f"wrote {tmp_path}\n"
+    before = content(tmp_path)
+    done = CliRunner().invoke(ebmcourse, command)
+    assert "Generating glyphs again (Ctrl-C keeps the old data): " in done.stderr
+    assert done.stdout == f"replaced the data in {tmp_path}\n" and content(tmp_path) == before
+
+
 def test_unknown_size_names_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match=r"'huge'.*full.*small"):
         glyphs.generate(tmp_path / "out", "huge")

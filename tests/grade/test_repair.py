@@ -20,7 +20,7 @@ def repaired(note, *edits, base=solved):
     """The program and the remarks of the reference's notebook after `edits`."""
     text = base(note)
     for edit in edits:
-        text = edit_notebook(text, edit, "test")
+        text = edit_notebook(text, edit)
     return submitted_program(note, text)
 
 
@@ -125,7 +125,7 @@ def test_a_solution_in_two_cells_without_metadata_is_put_together(note, base):
     edits = {"cell": "double", "source": halves[0]}, {"cell": "double", "after": halves[1]}
     text = base(note)
     for edit in edits:
-        text = edit_notebook(text, edit, "test")
+        text = edit_notebook(text, edit)
     program, _ = submitted_program(note, without_metadata(text))
     assert program["cell double"] == halves[0] and program["cell 3"] == halves[1]
 

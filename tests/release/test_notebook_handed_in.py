@@ -45,7 +45,7 @@ def test_the_cells_check_the_definitions_in_the_kernel(note, released):
     (released / "note.ipynb").write_text(solved(note), "utf-8")
     assert marks(executed(released, "note")) == {"test-1a": 2, "test-1b": 0}
     changed_later = {"cell": "double", "after": "FACTOR = 3.0"}
-    (released / "note.ipynb").write_text(edit_notebook(solved(note), changed_later, ""), "utf-8")
+    (released / "note.ipynb").write_text(edit_notebook(solved(note), changed_later), "utf-8")
     assert marks(executed(released, "note")) == {"test-1a": 0, "test-1b": 0}
 
 
@@ -63,10 +63,10 @@ def test_ebmcourse_check_reads_the_saved_notebook(note, released):
 
 def test_a_syntax_error_is_reported_with_its_cell_and_affects_one_exercise(note, released):
     broken = {"cell": "plus", "source": "def plus(x, y:\n    return x"}
-    (released / "note.ipynb").write_text(edit_notebook(solved(note), broken, ""), "utf-8")
+    (released / "note.ipynb").write_text(edit_notebook(solved(note), broken), "utf-8")
     assert [outcome.passed for outcome in PublicChecks(released).outcomes()] == [True]
     broken = {"cell": "double", "source": "def double(x:\n    return x"}
-    (released / "note.ipynb").write_text(edit_notebook(solved(note), broken, ""), "utf-8")
+    (released / "note.ipynb").write_text(edit_notebook(solved(note), broken), "utf-8")
     (outcome,) = PublicChecks(released).outcomes()
     assert "is not valid Python: '(' was never closed in cell double, line 1: `def double(x:`" in outcome.diagnosis
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from nbformat.v4 import new_code_cell, new_output
 from nbgrader.api import Gradebook
 from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.utils import determine_grade
@@ -20,10 +22,11 @@ from autograder import assignment as assignments
 from autograder.release.build import build
 from autograder.release.notebooks import full_notebook, student_notebook
 from autograder.release.programs import part_points
+from ebmcourse.assignment import Unusable
 from ebmcourse.checking import notebook as cells
 from ebmcourse.checking.notebook import Report, check_part, once_written
 from ebmcourse.checking.outcome import Outcome
-from ebmcourse.checking.public import PublicChecks, Unusable
+from ebmcourse.checking.public import PublicChecks
 
 SCRIPT = '''\
 # %% [markdown]
@@ -190,6 +193,15 @@ def test_check_part_shows_the_outcomes_and_returns_the_points(released, tiny_cou
     (released / "tiny.py").write_text("def double(x):\n    return x * x\n")
     assert check_part("1a") == 0
     assert "This is the square." in capfd.readouterr().out
+
+
+def test_the_points_are_read_by_nbgrader_and_not_shown_below_the_report():
+    outcomes = [Outcome(f"x{points}", "1a", "", "passed", points, 1.0, True) for points in (0.5, 0.75)]
+    shown, _ = DisplayFormatter().format(Report("1a", "Doubling", outcomes, "checks").show())
+    assert shown == {"text/plain": "1.25", "text/html": ""}  # a notebook shows HTML where there is some
+    cell = new_code_cell(outputs=[new_output("execute_result", shown)])
+    cell.metadata.nbgrader = {"grade": True, "solution": False, "points": 3}
+    assert determine_grade(cell) == (1.25, 3)
 
 
 def test_check_part_writes_nothing_to_standard_error(solved, capfd):

@@ -172,6 +172,12 @@ def test_releasing_again_changes_nothing_and_check_finds_every_change(tiny_cours
     assert result.exit_code == 1 and "tiny.py" in result.output and "extra.txt" in result.output
 
 
+def test_an_unknown_name_is_reported_before_anything_is_built(tiny_course):
+    result = CliRunner().invoke(autograder, ["--course", str(tiny_course), "release", "tiny", "nosuch"])
+    assert result.exit_code == 2 and "nosuch" in result.output
+    assert "Building" not in result.output and not (tiny_course / "assignments").exists()
+
+
 def test_rounding_errors_in_a_recording_are_no_difference(tiny_course, tmp_path):
     from ebmcourse.checking.observation import decode, encode
 

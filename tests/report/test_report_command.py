@@ -88,3 +88,16 @@ def test_results_that_are_not_in_the_roster_are_named(tmp_path: Path) -> None:
     assert f"Results of students who are not in {roster}: s002" in said
     said = run("export", str(results), "--to", "csv", "--roster", str(roster)).output
     assert "Results of students who are not in the roster: s002" in said
+
+
+def test_pages_whose_results_are_gone_are_named_and_kept(tmp_path: Path) -> None:
+    results = write_class(tmp_path / "results", *sample_class(2))
+    assert "gone" not in run("report", str(results)).output
+    (results / "later" / "feedback").mkdir(parents=True)
+    (results / "later" / "feedback" / "s001.html").touch()
+    (results / "later" / "index.html").touch()
+    (results / "jem" / "s002.json").unlink()
+    said = run("report", str(results)).output
+    names = "jem/feedback/s002.html, later/feedback/s001.html, later/index.html"
+    assert f"Pages in {results} whose results are gone: {names}. Delete them" in said
+    assert (results / "jem" / "feedback" / "s002.html").exists()

@@ -7,18 +7,19 @@ state again: its names, its random number generators, and the settings of torch.
 
 from __future__ import annotations
 
-import ast
+import inspect
+import linecache
 import random
 import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,9 @@ class KernelProcess:
         with _unchanged(vars(self._main)), _Alarm(seconds) as alarm:
             for name in NOT_DEFINED:
                 vars(self._main).pop(name, None)
+            for name in ("exit", "quit"):  # those of IPython would end the kernel
+                if self._shell and vars(self._main).get(name) is self._shell.exiter:
+                    vars(self._main)[name] = sys.exit
             vars(self._main)["__getattr__"] = _missing
             reply = answer(decode(frame), self._student, self._probes, _is_cell)
         if alarm.rang == signal.SIGINT:
@@ -69,16 +73,15 @@ class KernelProcess:
 
     @property
     def outdated(self) -> list[str]:
-        """The functions and classes that are defined, but whose last cell has a syntax error, so that it did not run.
+        """The functions and classes that an earlier cell has defined than the last one that was to define them.
 
-        A cell that was run later and defines the name corrects this.
+        That one stopped with an error before it did.
         """
-        shell = self._shell
-        found: set[str] = set()
-        for cell in shell.history_manager.input_hist_raw if shell else ():
-            names = set(_DEFINED.findall(cell))
-            found = found - names if _is_python(shell.transform_cell, cell) else found | names
-        return sorted(found.intersection(vars(self._main)))
+        cells = self._shell.history_manager.input_hist_parsed if self._shell else ()
+        ran = {cell: place for place, cell in enumerate(cells)}
+        last = {name: place for cell, place in ran.items() for name in _DEFINED.findall(cell)}
+        names = vars(self._main)
+        return sorted(n for n, place in last.items() if n in names and ran.get(_cell_of(names[n]), place) < place)
 
     @property
     def _shell(self) -> Any:
@@ -131,14 +134,12 @@ def _statements(cell: str, *, is_own: bool) -> list[Statement]:
         return []
 
 
-@lru_cache(maxsize=1000)
-def _is_python(transform: Callable[[str], str], cell: str) -> bool:
-    """Whether a cell has no syntax error once `transform` has made Python of IPython's language."""
-    try:
-        ast.parse(transform(cell))
-    except (SyntaxError, ValueError):
-        return False
-    return True
+def _cell_of(value: Any) -> str | None:
+    """The text of the cell that has defined a function or a class, as IPython keeps it; None where it is unknown."""
+    members = vars(value).values() if isinstance(value, type) else ()
+    functions = [member for member in (inspect.unwrap(value), *members) if isinstance(member, FunctionType)]
+    lines = linecache.getlines(functions[0].__code__.co_filename) if functions else ()
+    return "".join(lines).rstrip("\n") or None
 
 
 def _is_cell(file: str) -> bool:
