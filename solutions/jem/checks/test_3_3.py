@@ -407,11 +407,11 @@ class Calls:
             found.append(sum(count >= least for origin, count in origins.items() if origin >= 0))
         return max(found)
 
-    def judge_choices(self):
+    def judge_choices(self, least):
         """Check that the chains of one class continue several different chains in one call."""
         chains = zip(self.call.tolist(), self.classes.tolist(), self.origin.tolist(), strict=True)
         choices = {(call, label, origin) for call, label, origin in chains if origin >= 0}
-        if max(Counter((call, label) for call, label, _ in choices).values(), default=0) < 4:
+        if max(Counter((call, label) for call, label, _ in choices).values(), default=0) < least:
             is_empty = isinstance(self.held, int) and 0 < self.held <= 4 * (CLASSES + 1) * math.prod(self.shape)
             fail(ALMOST_EMPTY if is_empty else SAME_CHAIN)
 
@@ -500,7 +500,7 @@ def test_first_chains_are_small_noise(run, no_classes, drift, noise):
             fail("A new sampler continues chains of another one. Keep the buffer in `self`, which each sampler has.")
         if is_same:
             fail("The initial noise is the same in two calls of `initial_chains`. Draw new noise in each call.")
-        if abs(starts.mean().item()) > 0.002:
+        if abs(starts.mean().item()) > max(0.002, 0.1 * spread):  # that of wide noise is 0.014 · spread
             fail("The mean of the initial noise is not 0. Use START_STD · randn, as it is.")
         # The kurtosis is 3 for Gaussian and 1.8 for uniform noise; 5,184 numbers estimate it within 0.07. In the whole
         # sampler, the noise of a step makes it 2.2 for uniform noise.
@@ -532,9 +532,9 @@ def judge_persistence(calls):
     # chains do not show that none does. `judge_share` estimates the share with more chains.
     most = 0.16 if count > 300 else 0.2
     calls.judge_empty()
-    later = calls.origin[calls.among(RESTORED)]
-    is_lost = (calls.call[later[later >= 0]] < RESTORED).float().mean() < 0.05
-    if calls.fresh(RESTORED, RESTORED + 1) > 0.9 and calls.fresh(FILLED, RESTORED) < 0.5 and is_lost:
+    is_all_or_none = {0.0, 1.0} == set(calls.per_call(FILLED))
+    is_restored_fresh = calls.fresh(RESTORED, RESTORED + 1) > 0.9 and calls.fresh(FILLED, RESTORED) < 0.5
+    if is_restored_fresh and not is_all_or_none:
         fail(
             "A new sampler with the buffer of another one, as after loading a checkpoint, starts from noise. "
             "Keep everything that the buffer needs in `self.buffer`, which is saved."
@@ -548,7 +548,7 @@ def judge_persistence(calls):
         fail("Most chains start from noise, but only about 5 % should. Check the comparison with FRESH_SHARE.")
     if fresh > 0.9:
         fail("Most chains start from noise, but only about 5 % should. Continue chains of the buffer.")
-    if {0.0, 1.0} == set(calls.per_call(FILLED)):
+    if is_all_or_none:
         fail("In each call, either all chains start from noise or none. Choose for each chain separately.")
     if fresh < 0.012 and count > 300:
         fail(
@@ -560,7 +560,7 @@ def judge_persistence(calls):
             "Too many chains start from noise. About 5 % should: check FRESH_SHARE, "
             "that all chains are written to the buffer, and that its filled places are chosen."
         )
-    calls.judge_choices()
+    calls.judge_choices(4 if count > 300 else 2)
     if calls.repeated(FILLED) > 0.5:
         fail(NOT_RANDOM)
 
@@ -1326,7 +1326,7 @@ def test_noise_has_the_right_spread(run, slopes, start):
         if chains.nan_to_num().min() > -1e-6 or chains.nan_to_num().max() < 1e-6:
             fail("All values of the chains have the same sign. The image range is [-1, 1].")
         offset, uneven = noise.mean().item(), (mean - factor * quiet[-1]).nan_to_num().std()
-        if abs(offset) > 0.02 and uneven < abs(offset):
+        if abs(offset) > max(0.02, 0.1 * noise.std().item()) and uneven < abs(offset):
             fail("The mean of the noise is not 0. Use NOISE_STD · randn, as it is.")
         if uneven > 0.05 and uneven > (chains - mean).nan_to_num().std() / 4:  # a sixth for a mean over 36 chains
             fail("The chains do not follow the gradient.")
