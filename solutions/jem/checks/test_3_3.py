@@ -652,7 +652,7 @@ def judge_share(got, want, classes, paces):
     if not is_new[:, 0].all():
         fail(
             "In the first call, some chains do not start from N(0, 0.01²), or move by other steps. "
-            "All of them should be new: the buffer must be empty in the beginning."
+            "No chain was stored before, so all of them should be new."
         )
     if not (is_new | is_old).all():
         fail(
