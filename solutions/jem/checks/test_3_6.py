@@ -252,6 +252,10 @@ def test_norm_of_the_gradient(run, images, centres, labels):
                     for reduced in (lambda each: each.norm(dim=1), lambda each: each.sum(1), lambda each: each.mean(1))
                 ),
             ),
+            (
+                "These are norms of each channel, row, column or pixel. "
+                "Compute one norm over all pixels and channels of an image, for example after flatten(1)."
+            ): nearest(got, *(gradient.norm(dim=axes) for axes in ((2, 3), 1, 2, 3, (1, 2), (1, 3)))),
             "This is the largest absolute value. Compute the Euclidean norm.": gradient.abs().flatten(1).amax(1),
             "This is the mean of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).mean(1),
             "This is the sum of the values. Compute the Euclidean norm.": nearest(
@@ -718,7 +722,11 @@ def test_threshold(run, scores_id):
     # Different definitions of a quantile differ by at most two of the 240 scores.
     wrong = [abs(share - quantile) > 0.009 for share, quantile in zip(below, (0.9, 0.97), strict=True)]
     if any(wrong) and found[0] == found[1]:
-        fail("The argument `quantile` is ignored.")
+        mean = scores_id.mean().item()
+        spreads = [scores_id.std(correction=number).item() for number in (0, 1)]
+        if any(abs((found[0] - mean) / spread - 1.645) < 5e-4 for spread in spreads):
+            fail("This is the 95 % quantile of a normal distribution. Use `quantile`, and the scores themselves.")
+        fail("The argument `quantile` is ignored. Return this quantile of the scores.")
     if any(wrong):
         for diagnosis, thresholds in wrong_thresholds(scores_id.numpy().astype(float), np.array([0.9, 0.97])):
             if np.abs(np.array(found) - thresholds).max() < 1e-4 * np.abs(thresholds).max():
@@ -956,6 +964,9 @@ def wrong_rates(scores_id, scores_ood):
         "The threshold is the 95 % quantile of the in-distribution scores. It should detect 95 % of the OOD images.": (
             np.mean(outside >= np.quantile(inside, 0.95))
         ),
+        "This is the rate of OOD images that are missed. Return the rate of in-distribution images at the threshold.": (
+            1 - true[place]
+        ),
         "This is the false positive rate at 5 % true positives. Compute it at 95 %.": false[true >= 0.05][0],
         "The threshold is the 95 % quantile of the OOD scores. 95 % of them should be above it: use 5 %.": (
             np.mean(inside >= np.quantile(outside, 0.95))
@@ -996,7 +1007,12 @@ def test_fpr95(run, pairs, ties):
     got, right = ([one["fpr95"] for one in ones] for ones in zip(*seen, strict=True))
 
     def mistakes():  # the rates are multiples of 1/240 or so: only all inputs together tell one mistake from another
-        return of_all_groups(wrong_rates, [groups for _, *groups in calls])
+        # The rates of the first and third pair, which have no equal scores, are larger than 0.1.
+        is_constant = all(isinstance(got[number], float) and 0.025 < got[number] < 0.075 for number in (0, 2))
+        return of_all_groups(wrong_rates, [groups for _, *groups in calls]) | {
+            "The rate is about 5 % for different scores, as with a threshold from the in-distribution scores. "
+            "Use the largest threshold that detects at least 95 % of the OOD images.": proven(is_constant, got, right)
+        }
 
     assert_close(got, right, rtol=0, atol=1e-6, mistakes=mistakes)
 
