@@ -9,14 +9,14 @@ from ex_data import InputError
 from ex_ood import SCORES
 
 # Defaults for a quick test of the code, for a computer without GPU, and for a GPU.
-COMMON = {"ccond_sample": True, "augment": True, "lmbd": 0.2, "lr": 2e-4}
+COMMON = {"ccond_sample": True, "augment": True, "lmbd": 0.2, "lr": 2e-4, "clip": 0.1}
 PRESETS = {
     "smoke": COMMON
     | {"epochs": 3, "warmup_epochs": 2, "train_batches": 20, "steps": 5, "cbuffer_size": 4}
     | {"hidden_features": 16, "lr": 1e-3},
     "cpu": COMMON
-    | {"epochs": 9, "warmup_epochs": 3, "steps": 40, "cbuffer_size": 8}
-    | {"lr": 4e-4, "lr_stepsize": 3, "lr_gamma": 0.35, "fast_sampler": True},
+    | {"epochs": 9, "warmup_epochs": 3, "steps": 40, "cbuffer_size": 16}
+    | {"lr": 3e-4, "lr_stepsize": 3, "lr_gamma": 0.35, "fast_sampler": True},
     "full": COMMON | {"epochs": 60, "warmup_epochs": 5, "batch_size": 64, "cbuffer_size": 128} | {"fast_sampler": True},
 }
 

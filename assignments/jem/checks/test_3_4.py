@@ -138,7 +138,10 @@ def judge_labels(asked, labels, count, setting):
     seen = asked["labels"][0]
     if labels is None:
         if seen.shape != (count,) or (seen != -1).any():
-            fail("The chains are sampled with labels. Without `ccond_sample`, pass no labels to the sampler.")
+            fail(
+                f"The chains are sampled with labels, although {setting} is not set. "
+                "Without `ccond_sample`, pass no labels to the sampler."
+            )
     else:
         if (seen == -1).all():
             fail(f"The labels are not passed to the sampler, although {setting} is set.")
@@ -148,9 +151,15 @@ def judge_labels(asked, labels, count, setting):
 
 def judge_settings(asked, decay):
     """Check that the steps and the step size of the sampler are those of the hyperparameters."""
-    if asked["steps"][0] != STEPS:
-        fail("The number of steps is not the hyperparameter `steps`. Pass steps=self.hparams.steps to the sampler.")
     size = asked["step_sizes"][0]
+    if asked["steps"][0] != STEPS:
+        is_right_size = difference(size, 10 * decay**EPOCH, 1e-4, 1e-5) is None
+        fail(
+            "The number of steps is not the hyperparameter `steps`. Pass steps=self.hparams.steps to the sampler."
+            if is_right_size
+            else "The number of steps is not the hyperparameter `steps`, and the step size is not that of the epoch. "
+            "Pass steps=self.hparams.steps and step_size=self.step_size to the sampler."
+        )
     wrong = {
         "The step size does not decay. Pass step_size=self.step_size to the sampler.": 10.0,
         "The step size is not that of the epoch. Pass step_size=self.step_size to the sampler.": size,
@@ -751,7 +760,7 @@ def test_validation_logs(run, validation_images, validation_labels, lines, valid
         got, want = run(validation_logs, images, labels, lines, chains, conditional)
         for name in LOGGED:
             if got["logged"][name].isnan().all():
-                fail(f"No value with the name `{name}` is logged.")
+                fail(f"No value with the name `{name}` is logged, or it is NaN.")
         judge_labels(got["asked"], labels[first] if conditional else None, len(chains), HYPERPARAMETER)
         judge_settings(got["asked"], DECAY)
         # The divergence is that of the first batch, or the mean over both batches.

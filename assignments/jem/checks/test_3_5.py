@@ -111,8 +111,10 @@ def generated(student, labels, slopes, conditional, count):
         own = module.MCMCSampler
         model = jem(student, Slope(slopes), shape=SHAPE, steps=TRAINED)
         model.sampler = sampler_class(model.cnn, SHAPE, count + 1, 3, 8)
+        model.cnn.slopes = -slopes  # so the chains in the buffer have moved in the opposite direction
         for _ in range(8):
             model.sampler.synthesize_samples(labels, steps=2)
+        model.cnn.slopes = slopes
         before = total(getattr(model.sampler, "buffer", None))
         module.MCMCSampler = sampler_class
         try:
@@ -149,8 +151,17 @@ def judge_shape(shape, right):
     raise Mismatch(f"The result must have the shape {names}.")
 
 
-def judge_starts(starts):
-    """Say why images (count, pixels) do not start near 0. Traced chains start at 0 or, with a buffer, at 0.5."""
+def judge_starts(starts, directions):
+    """Say why images (count, pixels) do not start near 0. Traced chains start at 0 or, with a buffer, at 0.5.
+
+    directions: the signs of the gradients. Chains of the training have moved in the opposite direction.
+    """
+    # Most of them are at the limit of the image range, or three steps away from it.
+    if ((starts * directions).mean(1) < -0.3).float().mean() > 0.3:
+        fail(
+            "Images continue chains of the training, from the buffer of `model.sampler` or a copy of it. "
+            "Start with an empty buffer."
+        )
     is_continued = (starts - 0.5).abs().amax(1) < 1e-4
     if is_continued.all():
         fail("The chains continue others from a buffer. New images start from noise, also in a second call.")
@@ -174,7 +185,7 @@ def judge_generation(got, want, slopes, classes):
         fail("The first entry is the initial noise. Return the images after each step.")
     moves, right = (chains[1:] - chains[:1] for chains in (got["chains"], path))
     if (moves - right).abs().max() < noise < (got["chains"] - path).abs().max():
-        judge_starts((got["chains"] - path)[0].flatten(1))
+        judge_starts((got["chains"] - path)[0].flatten(1), slopes[classes].sign().flatten(1))
 
     def mistakes():
         replaced = (

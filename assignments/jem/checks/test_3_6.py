@@ -252,6 +252,10 @@ def test_norm_of_the_gradient(run, images, centres, labels):
                     for reduced in (lambda each: each.norm(dim=1), lambda each: each.sum(1), lambda each: each.mean(1))
                 ),
             ),
+            (
+                "These are norms of each channel, row, column or pixel. "
+                "Compute one norm over all pixels and channels of an image, for example after flatten(1)."
+            ): nearest(got, *(gradient.norm(dim=axes) for axes in ((2, 3), 1, 2, 3, (1, 2), (1, 3)))),
             "This is the largest absolute value. Compute the Euclidean norm.": gradient.abs().flatten(1).amax(1),
             "This is the mean of absolute values. Compute the Euclidean norm.": gradient.abs().flatten(1).mean(1),
             "This is the sum of the values. Compute the Euclidean norm.": nearest(
