@@ -138,6 +138,7 @@ OLD, NEW = "def double(x):\n    return 2 * x", "def double(x):\n    return 3 * x
         ([OLD, f"1 / 0\n{NEW}"], ["double"]),
         ([f"%time\n@torch.no_grad()\n{OLD}\n", f"1 / 0\n{NEW}\n"], ["double"]),
         ([OLD, f"1 / 0\n{NEW}", OLD], []),
+        ([f"1 / 0\n{NEW}", OLD, f"1 / 0\n{NEW}"], ["double"]),
         ([OLD, f"{NEW}\n1 / 0"], []),
         ([OLD, f"1 / 0\n{NEW}", NEW], []),
         ([OLD, f"if 1 / 0:\n    pass\n{NEW}", "if True:\n    def double(x):\n        return 4 * x"], []),

@@ -77,8 +77,8 @@ class KernelProcess:
 
         That one stopped with an error before it did.
         """
-        ran = {cell: place for place, cell in enumerate(self._ran)}
-        last = {name: place for cell, place in ran.items() for name in _DEFINED.findall(cell)}
+        ran: dict[str | None, int] = {cell: place for place, cell in enumerate(self._ran)}
+        last = {name: place for place, cell in enumerate(self._ran) for name in _DEFINED.findall(cell)}
         names = vars(self._main)
         return sorted(n for n, place in last.items() if n in names and ran.get(_cell_of(names[n]), place) < place)
 
