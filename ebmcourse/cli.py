@@ -1,9 +1,12 @@
 """The students' commands. Exit codes: 0 for success, 1 if a problem was found, 2 for wrong use."""
 
+from __future__ import annotations
+
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ebmcourse.terminal import replace_unknown_characters
 
@@ -20,6 +23,9 @@ except ModuleNotFoundError as missing:  # `doctor` cannot start either
         file=sys.stderr,
     )
     sys.exit(2)
+
+if TYPE_CHECKING:
+    from ebmcourse.assignment import Description
 
 DATA_SETS = ("glyphs",)
 _STEP = "Step {} of 3: {} …"
@@ -42,18 +48,17 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
 
     It is in DIRECTORY (default: here).
     """
-    from ebmcourse import summary, syntax
+    from ebmcourse import summary
     from ebmcourse.assignment import describe
 
     out = Console(highlight=False)
     try:
-        describe(directory.resolve()).exercises(part)  # wrong arguments are reported before anything else
+        description = describe(directory.resolve())
+        description.exercises(part)  # wrong arguments are reported before anything else
         states = _states(directory)
-        error = syntax.first_error(directory)
-        if error:
-            syntax.show(out, error)
-            if not watch:
-                sys.exit(1)
+        broken = _show_broken(out, directory, description)
+        if broken and not watch:
+            sys.exit(1)
         with _step(1, "loading the checks"):
             from ebmcourse.checking.observer import Outdated  # imports torch
             from ebmcourse.checking.public import PublicChecks
@@ -63,7 +68,7 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
         with checks.process() as process:
             process.is_outdated = lambda: watch and _states(directory) != states
             while True:
-                if not error:
+                if not broken:
                     with _step(2, "importing the packages that your program uses"):
                         process.start()
                     with suppress(Outdated):
@@ -87,13 +92,28 @@ def check(directory: Path, part: str | None, everything: bool, watch: bool) -> N
                 states = _changed(directory, states)
                 out.rule()
                 checks.reload(process)
-                error = syntax.first_error(directory)
-                if error:
-                    syntax.show(out, error)
+                broken = _show_broken(out, directory, description)
     except (ValueError, OSError) as mistake:
         raise click.UsageError(str(mistake)) from mistake
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _show_broken(out: Console, folder: Path, description: Description) -> bool:
+    """Show what keeps all checks from running, if anything does: a syntax error, or a notebook that nobody can read."""
+    from ebmcourse import syntax
+    from ebmcourse.checking.program import program_in
+
+    error = syntax.first_error(folder)
+    if error:
+        syntax.show(out, error)
+        return True
+    _, problems = program_in(folder, description.files, description.given)
+    problem = problems.get(f"{description.notebook_name}.py")
+    if problem:
+        out.print(f"[red]✗[/] [bold]{escape(problem)}[/]")
+        out.print("Fix this first: no check can run without the notebook.")
+    return problem is not None
 
 
 def _step(number: int, what: str) -> Status:

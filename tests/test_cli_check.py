@@ -147,6 +147,20 @@ def test_every_kind_of_invalid_file_gives_one_message(unloaded, text):
     assert said[0].startswith("✗ broken.py, line ") and said[-1].startswith("Fix this first")
 
 
+@pytest.mark.parametrize(("content", "said"), [(b'{"cells": [', "cannot be used"), (None, "is missing")])
+def test_a_notebook_that_cannot_be_read_gives_one_message_before_anything_is_imported(note_course, content, said):
+    folder = note_course / "solutions" / "note"
+    (folder / "assignment.toml").rename(folder / "checks" / "assignment.toml")
+    if content is not None:
+        (folder / "note.ipynb").write_bytes(content)
+    command = "import sys; sys.modules['torch'] = None; from ebmcourse.cli import main; main(['check', sys.argv[1]])"
+    done = subprocess.run([sys.executable, "-c", command, folder], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("✗ The file `note.ipynb`") and said in " ".join(lines)
+    assert lines[-1].startswith("Fix this first")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["nosuch"], "nosuch: check the name"), (["--part", "9z"], "no checks of the part '9z'")],

@@ -42,7 +42,7 @@ def check_part(part: str) -> float | None:
     else:
         process = _process(checks.folder, checks.description.modules)
     with _standard_error_closed():
-        outcomes = checks.outcomes(process)
+        outcomes = checks.outcomes(process, cells=process.cells if isinstance(process, KernelProcess) else None)
     title = ", ".join(checks.description.parts[exercise] for exercise in checks.parts or ())
     note = outdated_note(process.outdated) if isinstance(process, KernelProcess) else ""
     report = Report(part, title, outcomes, "public checks", note)

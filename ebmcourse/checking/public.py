@@ -42,18 +42,23 @@ class PublicChecks:
             raise damaged(self.folder) from None
 
     def outcomes(
-        self, process: StudentProcess | None = None, announce: Callable[[str], None] = lambda part: None
+        self,
+        process: StudentProcess | None = None,
+        announce: Callable[[str], None] = lambda part: None,
+        cells: dict[str, str] | None = None,
     ) -> list[Outcome]:
         """Run the checks on the program as it is in the folder now, in the order of the files.
 
         Without a `process` the program runs in one that is started, and ended, here. `announce` is called with the
-        exercise whenever the program is about to run for a check.
+        exercise whenever the program is about to run for a check. `cells` are the texts of a kernel's cells, by their
+        names: what is said about an exception quotes them instead of the files.
         """
         with self.process() if process is None else nullcontext(process) as running:
             files, problems = program_in(self.folder, self.description.files, self.description.given)
             clock = running.clock if isinstance(running, LocalProcess) else time.monotonic
             budget = self.description.seconds
-            observer = _Announcing(running, files, problems, messages=True, budget=budget, clock=clock)
+            texts = files if cells is None else cells
+            observer = _Announcing(running, texts, problems, messages=True, budget=budget, clock=clock)
             observer.announce = announce
             return self._judge.outcomes(observer, self.parts) if self._judge else []
 

@@ -38,9 +38,11 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_saved = False  # by this training: an earlier one may have left a file
 
     def save(self, trainer: pl.Trainer) -> None:
         save_complete(trainer, self.path)
+        self.is_saved = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)

@@ -31,8 +31,9 @@ def fit(
 
     `resume` is a checkpoint to continue from; its epochs count. Further keywords go to `pytorch_lightning.Trainer`.
     Writes a TensorBoard log to OUT/tensorboard and returns the path of the checkpoint, OUT/last.ckpt. When the
-    training is interrupted (Ctrl-C), it saves the checkpoint, prints how to continue, and exits with code 130. When
-    `DivergenceRollback` gives up, it exits with code 1, and the checkpoint contains the last healthy state.
+    training is interrupted (Ctrl-C), it saves the checkpoint, prints how to continue, and exits with code 130. If
+    `resume` has all epochs already, it says so and exits with code 0. When `DivergenceRollback` gives up, it exits
+    with code 1, and the checkpoint contains the last healthy state.
     """
     for name in "pytorch_lightning", "lightning_fabric":
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -52,12 +53,18 @@ def fit(
     try:
         trainer.fit(module, train_loader, val_loader, ckpt_path=resume, weights_only=True)
     except SystemExit:
-        if trainer.interrupted and last.path.exists():
-            print(f"Interrupted. To continue, add --resume {last.path} to the same command.", file=sys.stderr)
+        if trainer.interrupted:
+            saved = f"To continue, add --resume {last.path} to the same command."
+            nothing = "Nothing was saved, because no step was complete."
+            print(f"Interrupted. {saved if last.is_saved else nothing}", file=sys.stderr)
         raise SystemExit(130) from None
     for callback in callbacks:
         if isinstance(callback, DivergenceRollback) and callback.gave_up:
             advice = "Start again with a lower learning rate, more sampling steps or a smaller weight of the energy."
             print(f"Training ended after {callback.rollbacks} divergences. {advice}", file=sys.stderr)
             raise SystemExit(1)
+    if resume and not last.is_saved:
+        done = f"{resume} already contains {trainer.current_epoch} epochs, so there is nothing left to train."
+        print(f"{done} To train longer, add --epochs with a larger number.", file=sys.stderr)
+        raise SystemExit(0)
     return last.path

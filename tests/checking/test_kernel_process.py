@@ -13,7 +13,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from ebmcourse.checking.observation import decode, encode
-from ebmcourse.checking.observer import TimedOut
+from ebmcourse.checking.observer import MAX_LINES, TimedOut
 from ebmcourse.checking.untrusted.kernel import KernelProcess
 
 
@@ -86,6 +86,19 @@ def test_an_error_is_told_with_its_message(main):
     assert error["type"] == "NameError" and "undefined" in error["message"]
 
 
+def test_an_error_has_the_place_that_ipython_shows(main, monkeypatch, tmp_path):
+    shell = InteractiveShell(user_module=main, ipython_dir=str(tmp_path))
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    for cell in ("1", "def broken(x):\n    y = x\n    return y + z"):
+        shell.run_cell(cell, store_history=True)
+    assert ask("student.note.broken(1)")["error"]["places"] == [["cell In[2]", 3]]
+    assert KernelProcess("note").cells["cell In[2]"].splitlines()[2] == "    return y + z"
+    shell.run_cell("# long\n" * (MAX_LINES - 20) + "1", store_history=True)
+    assert "cell In[2]" in KernelProcess("note").cells
+    shell.run_cell("# long\n" * 30 + "1", store_history=True)
+    assert [*KernelProcess("note").cells] == ["cell In[4]"]
+
+
 def test_an_interrupt_is_for_the_person_at_the_keyboard(main):
     with pytest.raises(KeyboardInterrupt):
         ask("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass")
@@ -125,6 +138,7 @@ OLD, NEW = "def double(x):\n    return 2 * x", "def double(x):\n    return 3 * x
         ([OLD, f"1 / 0\n{NEW}"], ["double"]),
         ([f"%time\n@torch.no_grad()\n{OLD}\n", f"1 / 0\n{NEW}\n"], ["double"]),
         ([OLD, f"1 / 0\n{NEW}", OLD], []),
+        ([f"1 / 0\n{NEW}", OLD, f"1 / 0\n{NEW}"], ["double"]),
         ([OLD, f"{NEW}\n1 / 0"], []),
         ([OLD, f"1 / 0\n{NEW}", NEW], []),
         ([OLD, f"if 1 / 0:\n    pass\n{NEW}", "if True:\n    def double(x):\n        return 4 * x"], []),

@@ -134,6 +134,15 @@ def test_a_kernel_hides_names_that_no_cell_defines(note, cells, is_defined):
     assert ("NameError" in outcome.diagnosis) is not is_defined
 
 
+def test_an_exception_in_a_kernel_is_told_with_its_cell_and_line(note):
+    with kernel(note.released) as shell:
+        for cell in ("import math", "def free_energy(energies, beta):\n    return energies + missing"):
+            shell.run_cell(cell, store_history=True)
+        process = KernelProcess("note")
+        (outcome,) = PublicChecks(note.released).outcomes(process, cells=process.cells)
+    assert "NameError in cell In[2], line 2: `return energies + missing`" in outcome.diagnosis
+
+
 NEW = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
 
 # What a solution may use, an expression that is 1.0, and the cell of the student's own that it needs.

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ebmcourse.sampling import langevin
-from ebmcourse.training import BestCheckpoint, diversity, frechet_distance, sample_quality
+from ebmcourse.training import BestCheckpoint, diversity, fit, frechet_distance, sample_quality
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +103,28 @@ def test_the_best_checkpoint_of_a_short_training_is_not_that_of_epoch_0(tmp_path
     best = BestCheckpoint(tmp_path / "best.ckpt", measure)
     train(module, [best], max_epochs=5)
     assert best.epoch > 0 and values[best.epoch] == best.best < 0.8 * values[0]
+
+
+class Interrupted(Painter):
+    def training_step(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+
+LOADER = DataLoader(TensorDataset(torch.zeros(2)))
+
+
+def test_fit_says_that_all_epochs_are_complete_and_names_no_file_that_it_did_not_write(tmp_path, capsys):
+    checkpoint = fit(Painter(), LOADER, None, tmp_path / "first", epochs=2)
+    with pytest.raises(SystemExit) as stop:
+        fit(Painter(), LOADER, None, tmp_path / "second", epochs=2, resume=checkpoint)
+    err = capsys.readouterr().err
+    assert stop.value.code == 0 and f"{checkpoint} already contains 2 epochs" in err and "--epochs" in err
+    assert not (tmp_path / "second/last.ckpt").exists()
+
+
+def test_an_interrupt_before_the_first_step_does_not_offer_the_checkpoint_of_an_earlier_training(tmp_path, capsys):
+    fit(Painter(), LOADER, None, tmp_path, epochs=1)
+    with pytest.raises(SystemExit) as stop:
+        fit(Interrupted(), LOADER, None, tmp_path, epochs=1)
+    err = capsys.readouterr().err
+    assert stop.value.code == 130 and "--resume" not in err and "Nothing was saved" in err

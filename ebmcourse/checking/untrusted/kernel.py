@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from ebmcourse.checking.observation import decode
-from ebmcourse.checking.observer import TimedOut
+from ebmcourse.checking.observer import MAX_LINES, TimedOut
 from ebmcourse.checking.program import read_notebook
 from ebmcourse.checking.untrusted.cells import NOT_DEFINED
 from ebmcourse.checking.untrusted.selection import select
@@ -61,7 +61,7 @@ class KernelProcess:
                 if self._shell and vars(self._main).get(name) is self._shell.exiter:
                     vars(self._main)[name] = sys.exit
             vars(self._main)["__getattr__"] = _missing
-            reply = answer(decode(frame), self._student, self._probes, _is_cell)
+            reply = answer(decode(frame), self._student, self._probes, self._name_of)
         if alarm.rang == signal.SIGINT:
             raise KeyboardInterrupt
         if alarm.rang:
@@ -77,11 +77,34 @@ class KernelProcess:
 
         That one stopped with an error before it did.
         """
-        cells = self._shell.history_manager.input_hist_parsed if self._shell else ()
-        ran = {cell: place for place, cell in enumerate(cells)}
-        last = {name: place for cell, place in ran.items() for name in _DEFINED.findall(cell)}
+        ran: dict[str | None, int] = {cell: place for place, cell in enumerate(self._ran)}
+        last = {name: place for place, cell in enumerate(self._ran) for name in _DEFINED.findall(cell)}
         names = vars(self._main)
         return sorted(n for n, place in last.items() if n in names and ran.get(_cell_of(names[n]), place) < place)
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """The texts of the cells that were run last, by their names; so many that an observer can quote their lines."""
+        texts: dict[str, str] = {}
+        lines = 0
+        for number, text in reversed([*enumerate(self._ran)]):
+            lines += text.count("\n") + 1
+            if lines > MAX_LINES:
+                break
+            texts[f"cell In[{number}]"] = text
+        return texts
+
+    def _name_of(self, file: str) -> str:
+        """The name of a cell, as IPython writes it, from its file in a traceback; empty for other files."""
+        if not re.search(r"ipykernel_\d+|<ipython-input", file):
+            return ""
+        label = self._shell and self._shell.compile.format_code_name(file)
+        return f"cell {label[1]}" if label else Path(file).name
+
+    @property
+    def _ran(self) -> list[str]:
+        """The cells that were run, as IPython has understood them; their places are the numbers of the prompts."""
+        return self._shell.history_manager.input_hist_parsed if self._shell else []
 
     @property
     def _shell(self) -> Any:
@@ -140,11 +163,6 @@ def _cell_of(value: Any) -> str | None:
     functions = [member for member in (inspect.unwrap(value), *members) if isinstance(member, FunctionType)]
     lines = linecache.getlines(functions[0].__code__.co_filename) if functions else ()
     return "".join(lines).rstrip("\n") or None
-
-
-def _is_cell(file: str) -> bool:
-    """Whether a file of a traceback is a cell of the notebook."""
-    return re.search(r"ipykernel_\d+|<ipython-input", file) is not None
 
 
 _TICK = 0.1  # seconds

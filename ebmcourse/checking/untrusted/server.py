@@ -55,16 +55,16 @@ def serve(reader: IO[bytes], writer: IO[bytes], folder: Path) -> bool:
     student = Student(folder)
     namespaces: dict[str, dict[str, Any]] = {}
 
-    def is_own_file(file: str) -> bool:
-        return Path(file).parent == folder
+    def own_name(file: str) -> str:
+        return Path(file).name if Path(file).parent == folder else ""
 
     while frame := read_frame(reader):
-        write_frame(writer, answer(decode(frame), student, namespaces, is_own_file))
+        write_frame(writer, answer(decode(frame), student, namespaces, own_name))
     return frame is not None
 
 
 def answer(
-    request: dict[str, Any], student: Any, namespaces: dict[str, dict[str, Any]], is_own_file: Callable[[str], bool]
+    request: dict[str, Any], student: Any, namespaces: dict[str, dict[str, Any]], own_name: Callable[[str], str]
 ) -> bytes:
     """Run the probes of a request on `student`, one after the other, and return the encoded reply.
 
@@ -72,7 +72,7 @@ def answer(
     Inputs are indices into the values; every question gets its own copies of them. The reply is ``{"ticket",
     "answers"}`` with one answer per question, ``{"value", "seconds"}`` or ``{"error", "seconds"}``. The ticket
     identifies the request. `namespaces` keeps what each source of probes defines from one request to the next;
-    `is_own_file` tells whether a file name in a traceback belongs to the submission.
+    `own_name` tells how a file in a traceback is called in the submission; it is empty for other files.
     """
     reply = Encoder()
     answers = []
@@ -86,7 +86,7 @@ def answer(
             seconds = time.perf_counter() - begin
             answers.append({"value": reply.add(value), "seconds": seconds})
         except BaseException as error:  # a submission may raise SystemExit or pytest's outcomes, too
-            answers.append({"error": describe(error, is_own_file), "seconds": time.perf_counter() - begin})
+            answers.append({"error": describe(error, own_name), "seconds": time.perf_counter() - begin})
     return reply.finish({"ticket": request["ticket"], "answers": answers})
 
 
@@ -97,7 +97,7 @@ def _namespace(source: str, namespaces: dict[str, dict[str, Any]]) -> dict[str, 
     return namespaces[source]
 
 
-def describe(error: BaseException, is_own_file: Callable[[str], bool]) -> dict[str, Any]:
+def describe(error: BaseException, own_name: Callable[[str], str]) -> dict[str, Any]:
     """What went wrong: kind, name of the builtin exception, message, missing file, places from outer to inner.
 
     `from_check` says that the check's own code raised the exception, or called what raised it.
@@ -105,9 +105,9 @@ def describe(error: BaseException, is_own_file: Callable[[str], bool]) -> dict[s
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         lines.append((error.filename, error.lineno))
-    places = [[Path(file).name, line or 0] for file, line in lines if is_own_file(file)]
+    places = [[name, line or 0] for file, line in lines if (name := own_name(file))]
     missing = f"{error.name}.py" if isinstance(error, ModuleNotFoundError) else ""
-    origin = next((file for file, _ in reversed(lines) if file == _PROBE or is_own_file(file)), "")
+    origin = next((file for file, _ in reversed(lines) if file == _PROBE or own_name(file)), "")
     return {
         "kind": _kind(error),
         "type": next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "builtins"),
