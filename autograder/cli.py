@@ -385,9 +385,11 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
 @click.pass_context
 def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
     """Write feedback, a page for each class and the gradebook."""
+    from autograder import late
     from autograder.collect import read_roster
     from autograder.report import write_report
     from autograder.report.unmatched import not_graded, not_in_roster, without_result
+    from autograder.results import assignments_in, read_results
     from autograder.text import listed
 
     course = ctx.obj
@@ -397,6 +399,9 @@ def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exerci
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
     if old := without_result(results_dir, pages):
         click.echo(f"Pages in {results_dir} whose results are gone: {listed(old, 20)}. Delete them.")
+    graded = [result for name in assignments_in(results_dir) for result in read_results(results_dir, name)]
+    for table, students in late.without_result(graded, course).items():
+        click.echo(f"No result, but in {table} of course.toml: {listed(students, 20)}")
     for name, students in not_graded(results_dir, submitted, course).items():
         command = shlex.join(["autograder", "grade", name, str(submitted), "--out", str(results_dir)])
         click.echo(f"Handed in {name}, but not graded: {listed(students, 20)}. Run `{_with_course(ctx, command)}`.")
