@@ -24,8 +24,6 @@ from markupsafe import Markup, escape
 
 from autograder import late, text
 from autograder.assignment import COURSE
-from autograder.changes import identical
-from autograder.collect.ids import handed_in_together
 from autograder.drawings import Drawn, read_drawings
 from autograder.report.advice import waiting, what_to_fix
 from autograder.report.charts import NAME_SHOWN, class_strips, histogram_columns, mark_strip
@@ -56,6 +54,7 @@ def write_report(
     course: Path = COURSE,
     exercises: str = "",
     names: Mapping[str, str] | None = None,
+    identical: Mapping[str, Sequence[list[str]]] | None = None,
 ) -> list[Path]:
     """Write all pages of a results folder, and return their paths.
 
@@ -63,7 +62,8 @@ def write_report(
     `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the student's
     own figures, and the other pages name the students whose submissions are not graded. Titles and deadlines come from
     the `course`. `exercises` is the web address of the folder that holds the folders of the assignments. `names` maps
-    the ids in the roster to names; the gradebook shows them.
+    the ids in the roster to names; the gradebook shows them. `identical` holds, by assignment, groups of students with
+    identical submissions.
 
     Raises ValueError if there are no results, a result file is damaged, `exercises` is not a web address, or there are
     deadlines but no times of submission.
@@ -96,8 +96,7 @@ def write_report(
             page = feedback_page(result, own, sheet, mine[result.student], drawings, unanswered)
             written.append(_write(folder / "feedback" / f"{result.student}.html", page))
         counting[assignment] = [late.with_penalty(result, mine[result.student]) for result in group]
-        together = handed_in_together(submitted, assignment) if submitted is not None else ()
-        flags = [*findings.items(), *((IDENTICAL, students) for students in identical(group, together))]
+        flags = [*findings.items(), *((IDENTICAL, students) for students in (identical or {}).get(assignment, ()))]
         page = class_page(counting[assignment], timings, mine, sheet, ungraded.get(assignment, ()), flags)
         written.append(_write(folder / "index.html", page))
     written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets, names or {}, ungraded)))
