@@ -24,6 +24,7 @@ from autograder.late import (
     read_rules,
     submission_time,
     with_penalty,
+    without_result,
 )
 from autograder.late.record import Noted
 from autograder.results import Result
@@ -213,6 +214,7 @@ def test_without_a_file_there_is_no_policy(tmp_path: Path):
         ("per_day = 10", "per_day = -1", "at least 0"),
         ("days = 3", "days = true", "at least 0"),
         ("2026-11-30T23:59:00", '"tomorrow"', "without quotation marks"),
+        ("2026-11-30T23:59:00", "2026-11-30", "marks, not 2026-11-30$|marks, not 2026-11-30\\.$"),
         ("[assignments.deep]", "[assignments.depe]", "no assignment 'depe'"),
         ("grace_minutes", "grace", "no entry 'grace'"),
         ("Europe/Berlin", "Europe/Atlantis", "cannot be used"),
@@ -375,3 +377,14 @@ def test_of_results_reads_rules_and_times(course: Path):
     assert (late.days, late.free_days, late.taken) == (2, 2, 0)
     with pytest.raises(ValueError, match="--submitted"):
         of_results([result()], course / "nowhere", course)
+
+
+def test_students_in_the_rules_without_a_result_are_named(course: Path):
+    assert without_result([result()], course) == {
+        "[assignments.jem.extensions]": ["s003"],
+        "[assignments.jem.submitted]": ["s009"],
+        "[late.days_of]": ["s007"],
+    }
+    others = [result(student=who) for who in ("s003", "s007", "s009")]
+    assert without_result(others, course) == without_result([result("deep", "s007")], course) == {}
+    assert "[late.days_of]" in without_result([result(), result("deep")], course, "deep")

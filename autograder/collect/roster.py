@@ -99,8 +99,11 @@ class Roster:
         return [self.find(person.names, person.called) for person in handed.people]
 
 
-def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
-    """Read a roster; `zone` is the time zone of times without one. Raises ValueError for a mistake in the file."""
+def read_roster(path: Path, zone: tzinfo | None = None) -> Roster:
+    """Read a roster; `zone` is the time zone of times without one; if it is None, they count as UTC, with a remark.
+
+    Raises ValueError for a mistake in the file.
+    """
     table = read_table(path)
     header, rows = table.header, table.rows()
     roster = Roster()
@@ -121,6 +124,7 @@ def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
     else:
         raise ValueError(f"{path} has no column `id` in its first row, and is not an export of Canvas or Moodle.")
     unread = []
+    is_local = False
     for number, student, row in people:
         if student_id(student) is None:
             raise ValueError(f"{path}, row {number}: the id {student!r} cannot be the name of a folder.")
@@ -137,13 +141,22 @@ def read_roster(path: Path, zone: tzinfo = UTC) -> Roster:
         time = row.get("submitted", "-")
         try:
             if time != "-":
-                roster.submitted[student] = _time(time, zone)
+                moment = _time(time)
+                is_local |= moment.tzinfo is None
+                roster.submitted[student] = (
+                    moment if moment.tzinfo else moment.replace(tzinfo=zone or UTC)
+                ).astimezone(UTC)
         except ValueError as error:
             if is_ours:
                 raise ValueError(f"{path}, row {number}: {error}.") from error
             unread.append(student)
     if unread:
         roster.remarks.append(f"times of submission in {path.name} that cannot be read: those of {', '.join(unread)}")
+    if is_local and zone is None:
+        roster.remarks.append(
+            f"times of submission in {path.name} without a time zone count as UTC: set `timezone` in course.toml, and"
+            " collect again with --update"
+        )
     roster.ids.pop("", None)
     if platform:
         roster.download = Download(platform, path, table, {student: number for number, student, _ in people})
@@ -170,13 +183,14 @@ def _converted(rows: list[tuple[int, Row]], names: dict[str, str], ids: tuple[st
     return converted
 
 
-def _time(text: str, zone: tzinfo) -> datetime:
+def _time(text: str) -> datetime:
+    """Parse a time, which may be without a zone."""
     _, _, date = text.partition(", ")
     date = re.sub(r"[^\W\d]+", lambda word: _GERMAN_MONTHS.get(word[0], word[0]), date)
     for form in _MOODLE_TIMES:
         with suppress(ValueError):
-            return datetime.strptime(date, form).replace(tzinfo=zone).astimezone(UTC)
-    return parse_time(text).astimezone(UTC)
+            return datetime.strptime(date, form)
+    return parse_time(text, None)
 
 
 def _orders(name: str) -> set[str]:

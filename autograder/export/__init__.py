@@ -14,7 +14,7 @@ from autograder.collect import Roster
 from autograder.export import canvas, gradescope, moodle, plain
 from autograder.export.filled import fill
 from autograder.export.known import Known
-from autograder.late import of_results, with_penalty
+from autograder.late import of_results, with_penalty, without_result
 from autograder.report.sheet import read_sheet
 from autograder.report.unmatched import not_graded, not_in_roster
 from autograder.results import Result, assignments_in, read_results, read_timings, write_atomically
@@ -79,7 +79,10 @@ def export(
     database = out / "gradebook.db" if out.is_dir() else out
     if to == "nbgrader" and submitted is None:
         submitted = database.parent / "submitted"
-    late = of_results([result for results in everyone for result in results], submitted, course) if course else {}
+    results_of_course = [result for results in everyone for result in results]
+    late = of_results(results_of_course, submitted, course) if course else {}
+    for table, students in without_result(results_of_course, course, assignment).items() if course else ():
+        say(f"No result, but in {table} of course.toml: {listed(students, _NAMES_SHOWN)}")
     said: dict[tuple[str, str], list[str]] = {}  # students by assignment and remark, which may concern a whole class
     for (name, student), entry in sorted(late.items()):
         for remark in entry.remarks if assignment in ("", name) else ():

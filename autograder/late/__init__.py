@@ -4,7 +4,7 @@
 """
 
 from autograder.late.course import Policy, Rules, read_rules
-from autograder.late.policy import Lateness, lateness, of_results, with_penalty
+from autograder.late.policy import Lateness, lateness, of_results, with_penalty, without_result
 from autograder.late.submitted import Submitted, submission_time
 from autograder.late.times import TIMESTAMP, parse_time
 
@@ -20,4 +20,5 @@ __all__ = [
     "read_rules",
     "submission_time",
     "with_penalty",
+    "without_result",
 ]

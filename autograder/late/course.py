@@ -51,7 +51,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Rules:
-    """The content of `course.toml`. All times have a time zone."""
+    """The content of `course.toml`. All times have a time zone; `zone` is None if the file names none."""
 
     due: dict[str, datetime] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Rules:
     days: int = 0
     days_of: dict[str, int] = field(default_factory=dict)
     exchange: Path | None = None
-    zone: tzinfo = UTC
+    zone: tzinfo | None = None
 
 
 def read_rules(course: Path) -> Rules:
@@ -73,7 +73,7 @@ def read_rules(course: Path) -> Rules:
     try:
         about = tomllib.loads(path.read_text("utf-8-sig"))
         _known(about, "timezone exchange late assignments", "it")
-        zone: tzinfo = ZoneInfo(about.get("timezone", "UTC"))
+        zone = ZoneInfo(about["timezone"]) if "timezone" in about else None
         late = about.get("late", {})
         _known(late, "policy per_day floor grace_minutes days days_of", "[late]")
         # Without per_day here, each assignment has to say its own.
@@ -126,7 +126,8 @@ def _amount(value: object, name: str) -> float:
     return float(value)
 
 
-def _moment(value: object, zone: tzinfo, name: str) -> datetime:
+def _moment(value: object, zone: tzinfo | None, name: str) -> datetime:
     if not isinstance(value, datetime):
-        raise ValueError(f"{name} is a time such as 2026-11-30T23:59:00, without quotation marks, not {value!r}")
-    return value if value.tzinfo else value.replace(tzinfo=zone)
+        written = repr(value) if isinstance(value, str) else str(value)
+        raise ValueError(f"{name} is a time such as 2026-11-30T23:59:00, without quotation marks, not {written}")
+    return value if value.tzinfo else value.replace(tzinfo=zone or UTC)

@@ -82,6 +82,25 @@ def of_results(results: Iterable[Result], submitted: Path | None, course: Path) 
     return lateness(rules, results, times)
 
 
+def without_result(results: Iterable[Result], course: Path, assignment: str = "") -> dict[str, list[str]]:
+    """Return the students in `course.toml` who have no result, by the table: perhaps their ids are misspelt.
+
+    Tables of assignments without results are left out, and with `assignment` those of the others.
+    """
+    graded: dict[str, set[str]] = {}
+    for result in results:
+        graded.setdefault(result.assignment, set()).add(result.student)
+    rules = read_rules(course)
+    found: dict[str, list[str]] = {}
+    for table in ("extensions", "submitted"):
+        for name, student in getattr(rules, table):
+            if name in graded and assignment in ("", name) and student not in graded[name]:
+                found.setdefault(f"[assignments.{name}.{table}]", []).append(student)
+    if strangers := sorted(rules.days_of.keys() - set().union(*graded.values())):
+        found["[late.days_of]"] = strangers
+    return found
+
+
 def with_penalty(result: Result, late: Lateness | None) -> Result:
     """Return the result with the late penalty deducted from its score, not from its checks."""
     return replace(result, score=max(0.0, round(result.score - late.taken, 6))) if late and late.taken else result

@@ -94,11 +94,17 @@ def _files(folder: Path) -> set[Path]:
 def _readme(assignment: Assignment) -> str:
     """Return the assignment's README, in which ``{points:3.2a}`` is replaced by the points of that exercise."""
     points = part_points(assignment)
+    text = (assignment.folder / "README.md").read_text("utf-8")
+    absent = [part for part in points if f"{{points:{part}}}" not in text]
+    if 0 < len(absent) < len(points):
+        raise ValueError(
+            f"README.md does not give the points of {absent[0]}: add its row, with {{points:{absent[0]}}}."
+        )
 
     def value(match: re.Match[str]) -> str:
         return f"{points[match[1]]:g}" if match[1] in points else "by hand"
 
-    return re.sub(r"\{points:([^}]+)\}", value, (assignment.folder / "README.md").read_text("utf-8"))
+    return re.sub(r"\{points:([^}]+)\}", value, text)
 
 
 def _write(path: Path, text: str) -> None:

@@ -30,7 +30,7 @@ from autograder.report.charts import NAME_SHOWN, class_strips, histogram_columns
 from autograder.report.excerpt import Excerpt, excerpt
 from autograder.report.figures import figures_of
 from autograder.report.gradebook import gradebook
-from autograder.report.sheet import Sheet, read_sheet
+from autograder.report.sheet import Sheet, read_sheet, without_answers
 from autograder.report.statistics import check_statistics, common_mistakes, flags_of, histogram
 from autograder.report.unmatched import not_graded
 from autograder.results import (
@@ -45,6 +45,7 @@ from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
 
 MISTAKES_SHOWN = 15
 SLOWEST_SHOWN = 5
+IDENTICAL = "These students handed in identical files."
 
 
 def write_report(
@@ -53,6 +54,7 @@ def write_report(
     course: Path = COURSE,
     exercises: str = "",
     names: Mapping[str, str] | None = None,
+    identical: Mapping[str, Sequence[list[str]]] | None = None,
 ) -> list[Path]:
     """Write all pages of a results folder, and return their paths.
 
@@ -60,7 +62,8 @@ def write_report(
     `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the student's
     own figures, and the other pages name the students whose submissions are not graded. Titles and deadlines come from
     the `course`. `exercises` is the web address of the folder that holds the folders of the assignments. `names` maps
-    the ids in the roster to names; the gradebook shows them.
+    the ids in the roster to names; the gradebook shows them. `identical` holds, by assignment, groups of students with
+    identical submissions.
 
     Raises ValueError if there are no results, a result file is damaged, `exercises` is not a web address, or there are
     deadlines but no times of submission.
@@ -83,13 +86,18 @@ def write_report(
         folder = results_dir / assignment
         sheet = sheets[assignment]
         mine = {result.student: lateness[assignment, result.student] for result in group}
+        findings: dict[str, list[str]] = {}
         for result in group:
             own = submitted / result.student / assignment if submitted is not None else None
             drawings = read_drawings(results_dir, assignment, result.student)
-            page = feedback_page(result, own, sheet, mine[result.student], drawings)
+            unanswered = without_answers(own, assignment) if sheet.written and own and own.is_dir() else ""
+            if unanswered:
+                findings.setdefault(unanswered, []).append(result.student)
+            page = feedback_page(result, own, sheet, mine[result.student], drawings, unanswered)
             written.append(_write(folder / "feedback" / f"{result.student}.html", page))
         counting[assignment] = [late.with_penalty(result, mine[result.student]) for result in group]
-        page = class_page(counting[assignment], timings, mine, sheet, ungraded.get(assignment, ()))
+        flags = [*findings.items(), *((IDENTICAL, students) for students in (identical or {}).get(assignment, ()))]
+        page = class_page(counting[assignment], timings, mine, sheet, ungraded.get(assignment, ()), flags)
         written.append(_write(folder / "index.html", page))
     written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets, names or {}, ungraded)))
     return written
@@ -130,8 +138,12 @@ def feedback_page(
     sheet: Sheet | None = None,
     lateness: late.Lateness | None = None,
     drawings: Sequence[Drawn] = (),
+    unanswered: str = "",
 ) -> str:
-    """Return the page for a student; `submission` is the folder with the files that the student handed in."""
+    """Return the page for a student; `submission` is the folder with the files that the student handed in.
+
+    `unanswered` is a sentence on why there are no answers to the written questions.
+    """
     parts: dict[str, list[Outcome]] = {}
     for check in result.checks:
         parts.setdefault(check.part, []).append(check)
@@ -149,6 +161,7 @@ def feedback_page(
         reached=reached if abs(counting.score - reached) > 1e-6 else None,
         lateness=lateness.sentences if lateness else [],
         drawings=drawings,
+        unanswered=unanswered,
         figures=figures_of(submission) if submission is not None else [],
     )
 
@@ -159,10 +172,12 @@ def class_page(
     lateness: Mapping[str, late.Lateness] | None = None,
     sheet: Sheet | None = None,
     ungraded: Sequence[str] = (),
+    flags: Sequence[tuple[str, list[str]]] = (),
 ) -> str:
     """Return the page of a class. `timings` and `lateness` are by student and may be incomplete.
 
-    `ungraded` are the students who handed in and have no result.
+    `ungraded` are the students who handed in and have no result. `flags` are sentences with the students whom they
+    concern, besides the flags in the results.
     """
     late_ones = {student: found for student, found in (lateness or {}).items() if found.days}
     remarks = [replace(r, flags=[*r.flags, *lateness[r.student].remarks]) for r in results] if lateness else results
@@ -188,7 +203,7 @@ def class_page(
         columns=histogram_columns(histogram(results)),
         mistakes=[mistake for mistake in mistakes if mistake.text != NOT_IMPLEMENTED][:MISTAKES_SHOWN],
         not_begun=next((mistake for mistake in mistakes if mistake.text == NOT_IMPLEMENTED), None),
-        flags=flags_of(remarks),
+        flags=sorted([*flags_of(remarks), *flags], key=lambda flag: len(flag[1])),
         late=late_ones,
         ungraded=ungraded,
         lost_parts={

@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from autograder import assignment as assignments
+from autograder.files import read_regular
+from ebmcourse.checking.program import MAX_NOTEBOOK_BYTES, read_notebook
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,18 @@ def read_sheet(name: str, course: Path, exercises: str = "") -> Sheet:
             files.setdefault(part, file)
     written = _written(assignment.notebook.read_text("utf-8")) if assignment.notebook else {}
     return Sheet(assignment.title, assignment.parts, files, url, written)
+
+
+def without_answers(folder: Path, name: str) -> str:
+    """Return a sentence on why the notebook of the assignment `name` in `folder` cannot be read; empty if it can."""
+    file = f"{name}.ipynb"
+    try:
+        read_notebook(read_regular(folder / file, MAX_NOTEBOOK_BYTES))
+    except FileNotFoundError:
+        return f"The notebook `{file}` is missing: its questions have no answers."
+    except ValueError as reason:
+        return f"The notebook `{file}` cannot be used: it is {reason}. Its questions have no answers."
+    return ""
 
 
 def _written(script: str) -> dict[str, float]:

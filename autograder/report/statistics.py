@@ -1,5 +1,6 @@
 """Statistics of a class: difficulty and discrimination of the checks, and the most common mistakes."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import correlation
@@ -9,6 +10,8 @@ from ebmcourse.checking.outcome import DIFFERENT_NUMBERS, Outcome
 
 # With fewer than three students, a correlation is always ±1 or undefined.
 _FEWEST_FOR_CORRELATION = 3
+# After a timeout, the next checks get less time.
+_SECONDS = re.compile(r"^No answer within \S+ seconds")
 # With n students, the standard error of r is about 1/√n.
 _FEWEST_FOR_REMARK = 15
 
@@ -79,7 +82,8 @@ def common_mistakes(results: Iterable[Result]) -> list[Mistake]:
     """Return the mistakes of a class, most common first; each student counts once per mistake.
 
     Equal diagnoses of several checks are one mistake, except for the diagnosis that names no mistake: its checks are
-    grouped by part. A failed check without a diagnosis is listed by its title. Skipped checks are not counted.
+    grouped by part. The seconds in the diagnosis of a timeout make no other mistake. A failed check without a diagnosis
+    is listed by its title. Skipped checks are not counted.
     """
     order: dict[str, None] = {}
     students: dict[tuple[bool, str, str], dict[str, None]] = {}
@@ -89,8 +93,11 @@ def common_mistakes(results: Iterable[Result]) -> list[Mistake]:
             order.setdefault(check.part)
             if check.status in ("passed", "skipped"):
                 continue
-            part = check.part if check.diagnosis == DIFFERENT_NUMBERS else ""
-            key = (True, check.diagnosis, part) if check.diagnosis else (False, check.title, "")
+            diagnosis = check.diagnosis
+            if diagnosis and check.status == "timeout":
+                diagnosis = _SECONDS.sub("No answer in time", diagnosis)
+            part = check.part if diagnosis == DIFFERENT_NUMBERS else ""
+            key = (True, diagnosis, part) if diagnosis else (False, check.title, "")
             students.setdefault(key, {})[result.student] = None
             parts.setdefault(key, {})[check.part] = None
     place = list(order).index

@@ -25,7 +25,7 @@ from autograder.sandbox.visible import LIBRARY, bind_arguments, needed_below, ne
 from ebmcourse.checking.observation import MAX_BYTES, encode
 from ebmcourse.checking.observer import Died, ProtocolError, TimedOut, TooLarge
 
-WARM_UP_SECONDS = 120
+WARM_UP_SECONDS = 300  # usually 5; on a machine with much other work, a hundred were not enough
 NOBODY = 65534
 PROGRAM = Path("/sandbox")  # the folder in the sandbox that holds its program
 _LENGTH = struct.Struct("<Q")
@@ -122,14 +122,24 @@ class Sandbox:
         self.launch()
         if self._warm:
             return
-        with contextlib.suppress(OSError):
+        too_slow = False
+        try:
             self._receive_channel()
             self._warm = True
             return
+        except TimeoutError:
+            too_slow = True
+        except OSError:
+            pass
         complaint = self._complaint()
         self.close()
         if reason := shortage(NEEDED_BYTES) or address_limit():
             raise Unavailable(f"The sandbox does not start ({complaint}). {reason}")
+        if too_slow:
+            raise Unavailable(
+                f"The sandbox was not ready after {WARM_UP_SECONDS} seconds: this machine is too busy. End other "
+                "programs, or use fewer --workers, and run the same command again."
+            )
         raise Unavailable(
             f"Submissions cannot be confined: the sandbox does not start here ({complaint}). Is it allowed to make "
             "user namespaces? See docs/sandbox.md, or grade with --unconfined if you trust every submission."

@@ -113,6 +113,17 @@ def test_moodles_grading_worksheet_is_a_roster_with_times_and_teams(tmp_path):
     assert roster.people[one]["email"] == one
 
 
+def test_times_without_a_zone_are_of_the_zone_of_the_course_or_are_mentioned(tmp_path):
+    berlin = ZoneInfo("Europe/Berlin")
+    own = "id,submitted\ns001,2026-11-30 23:59\ns002,2026-11-30T23:59:00+02:00\ns003,2026-11-30 23:59 UTC\n"
+    roster = read_roster(written(tmp_path, own), berlin)
+    assert [time.hour for time in roster.submitted.values()] == [22, 21, 23] and not roster.remarks
+    for text in (own, MOODLE):
+        roster = read_roster(written(tmp_path, text))
+        assert "count as UTC: set `timezone` in course.toml" in roster.remarks[0]
+    assert not read_roster(written(tmp_path, own.replace("23:59\n", "23:59Z\n"))).remarks
+
+
 def test_times_of_moodle_in_another_language_are_said(tmp_path):
     text = MOODLE.replace("Monday, 30 November 2026, 11:59 PM", "lundi 30 novembre 2026, 23:59")
     roster = read_roster(written(tmp_path, text))
@@ -127,8 +138,8 @@ def test_a_number_is_believed_for_somebody_of_that_name_only(tmp_path):
 
 
 def test_the_worksheet_of_a_german_moodle_is_read_like_the_english_one(tmp_path):
-    german = read_roster(written(tmp_path, MOODLE_GERMAN))
-    english = read_roster(written(tmp_path, MOODLE.replace("November", "March")))
+    german = read_roster(written(tmp_path, MOODLE_GERMAN), UTC)
+    english = read_roster(written(tmp_path, MOODLE.replace("November", "March")), UTC)
     assert german.download and german.download.platform == "moodle"
     assert (german.ids, german.groups, german.submitted) == (english.ids, english.groups, english.submitted)
     assert german.submitted and not german.remarks
@@ -141,5 +152,5 @@ def test_participants_of_an_anonymous_german_worksheet_have_ids_that_can_be_fold
 
 @pytest.mark.parametrize("month", ["Januar", "Februar", "März", "April", "Mai", "Juni", "Juli", "August", "Dezember"])
 def test_german_months_are_read(tmp_path, month):
-    roster = read_roster(written(tmp_path, MOODLE_GERMAN.replace("30. März", f"20. {month}")))
+    roster = read_roster(written(tmp_path, MOODLE_GERMAN.replace("30. März", f"20. {month}")), UTC)
     assert roster.submitted and not roster.remarks

@@ -76,6 +76,14 @@ def test_a_release_is_reproducible(tiny_course, tmp_path):
     assert "1a gives 2 points, 1b 1." in (tmp_path / "one" / "README.md").read_text()
 
 
+def test_a_readme_that_gives_the_points_of_some_exercises_only_is_refused(tiny_course, tmp_path):
+    tiny = assignments.load("tiny", tiny_course)
+    path = tiny.folder / "README.md"
+    path.write_text(path.read_text().replace("{points:1b}", "1"))
+    with pytest.raises(ValueError, match=r"the points of 1b: add its row, with \{points:1b\}"):
+        build(tiny, tmp_path / "one")
+
+
 @pytest.mark.slow
 def test_the_gate_accepts_a_clean_release(tiny_course, tmp_path):
     tiny = assignments.load("tiny", tiny_course)

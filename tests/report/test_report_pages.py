@@ -439,6 +439,35 @@ def test_feedback_names_what_is_marked_by_hand(tmp_path: Path) -> None:
     assert "3.1a 2 points 3.1b 1.5 points" in text
 
 
+@pytest.mark.parametrize(("content", "said"), [(None, "is missing"), ("{broken", "cannot be used")])
+def test_a_notebook_without_readable_answers_is_mentioned(tmp_path: Path, content: str | None, said: str) -> None:
+    result = sample_class(1)[0][0]
+    write_result(tmp_path / "results", result)
+    folder = tmp_path / "submitted/s001/jem"
+    folder.mkdir(parents=True)
+    if content is not None:
+        (folder / "jem.ipynb").write_text(content)
+    home = course(tmp_path / "course", "jem")
+    pages = [tmp_path / "results/jem" / name for name in ("feedback/s001.html", "index.html")]
+    write_report(tmp_path / "results", tmp_path / "submitted", home)
+    for page in pages:
+        assert f"The notebook jem.ipynb {said}" in " ".join(Page(page.read_text("utf-8")).text.split())
+    (folder / "jem.ipynb").write_text('{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}')
+    write_report(tmp_path / "results", tmp_path / "submitted", home)
+    for page in pages:
+        assert "The notebook jem.ipynb" not in " ".join(Page(page.read_text("utf-8")).text.split())
+
+
+def test_identical_submissions_are_on_the_page_of_the_class(tmp_path: Path) -> None:
+    one = sample_class(1)[0][0]
+    group = [one, replace(one, student="s002"), replace(one, student="s003", submission_sha256="0" * 64)]
+    for each in group:
+        write_result(tmp_path, each)
+    write_report(tmp_path, identical={"jem": [["s001", "s002"]]})
+    page = Page((tmp_path / "jem/index.html").read_text("utf-8"))
+    assert "These students handed in identical files. s001, s002" in " ".join(page.text.split())
+
+
 def test_feedback_shows_the_lines_around_an_exception(tmp_path: Path) -> None:
     result = sample_class(1)[0][0]
     crash = "Your program stopped with AttributeError in ex_model.py, line 3: `return x.shpae`."

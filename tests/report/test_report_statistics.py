@@ -75,6 +75,13 @@ def test_checks_of_different_parts_without_a_named_mistake_are_not_the_same_mist
     assert found == [(("b",), ("s1", "s2")), (("a",), ("s1",))]
 
 
+def test_an_endless_loop_is_one_mistake_however_long_was_waited() -> None:
+    late = [f"No answer within {seconds} seconds: is there an endless loop?" for seconds in (10, 2.5)]
+    results = [result("s1", ("a", "timeout", 0, late[0]), ("b", "timeout", 0, late[1]))]
+    (mistake,) = common_mistakes(results)
+    assert mistake.text == "No answer in time: is there an endless loop?" and mistake.parts == ("a", "b")
+
+
 def test_parts_of_a_mistake_are_in_the_order_of_the_assignment() -> None:
     results = [
         result("s1", ("a", "passed", 1, None), ("b", "failed", 0, "No.")),

@@ -287,3 +287,15 @@ def test_limits_hold_for_the_submissions_of_a_context_and_no_others(needs_sandbo
     seen.append(SandboxProcess(sandbox, {}).ask(memory, 20.0))
     counts = [5, 5, 7, 7, SMALL["threads"]]
     assert all(b"[%d, %d]" % (count, count) in reply for count, reply in zip(counts, seen, strict=True)), seen
+
+
+def test_a_machine_that_is_too_busy_is_named_as_the_reason(monkeypatch):
+    ready = Sandbox._receive_channel
+
+    def late(sandbox):
+        ready(sandbox)
+        raise TimeoutError
+
+    monkeypatch.setattr(Sandbox, "_receive_channel", late)
+    with pytest.raises(Unavailable, match=r"not ready after .* too busy"), Sandbox():
+        pass
