@@ -29,7 +29,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ebmcourse import plots
 from ebmcourse.sampling import FastSampler, langevin, native_dtype
-from ebmcourse.training import BestCheckpoint, diversity, fit, frechet_distance
+from ebmcourse.training import BestCheckpoint, DivergenceRollback, diversity, fit, frechet_distance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "solutions" / "jem"))
 import ex_cli
@@ -45,11 +45,6 @@ JUDGE_SEED = 99
 """The cross-entropy network with this seed is the independent classifier that looks at the samples."""
 
 CHAIN_STEPS = (0, 60, 512)
-SAMPLE_STD = 0.3
-"""The standard deviation of the noise from which the measured chains start.
-
-From noise with START_STD, as in the training, the chains of a class are nearly equal, and so are their samples.
-"""
 
 # What differs from the preset `cpu`.
 MODELS = {
@@ -163,7 +158,7 @@ def train(
         train_set = data["train"]
         if classes == 1:
             train_set = TransformTensorDataset(train_set.tensors[0], torch.zeros_like(train_set.tensors[1]))
-        rollback = ex_main.rollback()
+        rollback = DivergenceRollback("gap", low=ex_main.LOST_GAP, classifier="loss_pyx", energy_weight="lmbd")
         best = BestCheckpoint(out / "best.ckpt", lambda trained: ex_main.measure_quality(trained, data["val"]))
         fit(
             module,
@@ -242,7 +237,7 @@ def sample_measures(judge: ex_main.JEM, images: Tensor, y: Tensor, test: Transfo
 def draw_samples(model: ex_main.JEM, labels: Tensor, seed: int) -> dict[int, Tensor]:
     """Draw chains from Gaussian starts; returns them after each number of steps of CHAIN_STEPS."""
     torch.manual_seed(seed)
-    x = SAMPLE_STD * torch.randn(len(labels), *model.hparams.img_shape)
+    x = ex_main.START_STD * torch.randn(len(labels), *model.hparams.img_shape)
     asked = labels if model.hparams.ccond_sample else None
     chains, done = {}, 0
     for steps in CHAIN_STEPS:

@@ -22,7 +22,6 @@ class Divergence:
     reason: str
     restart_chains: bool = False
     lower_weight: bool = False
-    shorten_steps: bool = False
 
 
 class DivergenceRollback(Callback):
@@ -43,10 +42,8 @@ class DivergenceRollback(Callback):
     newest copy, because the steps just before a divergence are often part of it.
 
     All learning rates are then multiplied by `lr_factor`. If the classifier's loss or the gradient has grown, so is the
-    hyperparameter `energy_weight`, the weight of the energy's loss. If `monitor` was below `low`, so is the
-    hyperparameter `step_size`, that of the sampler: where the energy is too sharp, long steps overshoot, and the chains
-    cannot follow it. The chains start again from noise if `monitor` was outside its range (below it, only without
-    `step_size`), or if the same state is restored again.
+    hyperparameter `energy_weight`, the weight of the energy's loss. The chains start again from noise if `monitor` was
+    outside its range, or if the same state is restored again.
 
     After `max_rollbacks` rollbacks, the next divergence restores the state and ends the training; `gave_up` is then the
     reason. `events` lists the step and the reason of each divergence.
@@ -62,15 +59,13 @@ class DivergenceRollback(Callback):
         max_gradient: float = 100.0,
         max_energy: float = 500.0,
         energy_weight: str | None = None,
-        step_size: str | None = None,
         window: int = 50,
         lr_factor: float = 0.5,
         max_rollbacks: int = 5,
     ) -> None:
         self.monitor, self.low, self.high = monitor, low, high
         self.classifier, self.max_rise = classifier, max_rise
-        self.max_gradient, self.max_energy = max_gradient, max_energy
-        self.energy_weight, self.step_size = energy_weight, step_size
+        self.max_gradient, self.max_energy, self.energy_weight = max_gradient, max_energy, energy_weight
         self.window, self.lr_factor, self.max_rollbacks = window, lr_factor, max_rollbacks
         self.rollbacks = 0
         self.events: list[tuple[int, str]] = []
@@ -132,9 +127,7 @@ class DivergenceRollback(Callback):
         if (average := self.mean(self.gaps)) is not None and not self.low <= average <= self.high:
             limits = f"{self.low:g}" if average < self.low else f"{self.high:g}"
             side = "below" if average < self.low else "above"
-            reason = f"{self.monitor} is {average:.3g} on average, {side} {limits}"
-            is_lost = average < self.low
-            return Divergence(reason, restart_chains=not (is_lost and self.step_size), shorten_steps=is_lost)
+            return Divergence(f"{self.monitor} is {average:.3g} on average, {side} {limits}", restart_chains=True)
         if (average := self.mean(self.gradients)) is not None and average > self.max_gradient:
             reason = f"the norm of the gradient is {average:.3g} on average, above {self.max_gradient:g}"
             return Divergence(reason, lower_weight=True)
@@ -173,8 +166,6 @@ class DivergenceRollback(Callback):
             config.scheduler.base_lrs = [rate * self.lr_factor for rate in rates]
         if divergence.lower_weight and self.energy_weight:
             pl_module.hparams[self.energy_weight] *= self.lr_factor
-        if divergence.shorten_steps and self.step_size:
-            pl_module.hparams[self.step_size] *= self.lr_factor
         self.states.clear()
         self.forget()
         self.remember(trainer, pl_module)

@@ -38,7 +38,7 @@ class Slope(pl.LightningModule):
 
     def __init__(self, faults):
         super().__init__()
-        self.save_hyperparameters({"lmbd": 0.2, "step_size": 10.0})
+        self.save_hyperparameters({"lmbd": 0.2})
         self.weight = nn.Parameter(torch.zeros(1))
         self.chains, self.seen, self.faults = "fresh", 0, faults
 
@@ -106,17 +106,6 @@ def test_divergence_restores_the_second_newest_state_and_halves_the_learning_rat
     assert trainer.lr_scheduler_configs[0].scheduler.base_lrs == [0.5]
     assert callback.states[0]["chains"] == chains
     assert module.hparams.lmbd == 0.2 * factor
-
-
-def test_chains_that_cannot_follow_get_shorter_steps_and_are_kept():
-    module, callback, _ = fit_slope({8: {"gap": -1e3}}, step_size="step_size")
-    assert callback.rollbacks == 1 and callback.states[0]["chains"] == 3
-    assert module.hparams.step_size == 5 and module.hparams.lmbd == 0.2
-
-
-def test_the_steps_stay_where_the_chains_are_ahead_of_the_data():
-    module, callback, _ = fit_slope({8: {"gap": 1e3}}, step_size="step_size", high=5)
-    assert callback.rollbacks == 1 and callback.states[0]["chains"] == "fresh" and module.hparams.step_size == 10
 
 
 def test_the_scheduler_is_restored_and_its_rates_are_halved():
