@@ -38,12 +38,14 @@ class DivergenceRollback(Callback):
     * the logged value `classifier`, a loss, is more than `max_rise` above its smallest average over `window` steps
 
     Every `window` steps without divergence, the callback keeps a copy of the module (including what its
-    `on_save_checkpoint` adds, such as a replay buffer), the optimizers and the schedulers. It restores the second
-    newest copy, because the steps just before a divergence are often part of it.
+    `on_save_checkpoint` adds, such as a replay buffer), the optimizers and the schedulers, unless the average of
+    `monitor` is nearer to a limit than to 0. It restores the second newest copy, because the steps just before a
+    divergence are often part of it.
 
     All learning rates are then multiplied by `lr_factor`. If the classifier's loss or the gradient has grown, so is the
     hyperparameter `energy_weight`, the weight of the energy's loss. The chains start again from noise if `monitor` was
-    outside its range, or if the same state is restored again.
+    outside its range, or if the same state is restored again; for two windows, `monitor` does not count then, because
+    new chains are far from the data.
 
     After `max_rollbacks` rollbacks, the next divergence restores the state and ends the training; `gave_up` is then the
     reason. `events` lists the step and the reason of each divergence.
@@ -76,7 +78,7 @@ class DivergenceRollback(Callback):
 
     def forget(self) -> None:
         """Start new averages."""
-        self.healthy_steps = 0
+        self.healthy_steps = self.waiting = 0
         self.gradients: deque[float] = deque(maxlen=self.window)
         self.gaps: deque[float] = deque(maxlen=self.window)
         self.losses: deque[float] = deque(maxlen=self.window)
@@ -106,14 +108,15 @@ class DivergenceRollback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         for name, values in (self.monitor, self.gaps), (self.classifier, self.losses):
-            if name in trainer.callback_metrics:
+            if name in trainer.callback_metrics and not (values is self.gaps and self.waiting):
                 values.append(float(trainer.callback_metrics[name]))
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if divergence := self.find_divergence(float(loss), largest_energy(pl_module, batch)):
             self.roll_back(trainer, pl_module, divergence)
             return
         self.healthy_steps += 1
-        if self.healthy_steps % self.window == 0:
+        self.waiting = max(self.waiting - 1, 0)
+        if self.healthy_steps % self.window == 0 and self.is_sound():
             self.remember(trainer, pl_module)
 
     def find_divergence(self, loss: float, energy: float) -> Divergence | None:
@@ -138,6 +141,11 @@ class DivergenceRollback(Callback):
                 return Divergence(reason, lower_weight=True)
         return None
 
+    def is_sound(self) -> bool:
+        """Tell whether the average of `monitor`, where it is known, is nearer to 0 than to a limit."""
+        average = self.mean(self.gaps)
+        return not self.waiting and (average is None or self.low / 2 <= average <= self.high / 2)
+
     def mean(self, values: deque[float]) -> float | None:
         """The average over the last `window` steps, or None if there were fewer."""
         return fmean(values) if len(values) == self.window else None
@@ -152,7 +160,8 @@ class DivergenceRollback(Callback):
     def roll_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule, divergence: Divergence) -> None:
         state = copy.deepcopy(self.states[0])
         pl_module.load_state_dict(state["state_dict"])
-        if divergence.restart_chains or state.get("restored"):
+        is_fresh = divergence.restart_chains or state.get("restored", False)
+        if is_fresh:
             state |= copy.deepcopy(self.fresh_chains)
         pl_module.on_load_checkpoint(state)
         for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
@@ -168,6 +177,7 @@ class DivergenceRollback(Callback):
             pl_module.hparams[self.energy_weight] *= self.lr_factor
         self.states.clear()
         self.forget()
+        self.waiting = 2 * self.window if is_fresh else 0
         self.remember(trainer, pl_module)
         self.states[0]["restored"] = True
         self.rollbacks += 1

@@ -125,6 +125,20 @@ def test_the_chains_start_again_if_the_same_state_is_restored_twice():
     assert callback.rollbacks == 2 and callback.states[0]["chains"] == "fresh"
 
 
+def test_a_state_near_a_limit_is_not_restored():
+    sliding = {step: {"gap": -4.0} for step in range(5, 11)} | {11: {"gap": -1e3}}
+    _, callback, _ = fit_slope(sliding, steps=14)
+    assert callback.events[0][0] == 11 and callback.states[0]["state_dict"]["weight"] == 0  # that of the start
+
+
+def test_new_chains_have_two_windows_to_reach_the_data():
+    behind = {8: {"gap": -1e3}} | {step: {"gap": -1e3} for step in range(9, 15)}
+    _, callback, _ = fit_slope(behind, steps=24)
+    assert callback.rollbacks == 1
+    _, callback, _ = fit_slope(behind | {step: {"gap": -1e3} for step in range(15, 18)}, steps=24)
+    assert callback.rollbacks == 2
+
+
 def test_training_ends_with_a_healthy_state_after_too_many_divergences(capsys):
     faults = {step: {"loss": torch.nan} for step in range(8, 40)}
     module, callback, trainer = fit_slope(faults, steps=40, max_rollbacks=2)
