@@ -343,11 +343,6 @@ def draw_chains(model: JEM) -> Tensor:
     return model.sampler.synthesize_samples(labels, model.hparams.steps, model.step_size).cpu()
 
 
-def rollback() -> DivergenceRollback:
-    """The callback that restores an earlier state when the training of a JEM diverges."""
-    return DivergenceRollback("gap", LOST_GAP, classifier="loss_pyx", energy_weight="lmbd", step_size="step_size")
-
-
 @torch.no_grad()
 def measure_quality(model: JEM, val: TransformTensorDataset, steps: int = 60) -> float:
     """Return the sample quality of new chains plus the error rate of the classifier on val images; 0 is best.
@@ -396,7 +391,7 @@ def run_training(args: argparse.Namespace) -> Path:
         epochs=args.epochs,
         resume=args.resume,
         callbacks=[
-            rollback(),
+            DivergenceRollback("gap", low=LOST_GAP, classifier="loss_pyx", energy_weight="lmbd"),
             SamplePictures(draw_chains, args.out / "samples", letters),
             BestCheckpoint(args.out / "best.ckpt", lambda model: measure_quality(model, data["val"])),
         ],
