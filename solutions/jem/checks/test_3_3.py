@@ -325,7 +325,7 @@ class Calls:
             self.origin = torch.where(is_near, self.origin, -1)
 
     def among(self, first, last=None):
-        """The chains of the calls from `first` to `last`, which does not belong to them, or to the end."""
+        """The chains of the calls from `first` up to `last`, not included, or to the end."""
         return slice(self.ends[first - 1] if first else 0, self.ends[last - 1] if last else None)
 
     def judge_fresh(self, first, last=None):
