@@ -45,6 +45,11 @@ JUDGE_SEED = 99
 """The cross-entropy network with this seed is the independent classifier that looks at the samples."""
 
 CHAIN_STEPS = (0, 60, 512)
+SAMPLE_STD = 0.3
+"""The standard deviation of the noise from which the measured chains start.
+
+From noise with START_STD, as in the training, the chains of a class are nearly equal, and so are their samples.
+"""
 
 # What differs from the preset `cpu`.
 MODELS = {
@@ -237,7 +242,7 @@ def sample_measures(judge: ex_main.JEM, images: Tensor, y: Tensor, test: Transfo
 def draw_samples(model: ex_main.JEM, labels: Tensor, seed: int) -> dict[int, Tensor]:
     """Draw chains from Gaussian starts; returns them after each number of steps of CHAIN_STEPS."""
     torch.manual_seed(seed)
-    x = ex_main.START_STD * torch.randn(len(labels), *model.hparams.img_shape)
+    x = SAMPLE_STD * torch.randn(len(labels), *model.hparams.img_shape)
     asked = labels if model.hparams.ccond_sample else None
     chains, done = {}, 0
     for steps in CHAIN_STEPS:

@@ -37,7 +37,7 @@ def test_chains_are_those_of_the_same_run_after_more_steps(monkeypatch):
     monkeypatch.setattr(jem_quality, "CHAIN_STEPS", (0, 3, 5))
     model, labels = small_jem(ccond_sample=True), torch.tensor([0, 1, 2])
     chains, again = (jem_quality.draw_samples(model, labels, seed=1) for _ in range(2))
-    assert list(chains) == [0, 3, 5] and chains[0].abs().max() < 0.1
+    assert list(chains) == [0, 3, 5] and 0.2 < chains[0].std() < 0.4
     assert all(torch.equal(chains[steps], again[steps]) for steps in chains)
     assert not torch.equal(chains[3], chains[5])
 
