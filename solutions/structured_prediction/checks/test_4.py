@@ -179,20 +179,11 @@ def judge_broken_paths(got, names, broken):
         "below": "a path with a negative position",
         "empty": "an empty path",
     }
-    sentences = {
-        "late": "A path that does not start at target 0 counts as valid.",
-        "early": "A path that does not end at the last target counts as valid.",
-        "back": "A path that goes back counts as valid.",
-        "skip": "A path that skips a target counts as valid: it may advance by at most one from window to window.",
-        "jump": "A path that skips the second target counts as valid: check the first step, too.",
-        "leap": "A path that skips a target in its last step counts as valid: check this step, too.",
-        "short": "A path with fewer entries than windows counts as valid.",
-        "long": "A path with more entries than windows counts as valid.",
-        "outside": "A path with a position beyond the last target counts as valid.",
-        "negative": "A path with a negative position counts as valid: Python counts these from the end.",
-        "beyond": "A path with a position beyond the last target counts as valid.",
-        "below": "A path with a negative position counts as valid.",
-        "empty": "An empty path counts as valid.",
+    advice = {
+        "skip": ": it may advance by at most one from window to window",
+        "jump": ": check the first step, too",
+        "leap": ": check this step, too",
+        "negative": ": Python counts these from the end",
     }
     for name in names:
         if got["raised"][name] != "nothing":
@@ -207,7 +198,8 @@ def judge_broken_paths(got, names, broken):
         if value.item() in (2.0**30, 2.0**31, 1e9, 1e10) or 1e6 < value.item() < INFINITY:
             fail("A large number is not infinity: use float('inf').")
         if value.item() != INFINITY:
-            fail(sentences[name])
+            kind = kinds[name]
+            fail(f"{kind[0].upper()}{kind[1:]} counts as valid{advice.get(name, '')}.")
 
 
 @exercise("4a", points=1, public=True, hint="The sum of pm[i, path[i]] over all windows i.")
