@@ -97,14 +97,19 @@ class Grader:
         )
         return result, Timings(time.perf_counter() - begin, observer.seconds)
 
-    def draw(self, submission: Submission) -> list[Drawn]:
-        """The drawings for the feedback, made in a process of their own: they do not affect the mark."""
-        if not self._judge.drawings:
+    def draw(self, submission: Submission, result: Result) -> list[Drawn]:
+        """The drawings for the feedback, made in a process of their own: they do not affect the mark.
+
+        What did not answer a check in time is not asked again.
+        """
+        too_slow = {check.part for check in result.checks if check.status == "timeout"}
+        drawings = [drawing for drawing in self._judge.drawings if drawing.part not in too_slow]
+        if not drawings:
             return []
         for _ in range(MAX_KILLED):
             with self._process(submission) as process:
                 observer = self._observer(submission, process, DRAWING_SECONDS)
-                found = [draw(drawing, observer, self._public) for drawing in self._judge.drawings]
+                found = [draw(drawing, observer, self._public) for drawing in drawings]
             if not was_killed(process):
                 break
         return [drawn for drawn in found if drawn]

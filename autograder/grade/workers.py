@@ -57,7 +57,8 @@ def grade_folder(job: Job, folder: Path, student: str) -> tuple[Result, Timings,
     """The task of a worker: grade the submission in `folder`, with this process's warm grader for `job`."""
     with _Warm.lock:
         submission = submissions.read(folder, student, job.assignment)
-        return *_grader(job).grade(submission), _grader(job).draw(submission)
+        result, timings = _grader(job).grade(submission)
+        return result, timings, _grader(job).draw(submission, result)
 
 
 def is_graded(job: Job, results_dir: Path, submitted: Path, student: str) -> bool:

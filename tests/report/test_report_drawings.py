@@ -6,6 +6,7 @@ import base64
 import io
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -159,3 +160,14 @@ def test_grading_again_gives_the_same_drawings_and_marks(needs_sandbox: None, co
         page = (out / "tiny/feedback/s001.html").read_text("utf-8")
         assert "What your program does" in page and "<strong>3</strong> of 3" in page
     assert kept[0] == kept[1] and os.listdir(tmp_path / "one/tiny/drawings") == ["s001.json"]
+
+
+@pytest.mark.slow
+def test_what_did_not_answer_in_time_is_not_drawn(needs_sandbox: None, course: Path, tmp_path: Path) -> None:
+    submitted = tmp_path / "submitted/s001/tiny"
+    submitted.mkdir(parents=True)
+    loop = "def double(x):\n    while len(x) == 3: pass\n    return 2 * x\n"  # the table of the drawing has two rows
+    (submitted / "tiny.py").write_text(loop)
+    job = Job.of(replace(assignment.load("tiny", course), seconds=2), seed.given(0), confined=True)
+    grade_class(job, tmp_path / "submitted", tmp_path / "out", ["s001"], workers=1)
+    assert not drawings_path(tmp_path / "out", "tiny", "s001").exists()
