@@ -88,7 +88,7 @@ def test_the_verdicts_are_those_of_cases_that_are_graded_alone(tiny):
         change(tiny, file, 'part = "1a"', 'part = "1b"' if file == "square" else 'part = "1a"')
     alone, together = (
         {verdict.case.name: (verdict.complaint, verdict.result.score) for verdict in measured}
-        for measured in (measure(tiny, in_pools=in_pools, workers=1) for in_pools in (False, True))
+        for measured in (measure(tiny, kinds=("mutants",), in_pools=pool, workers=1) for pool in (False, True))
     )
     assert together == alone
     assert "is diagnosed otherwise" in alone["minus"][0] and "outside of 1b" in alone["square"][0]

@@ -56,11 +56,12 @@ def measure(
     verdicts: list[Verdict] = []
     doubtful: list[Case] = []
     for group, result in zip(groups, results, strict=True):
-        judged = [_verdict(case, as_if_alone(case, group, result), stub_score) for case in group]
-        if len(group) > 1 and any(verdict.complaint for verdict in judged):
-            doubtful += group
-        else:
-            verdicts += judged
+        for case in group:
+            verdict = _verdict(case, as_if_alone(case, group, result), stub_score)
+            if len(group) > 1 and verdict.complaint:
+                doubtful.append(case)
+            else:
+                verdicts.append(verdict)
     results = _grade(job, doubtful, workers, progress)
     verdicts += [_verdict(case, result, stub_score) for case, result in zip(doubtful, results, strict=True)]
     order = {_student(case): number for number, case in enumerate(cases)}

@@ -2,7 +2,7 @@
 
 A mistake costs points of its own part only. So the outcomes of its part show whether it is found and named, whatever
 mistakes there are in other parts. Only one thing is not seen in a pool: a mistake that costs a point of another part
-which has a mistake too. A pool whose grading is not as expected says nothing; its cases are then graded alone.
+which has a mistake too. A case that is not graded as expected in a pool is graded again, alone.
 """
 
 from __future__ import annotations
