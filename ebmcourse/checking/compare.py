@@ -113,6 +113,8 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
             got = got.item()
         if not isinstance(got, int | float):
             return f"A number is expected, not {kind_of(got)}."
+        if got == want:
+            return None
         return _tensor_difference(torch.tensor(float(got)), torch.tensor(want), rtol, atol)
     return None if type(got) is type(want) and got == want else "The value is another one than expected."
 
@@ -123,7 +125,8 @@ def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -
     if reason := shape_difference(got, want):
         return reason
     got, want = got.double(), want.double()
-    if torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
+    # Right values are most often equal, which takes a tenth of the time to find out.
+    if got.equal(want) or torch.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
         return None
     return NOT_FINITE if want.isfinite().all() and not got.isfinite().all() else DIFFERENT_NUMBERS
 

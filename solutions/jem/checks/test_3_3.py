@@ -280,6 +280,11 @@ def chains_of_classes(student, classes, size, drift, noise):
     return chains_over_calls(student, classes, size, drift, noise, 0, -1, False)
 
 
+def spreads(rows):
+    """The standard deviation of each row: (N, D) -> (N,). `std` takes ten times as long."""
+    return (rows - rows.mean(1, keepdim=True)).norm(dim=1) / math.sqrt(rows.shape[1] - 1)
+
+
 class Calls:
     """The chains of successive calls, (N, pixels); of each chain, (N,): its call, its number there and its class.
 
@@ -292,7 +297,7 @@ class Calls:
                 fail("The number of chains is wrong: without labels, there are `sample_size` chains in each call.")
             raise Mismatch("The chains must have the shape (B, C, H, W).")
         self.chains, self.shape = got["chains"].float().flatten(1), drift.shape
-        if not self.chains.isfinite().all():
+        if not self.chains.sum().isfinite():
             fail("The chains contain infinite values or NaN.")
         there = classes > -2
         self.call, self.classes = there.nonzero()[:, 0], classes[there]
@@ -320,7 +325,7 @@ class Calls:
             self.origin[first:end] = torch.where(best > limit, index, -1)
         self.is_similar = self.origin >= 0
         if self.isolated:  # with other noise than the given one, 0.02, chains do not continue each other
-            is_near = (self.starts - self.chains[self.origin]).std(dim=1) < 0.015
+            is_near = spreads(self.starts - self.chains[self.origin]) < 0.015
             self.is_similar &= ~is_near
             self.origin = torch.where(is_near, self.origin, -1)
 
@@ -331,7 +336,7 @@ class Calls:
     def judge_fresh(self, first, last=None):
         """Check that the chains which continue no other one start from noise of the right size."""
         chosen = self.among(first, last)
-        spread = self.starts[chosen].std(dim=1)  # of new chains: 0.01, and 0.0112 with the noise of a step
+        spread = spreads(self.starts[chosen])  # of new chains: 0.01, and 0.0112 with the noise of a step
         is_changed = (self.isolated & self.is_similar[chosen]) | (spread > 0.02) | (spread < 0.008)
         if is_changed[self.origin[chosen] < 0].float().mean() > 0.2:
             fail(
@@ -379,7 +384,7 @@ class Calls:
 
     def are_changed(self):
         """Which chains start from a chain that was changed in place: all its values are CHANGED."""
-        return ((self.chains.mean(1) - CHANGED).abs() < 0.03) & (self.chains.std(dim=1) < 0.03)
+        return ((self.chains.mean(1) - CHANGED).abs() < 0.03) & (spreads(self.chains) < 0.03)
 
     def ages(self, first):
         """How many calls ago the chains that these calls continue were made."""
@@ -397,7 +402,7 @@ class Calls:
         """
         continued = self.origin >= 0
         changes = self.starts[continued] - self.patterns[self.origin[continued]]
-        return changes.std(dim=1).median().item() if continued.any() else 0.0
+        return spreads(changes).median().item() if continued.any() else 0.0
 
     def kept(self, least, calls=None):
         """The largest number of chains that one of the calls continues, each of them at least `least` times."""
