@@ -115,6 +115,15 @@ def test_hyperparameters_are_passed_to_the_network_and_the_optimizer():
     assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05])
 
 
+def test_a_trained_model_has_the_step_size_of_its_checkpoint():
+    jem, checkpoint = small_jem(step_size=8.0, step_size_decay=1.5), {}
+    jem.on_save_checkpoint(checkpoint)
+    jem.on_load_checkpoint(checkpoint | {"epoch": 2})
+    assert jem.step_size == 18
+    jem.on_load_checkpoint(checkpoint)  # as `DivergenceRollback` does
+    assert jem.step_size == 18
+
+
 @pytest.mark.parametrize("kind", ["tensor", "list", "dict", "deque"])
 def test_a_checkpoint_contains_the_chains_in_any_container_and_no_code(kind, tmp_path):
     jem = small_jem()
