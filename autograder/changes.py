@@ -1,4 +1,4 @@
-"""Comparison of results: marks that changed when a class was graded again, and identical submissions."""
+"""Comparison of results: marks that changed when a class was graded again, and identical or different submissions."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from autograder.collect.groups import read_groups
 from autograder.collect.ids import handed_in_together
 from autograder.grade.fingerprint import difference
 from autograder.results import Result, find_result
@@ -76,13 +77,17 @@ def identical(results: Iterable[Result], together: Collection[Collection[str]] =
 
 
 def flags_of_class(results: list[Result], submitted: Path | None) -> Iterator[tuple[str, list[str]]]:
-    """Yield sentences on submissions that are identical, each with its students.
+    """Yield sentences on submissions that are identical, or differ within a group, each with its students.
 
     The groups are those with which the submissions in the folder `submitted` were collected.
     """
     assignment = results[0].assignment
     for students in identical(results, handed_in_together(submitted, assignment) if submitted else ()):
         yield "These students handed in identical files.", students
+    graded = {result.student for result in results}
+    for group in read_groups(submitted, assignment) if submitted else ():
+        if group.remark and (members := [student for student in group.members if student in graded]):
+            yield group.remark, members
 
 
 def changes_table(found: list[Change], known: Mapping[str, dict[str, str]]) -> Table:

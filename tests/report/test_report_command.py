@@ -12,6 +12,7 @@ from report_sample import sample_class, write_class
 
 from autograder import results
 from autograder.cli import main
+from autograder.collect.groups import Group, remember_groups
 
 
 def run(*arguments: str):
@@ -104,6 +105,18 @@ def test_identical_submissions_are_on_the_page_of_the_class(tmp_path: Path) -> N
         results.write_result(tmp_path, replace(one, student=student, submission_sha256=digest * 64))
     assert run("report", str(tmp_path)).exit_code == 0
     assert "These students handed in identical files. s001, s002" in text_of_class(tmp_path)
+
+
+def test_a_group_with_different_files_is_on_the_page_of_the_class_and_one_with_the_same_is_not(tmp_path: Path) -> None:
+    one = sample_class(1)[0][0]
+    for student, digest in (("s001", "a"), ("s002", "b"), ("s003", "c"), ("s004", "c")):
+        results.write_result(tmp_path / "results", replace(one, student=student, submission_sha256=digest * 64))
+    remark = "The members of the group Team A have handed in different files. Each file counts for …: s001; s002, s005."
+    groups = [Group("Team A", ("s001", "s002", "s005"), remark), Group("Team B", ("s003", "s004"))]
+    remember_groups(tmp_path / "submitted", "jem", groups)
+    assert run("report", str(tmp_path / "results"), "--submitted", str(tmp_path / "submitted")).exit_code == 0
+    text = text_of_class(tmp_path / "results")
+    assert f"{remark} s001, s002" in text and "identical files." not in text
 
 
 def test_each_result_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
