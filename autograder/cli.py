@@ -222,6 +222,11 @@ def grade(
                     Console().print(changes_table(found, known(out / name)))
         results = [result for result in read_results(out, name) if result.student in everyone]
         Console().print(class_table(results))
+    if todo:
+        from autograder.release.build import outdated  # imports torch
+
+        if note := outdated(assignment, course):
+            console.print(note, markup=False)
     for group in identical(results, together):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
     if gone := not_handed_in(out, submitted, name):
