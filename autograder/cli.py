@@ -186,6 +186,7 @@ def grade(
     from autograder.grade.fingerprint import known, remember
     from autograder.grade.job import Job
     from autograder.grade.results_folder import reserved
+    from autograder.release.texts import outdated
     from autograder.report import class_table
     from autograder.report.unmatched import not_handed_in
     from autograder.sandbox.bubblewrap import bubblewrap
@@ -222,11 +223,8 @@ def grade(
                     Console().print(changes_table(found, known(out / name)))
         results = [result for result in read_results(out, name) if result.student in everyone]
         Console().print(class_table(results))
-    if todo:
-        from autograder.release.build import outdated  # imports torch
-
-        if note := outdated(assignment, course):
-            console.print(note, markup=False)
+    if todo and (note := outdated(assignment, course)):
+        console.print(note, markup=False)
     for group in identical(results, together):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
     if gone := not_handed_in(out, submitted, name):

@@ -5,15 +5,13 @@ released with the recorded observations of the reference that they compare with.
 """
 
 import filecmp
-import re
 import shutil
 from pathlib import Path
 
 from autograder.assignment import COURSE, Assignment
-from autograder.release.programs import part_points, reference_program, released
-from autograder.release.stubs import student_version
+from autograder.release.programs import part_points, reference_program
+from autograder.release.texts import texts
 from autograder.results import write_atomically
-from autograder.text import listed
 from ebmcourse.checking.compare import difference
 from ebmcourse.checking.judge import Judge
 from ebmcourse.checking.observation import decode
@@ -31,7 +29,7 @@ def build(assignment: Assignment, target: Path) -> None:
         raise ValueError(f"There are checks for {untitled[0]}: add its title to [parts] in assignment.toml.")
     checks = target / "checks"
     checks.mkdir(parents=True)
-    for path, text in _texts(assignment).items():
+    for path, text in texts(assignment).items():
         (target / path).write_text(text, encoding="utf-8", newline="\n")
     with laid_out(reference_program(assignment)) as folder:
         whole = LiveReference(PUBLIC_SEED, folder)
@@ -68,34 +66,6 @@ def differing(assignment: Assignment, built: Path, course: Path = COURSE) -> lis
     return [path for path in sorted(_files(built) | _files(target)) if not _same(built / path, target / path)]
 
 
-def outdated(assignment: Assignment, course: Path = COURSE) -> str:
-    """Return a sentence if the sources do not give the texts of the release any more, or an empty text.
-
-    This is much faster than a build, because the reference does not run; so the values that the public checks expect
-    are not compared. Without a release there is nothing to say.
-    """
-    target = course / "assignments" / assignment.name
-    if not target.is_dir():
-        return ""
-    try:
-        texts = _texts(assignment)
-    except (ValueError, OSError) as error:
-        what = f"and cannot be released again: {str(error).rstrip('.')}"
-    else:
-        changed = [path for path, text in texts.items() if not _has_text(target / path, text)]
-        if not changed:
-            return ""
-        what = f"in {listed(changed, 10)}"
-    return (
-        f"{assignment.name} has changed since its release, {what}; students may have worked with an older version: see"
-        " “Correct a check” in docs/instructor.md."
-    )
-
-
-def _has_text(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
-
-
 def _same(one: Path, other: Path) -> bool:
     if not (one.exists() and other.exists()):
         return False
@@ -112,32 +82,3 @@ def _same(one: Path, other: Path) -> bool:
 def _files(folder: Path) -> set[Path]:
     files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(folder) for path in files}
-
-
-def _texts(assignment: Assignment) -> dict[str, str]:
-    """Return the files of a release, except for the recording."""
-    sources = [*assignment.scripts, *(assignment.folder / name for name in assignment.given)]
-    texts = {path.name: student_version(path.read_text("utf-8"), path.name) for path in sources}
-    texts["README.md"] = _readme(assignment)
-    if assignment.notebook:
-        texts[f"{assignment.name}.ipynb"] = released(assignment)
-    texts["checks/assignment.toml"] = (assignment.folder / "assignment.toml").read_text("utf-8")
-    for path in sorted(assignment.checks.glob("*.py")):
-        texts[f"checks/{path.name}"] = student_version(path.read_text("utf-8"), path.name)
-    return texts
-
-
-def _readme(assignment: Assignment) -> str:
-    """Return the assignment's README, in which ``{points:3.2a}`` is replaced by the points of that exercise."""
-    points = part_points(assignment)
-    text = (assignment.folder / "README.md").read_text("utf-8")
-    absent = [part for part in points if f"{{points:{part}}}" not in text]
-    if 0 < len(absent) < len(points):
-        raise ValueError(
-            f"README.md does not give the points of {absent[0]}: add its row, with {{points:{absent[0]}}}."
-        )
-
-    def value(match: re.Match[str]) -> str:
-        return f"{points[match[1]]:g}" if match[1] in points else "by hand"
-
-    return re.sub(r"\{points:([^}]+)\}", value, text)

@@ -11,9 +11,11 @@ from click.testing import CliRunner
 
 from autograder import assignment as assignments
 from autograder.cli import main as autograder
-from autograder.release.build import build, differing, outdated, release, student_version
+from autograder.release.build import build, differing, release
 from autograder.release.gate import complaints, leaks, stub_complaints
 from autograder.release.programs import part_points
+from autograder.release.stubs import student_version
+from autograder.release.texts import outdated
 from ebmcourse.checking.public import PublicChecks
 
 SOURCE = '''
