@@ -1,12 +1,14 @@
-"""Comparison of results: marks that changed when a class was graded again, and identical submissions."""
+"""Comparison of results: marks that changed when a class was graded again, and identical or different submissions."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from autograder.collect.groups import read_groups
+from autograder.collect.ids import handed_in_together
 from autograder.grade.fingerprint import difference
 from autograder.results import Result, find_result
 from autograder.text import number, on_one_line
@@ -72,6 +74,20 @@ def identical(results: Iterable[Result], together: Collection[Collection[str]] =
             groups.setdefault(result.submission_sha256, []).append(result.student)
     found = sorted(sorted(group) for group in groups.values() if len(group) > 1)
     return [group for group in found if not any({*group}.issubset(members) for members in together)]
+
+
+def flags_of_class(results: list[Result], submitted: Path | None) -> Iterator[tuple[str, list[str]]]:
+    """Yield sentences on submissions that are identical, or differ within a group, each with its students.
+
+    The groups are those with which the submissions in the folder `submitted` were collected.
+    """
+    assignment = results[0].assignment
+    for students in identical(results, handed_in_together(submitted, assignment) if submitted else ()):
+        yield "These students handed in identical files.", students
+    graded = {result.student for result in results}
+    for group in read_groups(submitted, assignment) if submitted else ():
+        if group.remark and (members := [student for student in group.members if student in graded]):
+            yield group.remark, members
 
 
 def changes_table(found: list[Change], known: Mapping[str, dict[str, str]]) -> Table:

@@ -186,6 +186,7 @@ def grade(
     from autograder.grade.fingerprint import known, remember
     from autograder.grade.job import Job
     from autograder.grade.results_folder import reserved
+    from autograder.release.texts import outdated
     from autograder.report import class_table
     from autograder.report.unmatched import not_handed_in
     from autograder.sandbox.bubblewrap import bubblewrap
@@ -222,6 +223,8 @@ def grade(
                     Console().print(changes_table(found, known(out / name)))
         results = [result for result in read_results(out, name) if result.student in everyone]
         Console().print(class_table(results))
+    if todo and (note := outdated(assignment, course)):
+        console.print(note, markup=False)
     for group in identical(results, together):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
     if gone := not_handed_in(out, submitted, name):
@@ -386,25 +389,23 @@ def release(course: Path, names: tuple[str, ...], check: bool, handout: Path | N
 def report(ctx: click.Context, results_dir: Path, submitted: Path | None, exercises: str, roster: Path | None) -> None:
     """Write feedback, a page for each class and the gradebook."""
     from autograder import late
-    from autograder.changes import identical
+    from autograder.changes import flags_of_class
     from autograder.collect import read_roster
-    from autograder.collect.ids import handed_in_together
     from autograder.report import write_report
     from autograder.report.unmatched import not_graded, not_in_roster, without_result
-    from autograder.results import assignments_in, read_results
+    from autograder.results import assignments_in, students_in
     from autograder.text import listed
 
     course = ctx.obj
     people = read_roster(roster).people if roster else {}
     names = {student: row.get("name", "") for student, row in people.items()}
-    classes = {name: read_results(results_dir, name) for name in assignments_in(results_dir)}
-    groups = {name: handed_in_together(submitted, name) if submitted else [] for name in classes}
-    alike = {name: identical(results, groups[name]) for name, results in classes.items()}
-    pages = write_report(results_dir, submitted, course, exercises, names, alike)
+    pages = write_report(
+        results_dir, submitted, course, exercises, names, lambda results: flags_of_class(results, submitted)
+    )
     click.echo(f"wrote {len(pages)} pages; start at {results_dir / 'index.html'}")
     if old := without_result(results_dir, pages):
         click.echo(f"Pages in {results_dir} whose results are gone: {listed(old, 20)}. Delete them.")
-    graded = [result for results in classes.values() for result in results]
+    graded = {name: students_in(results_dir, name) for name in assignments_in(results_dir)}
     for table, students in late.without_result(graded, course).items():
         click.echo(f"No result, but in {table} of course.toml: {listed(students, 20)}")
     for name, students in not_graded(results_dir, submitted, course).items():

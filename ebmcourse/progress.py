@@ -27,7 +27,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         if not bar.tasks:
             bar.start()
             bar.add_task(what, total=total, completed=done)
-        bar.update(bar.tasks[0].id, completed=done)
+        bar.update(bar.tasks[0].id, completed=done, total=total)
         quarter, now = 4 * done // max(total, 1), time.monotonic()
         if bar.disable and (quarter != last or now > printed + MAX_SILENCE):
             last, printed = quarter, now

@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from autograder import assignment as assignments
 from autograder.changes import changes, changes_table, identical, results_before
 from autograder.cli import main
 from autograder.collect.ids import handed_in_together, remember_ids
 from autograder.grade import submissions, workers
+from autograder.release.build import build, release
 from autograder.results import Result, write_result
 from ebmcourse.checking.outcome import Outcome
 
@@ -119,6 +121,27 @@ def test_grade_reports_changes_even_if_it_is_interrupted(tiny_course: Path, tmp_
     assert "the submission" in said and "the checks in test_1.py" in said and "1a/double 2 → 4" in said
     said = grade()
     assert "Graded again: 1; marks that changed: 1." in said
+
+
+def test_grade_says_that_students_may_have_an_older_release(tiny_course: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(workers, "grade_class", graded_by_hand)
+    tiny = assignments.load("tiny", tiny_course)
+    build(tiny, tmp_path / "built")
+    release(tiny, tmp_path / "built", tiny_course)
+    (tmp_path / "submitted" / "s001" / "tiny").mkdir(parents=True)
+    shutil.copy(tiny.folder / "tiny.py", tmp_path / "submitted" / "s001" / "tiny")
+    arguments = ["grade", "tiny", str(tmp_path / "submitted"), "--out", str(tmp_path / "results"), "--seed", "1"]
+
+    def grade() -> str:
+        done = CliRunner().invoke(main, ["--course", str(tiny_course), *arguments, "--unconfined"])
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    assert "release" not in grade()
+    checks = tiny.checks / "test_1.py"
+    checks.write_text(checks.read_text().replace("This is the square.", "This is the square!"))
+    assert "tiny has changed since its release, in checks/test_1.py; students may have worked with an older" in grade()
+    assert "release" not in grade()  # nothing is graded again
 
 
 def marked(student: str, digest: str, score: float = 1.0) -> Result:

@@ -380,11 +380,11 @@ def test_of_results_reads_rules_and_times(course: Path):
 
 
 def test_students_in_the_rules_without_a_result_are_named(course: Path):
-    assert without_result([result()], course) == {
+    assert without_result({"jem": ["s001"]}, course) == {
         "[assignments.jem.extensions]": ["s003"],
         "[assignments.jem.submitted]": ["s009"],
         "[late.days_of]": ["s007"],
     }
-    others = [result(student=who) for who in ("s003", "s007", "s009")]
-    assert without_result(others, course) == without_result([result("deep", "s007")], course) == {}
-    assert "[late.days_of]" in without_result([result(), result("deep")], course, "deep")
+    others = {"jem": ["s003", "s007", "s009"]}
+    assert without_result(others, course) == without_result({"deep": ["s007"]}, course) == {}
+    assert "[late.days_of]" in without_result({"jem": ["s001"], "deep": ["s001"]}, course, "deep")

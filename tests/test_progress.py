@@ -47,3 +47,13 @@ def test_a_terminal_shows_a_bar(capsys, monkeypatch):
         show(1, 2)
     said = capsys.readouterr().err
     assert "Grading" in said and "1/2" in said and "━" in said and "1 of 2" not in said
+
+
+def test_the_bar_of_a_second_pass_has_its_own_total(capsys, monkeypatch):
+    """`autograder quality --pools` grades some cases again, one by one."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.progress("Cases") as show:
+        show(5, 5)
+        show(2, 2)
+    assert "2/2" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autograder.assignment import Assignment
 from autograder.collect.archive import open_source, shown
+from autograder.collect.groups import Group, compared, read_groups, remember_groups
 from autograder.collect.ids import Ids, disjoint, other_ids, remember_ids
 from autograder.collect.kinds import KINDS, Kind, named, read_source
 from autograder.collect.layout import arranged, place
@@ -35,6 +36,7 @@ class Collected:
     late: list[str] = field(default_factory=list)  # students who are late according to the platform
     unknown: list[str] = field(default_factory=list)  # names in the source that are not in the roster
     missing: list[str] = field(default_factory=list)  # students in the roster that are not in the source
+    groups: list[str] = field(default_factory=list)  # remarks on groups whose members have handed in different files
     remarks: dict[str, list[str]] = field(default_factory=dict)  # by student; "" for those that concern no student
     problems: dict[str, list[str]] = field(default_factory=dict)  # the same, for the instructor to look at
 
@@ -47,7 +49,7 @@ class Collected:
         """Return the summary as text: first what was done, then what remains to be done."""
         done = Counter(_SAID.get(what, what) for what in self.students.values())
         lines = [f"{self.kind}: {', '.join(f'{n} {what}' for what, n in sorted(done.items())) or 'no submissions'}"]
-        lines += _by_student(self.remarks)
+        lines += [*_by_student(self.remarks), *self.groups]
         if self.late:
             lines.append(f"late according to {KINDS[self.kind].title}: {', '.join(self.late)}")
         if self.missing:
@@ -73,7 +75,8 @@ def collect(
     Calling it again changes nothing. Existing submissions that are different are kept, or replaced with `update`.
     Raises ValueError if `path` is not a source, its kind is not clear, or its people have other ids than before.
     """
-    read_record(out, assignment.name)  # raises for a damaged record before anything is written
+    for read in (read_record, read_groups):  # they raise for a damaged record before anything is written
+        read(out, assignment.name)
     with open_source(path, MAX_EACH if kind == "exchange" else None) as source:
         name, reading = read_source(source, assignment, kind)
         ids = _ids_by_name(reading, roster)
@@ -105,6 +108,14 @@ def collect(
     if roster:
         collected.remarks[""] += roster.remarks
         collected.missing = sorted(roster.people.keys() - collected.students.keys())
+        twice = [student for student, what in collected.students.items() if what == "twice"]
+        groups = [
+            compared(out, assignment.name, assignment.wanted, Group(roster.people[ids[0]]["group"], tuple(ids)), twice)
+            for ids in roster.groups.values()
+            if len(ids) > 1
+        ]
+        remember_groups(out, assignment.name, groups)
+        collected.groups = [group.remark for group in groups if group.remark]
     _check_links(out, assignment.name, collected)
     return collected
 

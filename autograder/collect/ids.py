@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from autograder.collect.groups import read_groups
 from autograder.late.record import FOLDER
 from autograder.results import encode_json, write_atomically
 
@@ -49,7 +50,8 @@ def disjoint(submitted: Path, assignment: str, kind: str, now: Ids, roster: Coll
 def handed_in_together(submitted: Path, assignment: str) -> list[list[str]]:
     """Return the groups that the platform or the roster names, each with the ids of its members."""
     kinds = _read(submitted).get(assignment, {})
-    return [students for ids in kinds.values() for students in ids.values() if len(students) > 1]
+    of_platform = [students for ids in kinds.values() for students in ids.values() if len(students) > 1]
+    return [*of_platform, *(list(group.members) for group in read_groups(submitted, assignment))]
 
 
 def remember_ids(submitted: Path, assignment: str, kind: str, now: Ids) -> None:

@@ -81,7 +81,7 @@ def place(target: Path, files: dict[str, bytes], update: bool) -> str:
     if target.parent.is_symlink():
         raise Refused(f"{target.parent} is a link")
     there = target.exists() or target.is_symlink()
-    if there and _content(target) == files:
+    if there and content_of(target) == files:
         return "unchanged"
     if there and not update:
         return "differs"
@@ -152,8 +152,8 @@ def _is_covered(path: tuple[str, ...], files: dict[tuple[str, ...], bytes]) -> b
     return any(path[:n] in files for n in range(1, len(path)))
 
 
-def _content(folder: Path) -> dict[str, bytes] | None:
-    """Return the content of a folder, or None if it contains anything but folders and regular files."""
+def content_of(folder: Path) -> dict[str, bytes] | None:
+    """Return the content of a folder; None if there is none, or if it has anything but folders and regular files."""
     found = {}
     try:
         with opened(folder) as top:

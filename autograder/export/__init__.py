@@ -81,7 +81,8 @@ def export(
         submitted = database.parent / "submitted"
     results_of_course = [result for results in everyone for result in results]
     late = of_results(results_of_course, submitted, course) if course else {}
-    for table, students in without_result(results_of_course, course, assignment).items() if course else ():
+    graded = {results[0].assignment: [result.student for result in results] for results in everyone}
+    for table, students in without_result(graded, course, assignment).items() if course else ():
         say(f"No result, but in {table} of course.toml: {listed(students, _NAMES_SHOWN)}")
     said: dict[tuple[str, str], list[str]] = {}  # students by assignment and remark, which may concern a whole class
     for (name, student), entry in sorted(late.items()):

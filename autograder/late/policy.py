@@ -1,7 +1,7 @@
 """The late penalty of each mark. Result files are not changed."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,14 +82,12 @@ def of_results(results: Iterable[Result], submitted: Path | None, course: Path) 
     return lateness(rules, results, times)
 
 
-def without_result(results: Iterable[Result], course: Path, assignment: str = "") -> dict[str, list[str]]:
+def without_result(graded: Mapping[str, Collection[str]], course: Path, assignment: str = "") -> dict[str, list[str]]:
     """Return the students in `course.toml` who have no result, by the table: perhaps their ids are misspelt.
 
-    Tables of assignments without results are left out, and with `assignment` those of the others.
+    `graded` are the students with a result by assignment. Tables of other assignments are left out, and with
+    `assignment` those of all others.
     """
-    graded: dict[str, set[str]] = {}
-    for result in results:
-        graded.setdefault(result.assignment, set()).add(result.student)
     rules = read_rules(course)
     found: dict[str, list[str]] = {}
     for table in ("extensions", "submitted"):

@@ -5,13 +5,12 @@ released with the recorded observations of the reference that they compare with.
 """
 
 import filecmp
-import re
 import shutil
 from pathlib import Path
 
 from autograder.assignment import COURSE, Assignment
-from autograder.release.programs import part_points, reference_program, released
-from autograder.release.stubs import student_version
+from autograder.release.programs import part_points, reference_program
+from autograder.release.texts import texts
 from autograder.results import write_atomically
 from ebmcourse.checking.compare import difference
 from ebmcourse.checking.judge import Judge
@@ -30,14 +29,8 @@ def build(assignment: Assignment, target: Path) -> None:
         raise ValueError(f"There are checks for {untitled[0]}: add its title to [parts] in assignment.toml.")
     checks = target / "checks"
     checks.mkdir(parents=True)
-    for path in (*assignment.scripts, *(assignment.folder / name for name in assignment.given)):
-        _write(target / path.name, student_version(path.read_text("utf-8"), path.name))
-    _write(target / "README.md", _readme(assignment))
-    if assignment.notebook:
-        _write(target / f"{assignment.name}.ipynb", released(assignment))
-    shutil.copyfile(assignment.folder / "assignment.toml", checks / "assignment.toml")
-    for path in sorted(assignment.checks.glob("*.py")):
-        _write(checks / path.name, student_version(path.read_text("utf-8"), path.name))
+    for path, text in texts(assignment).items():
+        (target / path).write_text(text, encoding="utf-8", newline="\n")
     with laid_out(reference_program(assignment)) as folder:
         whole = LiveReference(PUBLIC_SEED, folder)
         Judge(assignment.checks, whole)  # draws the inputs, also those that are hidden in the release
@@ -89,23 +82,3 @@ def _same(one: Path, other: Path) -> bool:
 def _files(folder: Path) -> set[Path]:
     files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(folder) for path in files}
-
-
-def _readme(assignment: Assignment) -> str:
-    """Return the assignment's README, in which ``{points:3.2a}`` is replaced by the points of that exercise."""
-    points = part_points(assignment)
-    text = (assignment.folder / "README.md").read_text("utf-8")
-    absent = [part for part in points if f"{{points:{part}}}" not in text]
-    if 0 < len(absent) < len(points):
-        raise ValueError(
-            f"README.md does not give the points of {absent[0]}: add its row, with {{points:{absent[0]}}}."
-        )
-
-    def value(match: re.Match[str]) -> str:
-        return f"{points[match[1]]:g}" if match[1] in points else "by hand"
-
-    return re.sub(r"\{points:([^}]+)\}", value, text)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")

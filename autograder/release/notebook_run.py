@@ -1,5 +1,6 @@
 """Runs a released notebook with the reference, to find cells that stop with an exception for every student."""
 
+import itertools
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ def first_error(assignment: Assignment, released: Path, progress: Callable[[int,
     """Return a sentence about the first cell that stops with an exception, or None.
 
     `released` is the folder of the release. The cells run in a copy, with the reference in place of the stubs.
-    ``progress(done, total)`` is called at the start and after every cell of code.
+    ``progress(done, total)`` is called at the start and after every cell of code; empty ones do not run, or count.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -36,15 +37,16 @@ def first_error(assignment: Assignment, released: Path, progress: Callable[[int,
             file.write_text(solved(assignment), "utf-8")
         notebook = nbformat.read(file, 4)
         resources = {"metadata": {"path": str(folder)}}
-        cells = len(notebook.cells)
+        total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
+        done = itertools.count(1)
         client = NotebookClient(
             notebook,
             timeout=MAX_SECONDS,
             kernel_name="python3",
             resources=resources,
-            on_cell_executed=lambda cell_index, **others: progress(cell_index + 1, cells),
+            on_cell_executed=lambda **cell: progress(next(done), total),
         )
-        progress(0, cells)
+        progress(0, total)
         try:
             client.execute(env=os.environ | SETTINGS, stderr=subprocess.DEVNULL)
         except CellExecutionError as error:

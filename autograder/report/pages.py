@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -45,7 +45,6 @@ from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
 
 MISTAKES_SHOWN = 15
 SLOWEST_SHOWN = 5
-IDENTICAL = "These students handed in identical files."
 
 
 def write_report(
@@ -54,7 +53,7 @@ def write_report(
     course: Path = COURSE,
     exercises: str = "",
     names: Mapping[str, str] | None = None,
-    identical: Mapping[str, Sequence[list[str]]] | None = None,
+    flags_of_class: Callable[[list[Result]], Iterable[tuple[str, list[str]]]] = lambda results: (),
 ) -> list[Path]:
     """Write all pages of a results folder, and return their paths.
 
@@ -62,8 +61,8 @@ def write_report(
     `index.html`. With `submitted` (nbgrader's `submitted/<student>/<assignment>/`), feedback also shows the student's
     own figures, and the other pages name the students whose submissions are not graded. Titles and deadlines come from
     the `course`. `exercises` is the web address of the folder that holds the folders of the assignments. `names` maps
-    the ids in the roster to names; the gradebook shows them. `identical` holds, by assignment, groups of students with
-    identical submissions.
+    the ids in the roster to names; the gradebook shows them. `flags_of_class` returns sentences on the results of one
+    assignment, with the students whom they concern; the page of the class shows them.
 
     Raises ValueError if there are no results, a result file is damaged, `exercises` is not a web address, or there are
     deadlines but no times of submission.
@@ -96,7 +95,7 @@ def write_report(
             page = feedback_page(result, own, sheet, mine[result.student], drawings, unanswered)
             written.append(_write(folder / "feedback" / f"{result.student}.html", page))
         counting[assignment] = [late.with_penalty(result, mine[result.student]) for result in group]
-        flags = [*findings.items(), *((IDENTICAL, students) for students in (identical or {}).get(assignment, ()))]
+        flags = [*findings.items(), *flags_of_class(group)]
         page = class_page(counting[assignment], timings, mine, sheet, ungraded.get(assignment, ()), flags)
         written.append(_write(folder / "index.html", page))
     written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets, names or {}, ungraded)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -26,6 +27,7 @@ from ebmcourse.checking.observation import MAX_BYTES, encode
 from ebmcourse.checking.observer import Died, ProtocolError, TimedOut, TooLarge
 
 WARM_UP_SECONDS = 300  # usually 5; on a machine with much other work, a hundred were not enough
+CLOSING_SECONDS = 5  # for the kernel to end what was killed
 NOBODY = 65534
 PROGRAM = Path("/sandbox")  # the folder in the sandbox that holds its program
 _LENGTH = struct.Struct("<Q")
@@ -101,6 +103,7 @@ class Sandbox:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                process_group=0,  # for `_end`; and Ctrl-C is left to this process
             )
         ours.settimeout(WARM_UP_SECONDS)
         self._control = ours
@@ -131,8 +134,7 @@ class Sandbox:
             too_slow = True
         except OSError:
             pass
-        complaint = self._complaint()
-        self.close()
+        complaint = self._end()
         if reason := shortage(NEEDED_BYTES) or address_limit():
             raise Unavailable(f"The sandbox does not start ({complaint}). {reason}")
         if too_slow:
@@ -156,12 +158,6 @@ class Sandbox:
             raise ConnectionResetError
         self._ready = socket.socket(fileno=descriptors[0])
         return news == b"ready"
-
-    def _complaint(self) -> str:
-        assert self._process and self._process.stderr
-        self._process.kill()
-        lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no reason given"
 
     def open_container(self) -> socket.socket:
         """The channel to a new container, in which no submission has been; ends the container that was open before."""
@@ -204,16 +200,29 @@ class Sandbox:
 
     def close(self) -> None:
         """End the sandbox and everything in it."""
+        self._end()
+
+    def _end(self) -> str:
+        """End it, and return the last line that it wrote to standard error: why it ended, if it did so by itself."""
         for end in (self._control, self._ready, self._open):
             if end is not None:
                 end.close()
+        written = b""
         if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+            with self._process as process:
+                with contextlib.suppress(ProcessLookupError):
+                    # As a group: a child that bubblewrap has not prepared yet would outlive it.
+                    os.killpg(process.pid, signal.SIGKILL)
+                try:
+                    _, written = process.communicate(timeout=CLOSING_SECONDS)
+                except subprocess.TimeoutExpired as late:  # another process holds the stream
+                    written = late.stderr or b""
         if self.cgroup is not None:
             cgroup.remove(self.cgroup)
         self._control = self._process = self._ready = self._open = self.cgroup = None
         self._warm = False
+        lines = written.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no reason given"
 
 
 class SandboxProcess:

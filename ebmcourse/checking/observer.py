@@ -20,8 +20,8 @@ _ADVICE = {  # kind of the error -> what to do about it
     "gpu": "A GPU is not always there: take the device from the model or the input, `x.to(y.device)`.",
     "numpy": "Use `.detach().cpu().numpy()` for tensors that carry gradients.",
     "undefined": (
-        "Grading does not define this name, because a cell of your own sets it by training or from another file. "
-        "Compute it in the function, or define it in a cell without training."
+        "Grading does not define this name, because a cell of your own sets it by training, by asking for input, or "
+        "from another file. Compute it in the function, or define it in a cell that does none of these."
     ),
 }
 # A submission chooses what it raises and where, and could so tell its author about hidden inputs: see `Observer`.
@@ -51,6 +51,7 @@ _IMPORTS = (
     "uses it."
 )
 _EXIT = 'Remove the call that ends it, such as `exit()`, or run it only under `if __name__ == "__main__":`.'
+_INPUT = "A graded program cannot ask for input: take the value from the arguments, or write it into the program."
 _ANOTHER = "Your program stopped with an exception, another one than in the check above: repair that one first."
 
 _NO_TICKET = "0" * 16
@@ -133,7 +134,8 @@ def _place(value: Any, values: list[Any]) -> int:
 class NoObservation(Exception):
     """There is no observation of the submission; `status` and `reason` say why.
 
-    `hint_helps` is false where the hint of the check does not: the program cannot be loaded, or ends itself.
+    `hint_helps` is false where the hint of the check does not: the program cannot be loaded, ends itself, or asks for
+    input.
     """
 
     def __init__(self, status: Status, reason: str, *, hint_helps: bool = True) -> None:
@@ -210,9 +212,9 @@ class Observer:
     `files` are the texts of the files handed in; `problems` says what is wrong with a file that is not among them.
     `messages` repeats the messages of the submission's exceptions: helpful on a student's own machine, but in grading
     they could reveal hidden inputs. In grading, what is said about an exception tells less than 19 bits: one of 4,096
-    lines, and one of 13 classes with one of four remarks or none, or `SystemExit`, or one of 11 sentences about the
-    syntax; and that only once for each exercise. `budget` is the time in seconds that all calls together may take, by
-    `clock`.
+    lines, and one of 13 classes with one of four remarks or none, or `SystemExit`, or a call of `input`, or one of 11
+    sentences about the syntax; and that only once for each exercise. `budget` is the time in seconds that all calls
+    together may take, by `clock`.
     """
 
     def __init__(
@@ -328,7 +330,8 @@ class Observer:
         reason = self._description(error)
         if not self._messages and self._described.setdefault(call.part, reason) != reason:
             return NoObservation("error", _ANOTHER)
-        return NoObservation("error", reason, hint_helps=error.get("type") not in _WITHOUT_HINT)
+        hint_helps = kind != "input" and error.get("type") not in _WITHOUT_HINT
+        return NoObservation("error", reason, hint_helps=hint_helps)
 
     def _description(self, error: dict[str, Any]) -> str:
         """What is said about an exception: its class, if that is a usual one, and the innermost line handed in."""
@@ -340,6 +343,8 @@ class Observer:
             return f"{said} {guess}" if guess else said
         if name == "SystemExit":
             return f"Your program ended itself{place and f' in {place}'}. {_EXIT}"
+        if kind == "input":
+            return f"Your program asks for input{place and f' in {place}'}. {_INPUT}"
         reason = name if isinstance(name, str) and name in NAMED_EXCEPTIONS else "an exception"
         from_check = error.get("from_check") is True
         if place:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from ex_data import InputError
 from ex_ood import SCORES
@@ -19,6 +20,13 @@ PRESETS = {
     | {"lr": 3e-4, "lr_stepsize": 3, "lr_gamma": 0.35, "fast_sampler": True},
     "full": COMMON | {"epochs": 60, "warmup_epochs": 5, "batch_size": 64, "cbuffer_size": 128} | {"fast_sampler": True},
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong option in one sentence: the usage would list all options of a command before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see python {self.prog} --help\n")
 
 
 def positive_int(text: str) -> int:
@@ -62,19 +70,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     After `train`, `args.hyperparameters` is a dict of all hyperparameters of JEM except the number of classes, which
     comes from the data.
     """
-    # The preset is parsed first, so that --help shows the defaults that it sets.
-    preset = argparse.ArgumentParser(add_help=False)
-    preset.add_argument("--preset", choices=PRESETS, default="cpu", help="set of defaults for the other options")
-    defaults = PRESETS[preset.parse_known_args(argv)[0].preset]
+    # The preset is looked up first, so that --help shows the defaults that it sets; a wrong one is an error of `train`.
+    first = Parser(add_help=False)
+    first.add_argument("--preset", nargs="?", default="cpu")
+    defaults = PRESETS.get(first.parse_known_args(argv)[0].preset, {})
 
     show_defaults = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    parser = argparse.ArgumentParser(description="Joint energy-based model of printed glyphs")
+    parser = Parser(description="Joint energy-based model of printed glyphs")
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", parents=[preset], help="train a model", **show_defaults)
+    train = commands.add_parser("train", help="train a model", **show_defaults)
     evaluate = commands.add_parser("evaluate", help="measure the accuracy on the test images", **show_defaults)
     generate = commands.add_parser("generate", help="generate images from noise", **show_defaults)
     ood = commands.add_parser("ood", help="measure the detection of OOD images", **show_defaults)
 
+    train.add_argument("--preset", choices=PRESETS, default="cpu", help="set of defaults for the other options")
     for command in train, evaluate, generate, ood:
         command.add_argument("--data_dir", type=Path, default="data/glyphs", help="data directory, see ex_data.py")
     for command in evaluate, generate, ood:

@@ -118,6 +118,13 @@ def test_exit_is_an_exception_and_does_not_end_the_kernel(main, monkeypatch):
     assert ask("student.note.ends()")["error"]["type"] == "ZeroDivisionError"
 
 
+def test_input_asks_nobody_during_a_check(main, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda prompt="": "7")
+    exec("def asks():\n    return input('How many? ')\n", vars(main))
+    assert ask("student.note.asks()")["error"]["kind"] == "input"
+    assert input() == "7"
+
+
 def test_a_function_whose_cell_was_not_run_is_named_and_the_cell_is_to_be_run(main):
     before = dict(vars(main))
     error = ask("return student.note.triple(1)")["error"]

@@ -419,6 +419,14 @@ def test_a_program_that_ends_itself_is_told_to_remove_the_call(places, told):
     assert not ended.hint_helps
 
 
+@pytest.mark.parametrize("messages", [False, True])
+def test_a_program_that_asks_for_input_is_told_that_it_cannot(messages):
+    asked = ERROR | {"kind": "input", "type": "EOFError", "message": "EOF when reading a line"}
+    lost_one = lost(observer(answer(error=asked), messages=messages))
+    assert lost_one.reason.startswith("Your program asks for input in work.py, line 3: `raise ValueError(secret)`.")
+    assert "cannot ask for input: take the value from the arguments" in lost_one.reason and not lost_one.hint_helps
+
+
 def test_of_a_syntax_error_only_sentences_of_python_are_repeated():
     for said, told in (
         ("expected ':' (work.py, line 3)", "expected ':'"),

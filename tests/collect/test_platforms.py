@@ -9,6 +9,8 @@ import pytest
 from sources import folder, tree, zipped
 
 from autograder.collect import collect, read_roster
+from autograder.collect.groups import read_groups
+from autograder.collect.ids import handed_in_together
 from autograder.late.record import Noted, read_record
 
 MOODLE = {
@@ -244,6 +246,58 @@ def test_a_group_hands_in_once_for_each_member(tiny, tmp_path, files):
     assert collected.is_whole and collected.missing == []
     assert tree(tmp_path / "out") == {f"s00{n}/tiny/tiny.py": text for n, text in ((1, "a"), (2, "a"), (3, "b"))}
     assert collected.late == (["s001", "s002"] if collected.kind == "canvas" else [])
+
+
+TEAM = "The members of the group Team <A> have handed in different files."
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"s001": "a", "s002": "a"}, []),
+        ({"s001": "a"}, []),
+        ({"Team A": "a"}, []),
+        ({"s001": "a", "s003": "b"}, []),
+        (
+            {"s001": "a", "s002": "b"},
+            [f"{TEAM} Each file counts for those who have handed it in: s001; s002."],
+        ),
+        (
+            {"Team A": "a", "s001": "b"},
+            [
+                f"{TEAM} Each file counts for those who have handed it in: s002."
+                " None counts for s001, because there are several."
+            ],
+        ),
+    ],
+)
+def test_a_group_whose_members_hand_in_different_files_is_named(tiny, tmp_path, files, said):
+    (tmp_path / "r.csv").write_text("id,group\ns001,Team <A>\ns002,Team <A>\ns003,Team B\n")
+    source = folder(tmp_path / "clones", {f"{who}/tiny.py": text for who, text in files.items()})
+    collected = collect(source, tiny, tmp_path / "out", roster=read_roster(tmp_path / "r.csv"))
+    assert collected.groups == said and [line for line in collected.lines() if "the group" in line] == said
+    team, *others = read_groups(tmp_path / "out", "tiny")
+    assert (team.name, team.members, team.remark) == ("Team <A>", ("s001", "s002"), "".join(said)) and not others
+    assert handed_in_together(tmp_path / "out", "tiny")[-1] == ["s001", "s002"]
+
+
+def test_members_of_a_group_are_compared_also_if_they_were_collected_one_by_one(tiny, tmp_path):
+    (tmp_path / "r.csv").write_text("id,group\ns001,Red\ns002,Red\n")
+    roster = read_roster(tmp_path / "r.csv")
+    found = []
+    for n, who in enumerate(("s001", "s002", "s002")):
+        source = folder(tmp_path / f"clones{n}", {f"{who}/tiny.py": "ab"[n % 2], f"{who}/notes.txt": who})
+        found.append(collect(source, tiny, tmp_path / "out", roster=roster, update=True).groups)
+    assert [len(said) for said in found] == [0, 1, 0]
+    assert read_groups(tmp_path / "out", "tiny")[0].remark == ""
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"tiny": [{"name": "Red"}]}', '{"tiny": [1]}', '{"tiny": 1}'])
+def test_a_damaged_record_of_groups_is_said(tiny, tmp_path, text):
+    (tmp_path / "out" / ".collected").mkdir(parents=True)
+    (tmp_path / "out" / ".collected" / ".groups.json").write_text(text)
+    with pytest.raises(ValueError, match="delete it and collect again"):
+        collect(folder(tmp_path / "clones", {"s001/tiny.py": "1"}), tiny, tmp_path / "out")
 
 
 def test_a_member_with_another_submission_gets_none(tiny, tmp_path):

@@ -89,6 +89,37 @@ def test_the_reason_is_the_same_where_a_name_is_not_kept(note):
         assert "NameError" in diagnosis and "because a cell of your own sets it by training" in diagnosis
 
 
+@pytest.mark.parametrize(
+    ("own", "solution", "said"),
+    [
+        ("", "return float(input('Which unit? ')) * energies", "Your program asks for input"),
+        ("UNIT = float(input('Which unit? '))", "return UNIT * energies", "sets it by training, by asking for input"),
+        ("def ask():\n    return input()\nUNIT = float(ask())", "return UNIT * energies", "by asking for input"),
+    ],
+)
+def test_a_program_that_asks_for_input_fails_everywhere_for_the_same_reason(note, monkeypatch, own, solution, said):
+    monkeypatch.setattr("builtins.input", lambda prompt="": "1.0")  # the student's answer in the kernel
+    notebook = json.loads(NOTEBOOK)
+    place = next(place for place, cell in enumerate(notebook["cells"]) if cell["id"] == "free-energy")
+    notebook["cells"][place]["source"] = f"def free_energy(energies, beta):\n    {solution}\n"
+    notebook["cells"].insert(place, NEW | {"id": "own", "source": own})
+    content = json.dumps(notebook).encode()
+    for side in (note.in_kernel, note.checked, note.graded):
+        assert said in next(iter(lost(side(content)).values()))
+
+
+def test_a_layer_that_is_called_input_asks_nobody(note):
+    notebook = json.loads(NOTEBOOK)
+    place = next(place for place, cell in enumerate(notebook["cells"]) if cell["id"] == "free-energy")
+    own = "class Net:\n    input = float\n    def unit(self):\n        return self.input(1)\nUNIT = Net().unit()"
+    solution = "return -UNIT * torch.logsumexp(-beta * energies, dim=1) / beta"
+    notebook["cells"][place]["source"] = f"def free_energy(energies, beta):\n    {solution}\n"
+    notebook["cells"].insert(place, NEW | {"id": "own", "source": own})
+    content = json.dumps(notebook).encode()
+    for side in (note.in_kernel, note.checked, note.graded):
+        assert not lost(side(content))
+
+
 def test_a_cell_with_a_syntax_error_is_named_on_each_side(note):
     notebook = json.loads(NOTEBOOK)
     place = next(place for place, cell in enumerate(notebook["cells"]) if cell["id"] == "free-energy")

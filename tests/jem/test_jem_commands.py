@@ -73,9 +73,17 @@ def test_a_mistake_of_the_user_is_reported_in_one_sentence(tmp_path, monkeypatch
     for argv, message in cases:
         code, err = run_in_process(monkeypatch, capsys, *argv)
         assert code == 2 and message in err and err.count("\n") == 1, (argv, err)
-    for argv in ["train", "--alpha", "much"], ["generate", "--count", 0], ["train", "--preset", "huge"], ["fly"]:
+    for argv, message in (
+        (["train", "--alpha", "much"], "train: error: argument --alpha: invalid float value: 'much'"),
+        (["generate", "--count", 0], "generate: error: argument --count: 0 is too small: it must be at least 1"),
+        (["train", "--preset", "huge"], "train: error: argument --preset: invalid choice: 'huge' (choose from 'smoke'"),
+        (["train", "--preset"], "train: error: argument --preset: expected one argument"),
+        (["evaluate", "--preset", "smoke"], "error: unrecognized arguments: --preset smoke"),
+        (["fly"], "ex_main.py: error: argument command: invalid choice: 'fly' (choose from 'train'"),
+        ([], "ex_main.py: error: the following arguments are required: command"),
+    ):
         code, err = run_in_process(monkeypatch, capsys, *argv)
-        assert code == 2 and argv[-2 if len(argv) > 2 else -1] in err
+        assert code == 2 and message in err and err.count("\n") == 1 and "see python ex_main.py" in err, (argv, err)
 
 
 def command(*argv, cwd):

@@ -158,6 +158,28 @@ def test_all_text_is_readable(browser: Browser, pages: list[Path], width: int, d
     assert grounds == ({"rgb(21, 23, 27)"} if dark else {"rgb(250, 248, 244)"})
 
 
+def test_mail_addresses_as_ids_leave_the_gradebook_readable_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    results, _ = sample_class(3)
+    ids = ["s001.of-a-long-name@students.mathematics.example.org", "s002@example.org", "s003"]
+    for n in range(6):
+        for result, student in zip(results, ids, strict=True):
+            write_result(tmp_path, replace(result, assignment=f"sheet_{n}", student=student, flags=[]))
+    write_report(tmp_path, names={ids[1]: "A long name " * 10})
+    browser.look(width=PHONE, phone=True)
+    browser.open((tmp_path / "index.html").as_uri())
+    assert browser.value("document.querySelector('.scroll').scrollWidth") > PHONE  # six sheets
+    boxes = """[...document.querySelectorAll(".gradebook tbody tr")].map(row => {
+      const [who, mark] = [".who", "td a"].map(part => row.querySelector(part).getBoundingClientRect());
+      return [who.left, who.right, mark.top - who.bottom];
+    })"""
+    for scrolled in (0, 200):
+        browser.value(f"document.querySelector('.scroll').scrollLeft = {scrolled}")
+        for left, right, between in browser.value(boxes):
+            assert left >= 0 and right <= PHONE and -4 < between < 12
+    heights = browser.value("[...document.querySelectorAll('.gradebook tbody tr')].map(row => row.offsetHeight)")
+    assert max(heights) < 75
+
+
 def test_the_gradebook_can_be_sorted_by_every_column(browser: Browser, tmp_path: Path) -> None:
     results, timings = sample_class()
     write_class(tmp_path, results, timings)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from report_sample import sample_class, write_class
 
+from autograder import results
 from autograder.cli import main
+from autograder.collect.groups import Group, remember_groups
 
 
 def run(*arguments: str):
@@ -88,6 +92,40 @@ def test_results_that_are_not_in_the_roster_are_named(tmp_path: Path) -> None:
     assert f"Results of students who are not in {roster}: s002" in said
     said = run("export", str(results), "--to", "csv", "--roster", str(roster)).output
     assert "Results of students who are not in the roster: s002" in said
+
+
+def text_of_class(folder: Path) -> str:
+    text = re.sub("<[^>]*>", " ", (folder / "jem/index.html").read_text("utf-8"))
+    return re.sub(r"\s+([,.])", r"\1", " ".join(text.split()))
+
+
+def test_identical_submissions_are_on_the_page_of_the_class(tmp_path: Path) -> None:
+    one = sample_class(1)[0][0]
+    for student, digest in (("s001", "a"), ("s002", "a"), ("s003", "b")):
+        results.write_result(tmp_path, replace(one, student=student, submission_sha256=digest * 64))
+    assert run("report", str(tmp_path)).exit_code == 0
+    assert "These students handed in identical files. s001, s002" in text_of_class(tmp_path)
+
+
+def test_a_group_with_different_files_is_on_the_page_of_the_class_and_one_with_the_same_is_not(tmp_path: Path) -> None:
+    one = sample_class(1)[0][0]
+    for student, digest in (("s001", "a"), ("s002", "b"), ("s003", "c"), ("s004", "c")):
+        results.write_result(tmp_path / "results", replace(one, student=student, submission_sha256=digest * 64))
+    remark = "The members of the group Team A have handed in different files. Each file counts for …: s001; s002, s005."
+    groups = [Group("Team A", ("s001", "s002", "s005"), remark), Group("Team B", ("s003", "s004"))]
+    remember_groups(tmp_path / "submitted", "jem", groups)
+    assert run("report", str(tmp_path / "results"), "--submitted", str(tmp_path / "submitted")).exit_code == 0
+    text = text_of_class(tmp_path / "results")
+    assert f"{remark} s001, s002" in text and "identical files." not in text
+
+
+def test_each_result_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_class(tmp_path / "results", *sample_class(3))
+    read: list[str] = []
+    before = results.read_result
+    monkeypatch.setattr(results, "read_result", lambda path: read.append(path.stem) or before(path))
+    assert run("report", str(folder)).exit_code == 0
+    assert read == ["s001", "s002", "s003"]
 
 
 def test_pages_whose_results_are_gone_are_named_and_kept(tmp_path: Path) -> None:

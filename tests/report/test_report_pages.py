@@ -458,16 +458,6 @@ def test_a_notebook_without_readable_answers_is_mentioned(tmp_path: Path, conten
         assert "The notebook jem.ipynb" not in " ".join(Page(page.read_text("utf-8")).text.split())
 
 
-def test_identical_submissions_are_on_the_page_of_the_class(tmp_path: Path) -> None:
-    one = sample_class(1)[0][0]
-    group = [one, replace(one, student="s002"), replace(one, student="s003", submission_sha256="0" * 64)]
-    for each in group:
-        write_result(tmp_path, each)
-    write_report(tmp_path, identical={"jem": [["s001", "s002"]]})
-    page = Page((tmp_path / "jem/index.html").read_text("utf-8"))
-    assert "These students handed in identical files. s001, s002" in " ".join(page.text.split())
-
-
 def test_feedback_shows_the_lines_around_an_exception(tmp_path: Path) -> None:
     result = sample_class(1)[0][0]
     crash = "Your program stopped with AttributeError in ex_model.py, line 3: `return x.shpae`."

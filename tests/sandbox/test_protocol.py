@@ -1,7 +1,9 @@
 """What a submission may send on its channel, and what happens to other submissions when it sends something else."""
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import time
@@ -10,6 +12,7 @@ from threading import Thread
 import psutil
 import pytest
 
+from autograder.sandbox import outside
 from autograder.sandbox.outside import Sandbox, SandboxProcess, Unavailable
 from autograder.sandbox.selftest import SMALL
 from ebmcourse.checking import probe
@@ -299,3 +302,29 @@ def test_a_machine_that_is_too_busy_is_named_as_the_reason(monkeypatch):
     monkeypatch.setattr(Sandbox, "_receive_channel", late)
     with pytest.raises(Unavailable, match=r"not ready after .* too busy"), Sandbox():
         pass
+
+
+def alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("leaves_the_group", [False, True])
+def test_an_orphan_that_holds_standard_error_keeps_nobody_waiting(monkeypatch, tmp_path, leaves_the_group):
+    """Such a child remains if bubblewrap is killed within milliseconds of its start."""
+    orphan = f"{'setsid' * leaves_the_group} sh -c 'echo $$ >pid; exec sleep 600'"
+    script = f"cd {tmp_path}; {orphan} & until [ -s pid ]; do sleep 0.05; done; kill -9 $$"
+    monkeypatch.setattr(outside, "bubblewrap_command", lambda settings: ["sh", "-c", script])
+    monkeypatch.setattr(outside, "CLOSING_SECONDS", 2)
+    sandbox = Sandbox()
+    sandbox.launch()
+    assert sandbox._process
+    os.waitid(os.P_PID, sandbox._process.pid, os.WEXITED | os.WNOWAIT)
+    pid = int((tmp_path / "pid").read_text())
+    begin = time.monotonic()
+    try:
+        sandbox.close()
+        assert time.monotonic() - begin < 60
+        assert alive(pid) == leaves_the_group
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

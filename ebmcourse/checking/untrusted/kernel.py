@@ -7,6 +7,7 @@ state again: its names, its random number generators, and the settings of torch.
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import linecache
 import random
@@ -30,7 +31,7 @@ from ebmcourse.checking.observer import MAX_LINES, TimedOut
 from ebmcourse.checking.program import read_notebook
 from ebmcourse.checking.untrusted.cells import NOT_DEFINED
 from ebmcourse.checking.untrusted.selection import select
-from ebmcourse.checking.untrusted.server import answer
+from ebmcourse.checking.untrusted.server import NO_INPUT, answer
 from ebmcourse.checking.untrusted.statements import Statement, parse
 from ebmcourse.checking.untrusted.student import NotRun
 
@@ -54,7 +55,7 @@ class KernelProcess:
     def ask(self, frame: bytes, seconds: float) -> bytes:
         NOT_DEFINED.clear()
         NOT_DEFINED.update(self._hidden)
-        with _unchanged(vars(self._main)), _Alarm(seconds) as alarm:
+        with _unchanged(vars(self._main)), _without_input(), _Alarm(seconds) as alarm:
             for name in NOT_DEFINED:
                 vars(self._main).pop(name, None)
             for name in ("exit", "quit"):  # those of IPython would end the kernel
@@ -208,6 +209,20 @@ class _Alarm:
         self.rang = self.rang or number
         signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)  # again and again, for loops with a bare `except`
         raise _Stopped
+
+
+@contextmanager
+def _without_input() -> Iterator[None]:
+    """Let `input` raise what it raises in grading, instead of asking the person at the keyboard."""
+
+    def refuse(prompt: object = "") -> str:
+        raise EOFError(NO_INPUT)
+
+    before, builtins.input = builtins.input, refuse
+    try:
+        yield
+    finally:
+        builtins.input = before
 
 
 @contextmanager

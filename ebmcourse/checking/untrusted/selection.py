@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Literal
 
-from ebmcourse.checking.untrusted.statements import FUNCTIONS, IMPORTS, Statement, effects
+from ebmcourse.checking.untrusted.statements import ASKS, FUNCTIONS, IMPORTS, Statement, effects
 
 _TRAINING = {"backward", "fit"}  # methods; a function that calls one of them trains, and one that calls this one, too
 _SETTINGS = {"setrecursionlimit"}  # functions that set what no name tells and a solution may need
@@ -23,7 +23,7 @@ def select(
     where they set or change something that is needed, directly or through other statements. It is needed by the
     statements that are not the student's own, which include the solutions; where nobody knows which cells are
     solutions, by all definitions; or all of it is. Two kinds of statements never run: those of the student's own that
-    train, or use what was set by training, and imports of a module that is `absent`.
+    train or ask for input, or use what was set so, and imports of a module that is `absent`.
     """
     imported = {name for s in statements if isinstance(s.node, IMPORTS) for name in s.binds}
     definitions = {name: s for s in statements if s.is_definition for name in s.binds}
@@ -94,7 +94,7 @@ def _reached(names: Collection[str], definitions: dict[str, Statement]) -> set[s
 
 
 def _training(statements: Sequence[Statement]) -> set[str]:
-    """The names of the functions, methods and classes that train when they are called."""
+    """The names of the functions, methods and classes that train or ask for input when they are called."""
     calls: dict[str, set[str]] = {}
     for s in statements:
         if isinstance(s.node, FUNCTIONS):
@@ -103,7 +103,7 @@ def _training(statements: Sequence[Statement]) -> set[str]:
             for method in (node for node in s.node.body if isinstance(node, FUNCTIONS)):
                 name = s.node.name if method.name == "__init__" else method.name
                 calls[name] = calls.get(name, set()) | effects(method).calls
-    training = set(_TRAINING)
+    training = {*_TRAINING, ASKS}
     while more := {name for name, inner in calls.items() if name not in training and not training.isdisjoint(inner)}:
         training |= more
     return training

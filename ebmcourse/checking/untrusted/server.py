@@ -25,6 +25,7 @@ _LENGTH = struct.Struct("<Q")
 CAN_FORK = sys.platform == "linux"  # elsewhere, frameworks of the system do not survive a fork
 _PROBE = "<probe>"  # the name of the file that the source of a probe is compiled as
 CLOSING_SECONDS = 5  # in which a process may end by itself when the trusted side has ended
+NO_INPUT = "EOF when reading a line"  # what `input` says where nobody can answer
 _NEXT = 75  # exit status of a process that makes way for a fresh one
 
 
@@ -130,6 +131,8 @@ def _kind(error: BaseException) -> str:
         return "not run"
     if isinstance(error, NameError) and error.name in NOT_DEFINED:
         return "undefined"
+    if isinstance(error, EOFError) and message == NO_INPUT:
+        return "input"
     if isinstance(error, MemoryError) or re.search("allocate memory|out of memory|bad_alloc", message):
         return "memory"
     if re.search("CUDA|NVIDIA|not linked with support|on the same device", message):

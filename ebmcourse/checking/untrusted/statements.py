@@ -20,6 +20,7 @@ _NAMED = (*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchSta
 _FLAGS = __future__.annotations.compiler_flag  # those that hold for all later cells
 _SPECIAL = re.compile(r"\b(__name__|check_part|IPython|get_ipython)\b")
 _IS_MAIN = "'__main__' == '__main__'"
+ASKS = "input()"  # among calls: the builtin function, and no method of this name
 _RUN_THE_CELL = ("capture", "prun", "time")  # cell magics that run the code below them in the notebook
 
 
@@ -119,6 +120,7 @@ def effects(code: ast.AST) -> Effects:
                 found.sets.add(node.id)
         elif isinstance(node, ast.Call):
             found.calls.add(node.func.attr if isinstance(node.func, ast.Attribute) else _root(node.func))
+            found.calls |= {ASKS} if isinstance(node.func, ast.Name) and node.func.id == "input" else set()
         elif isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
             found.stores.add(_root(node))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
