@@ -289,7 +289,10 @@ def about_no_change(observed, weights):
         return f"The model has not changed, and the optimizer makes no step: {order}"
     if difference(observed["step"], weights, 0, 0) is not None:
         return "The model has its first weights again at the end, although they change before: keep what is learned."
-    return f"The model has not changed, although the optimizer makes steps: its weights have no gradient then; {order}"
+    return (
+        "The model has not changed, although the optimizer makes steps: its weights have no gradient then. Compute the "
+        f"loss with this model, and {order}"
+    )
 
 
 def about_number_of_steps(steps, epochs, sizes, what):

@@ -517,6 +517,10 @@ def transformed(student, words):
     except ValueError:
         refused_words = [word for word in words if refusal(lambda word=word: transform(word))["type"]]
         require(refused_words != words, "Every word is refused with a ValueError.")
+        require(
+            any(len(set(word)) == len(word) for word in refused_words),
+            "Words in which a letter occurs twice are refused: a word may have a letter at several places.",
+        )
         refused = [letter for letter in ascii_lowercase if refusal(lambda letter=letter: transform(letter))["type"]]
         require(refused != ["z"], "A word with a z is refused: z belongs to the letters a-z.")
         require(refused != ["a"], "A word with an a is refused: a belongs to the letters a-z.")
@@ -549,6 +553,7 @@ def wrong_encodings(word):
         "Letters and blanks are in two columns: return a tensor with one axis, c _ a _ t _.": right.view(-1, 2),
         "The letters come before all blanks: put a blank after each letter.": torch.cat([right[::2], right[1::2]]),
         "The targets run backwards.": right.flip(0),
+        "The letters run backwards: keep their order.": encoded(word[::-1], "c_"),
         "Equal neighbours are merged: every letter of the word is a target.": encoded(
             "".join(letter for letter, _ in groupby(word)), "c_"
         ),
@@ -588,7 +593,7 @@ def test_a_blank_follows_every_letter(run, words, wrong_words):
             if same and mismatch.diagnosis is None and torch.equal(value[::2].long(), right[::2]):
                 fail("The letters are right, but the blanks after them are not BETWEEN = 26.")
             if same and mismatch.diagnosis is None and torch.equal(value[1::2].long(), right[1::2]):
-                fail("There is a blank after each letter, but the letters are not those of the word: a is 0.")
+                fail("There is a blank after each letter, but the letters are not those of the word in their order.")
             raise
         if value.dtype is not torch.int64:
             fail("The indices have the wrong dtype: `gather` needs torch.int64.")

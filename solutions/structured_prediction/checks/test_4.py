@@ -511,6 +511,10 @@ def about_energy(energy, dp, pm):
     if not energy.is_floating_point():
         return "The free energy is a whole number: what comes after the point is cut off."
     if not energy.isfinite():
+        if dp.shape == pm.shape and dp[-1, -1].abs() >= 1e30:
+            return (
+                "The free energy is infinite or undefined, and so is the last entry of the table: first correct this."
+            )
         return "The free energy is infinite or undefined, although there is a path: it is the last entry of dp."
     if dp.shape != pm.shape:
         return None
@@ -856,7 +860,7 @@ def test_long_words(run, long):
         if (own - energy).abs() <= tolerance or (is_best and is_minimum):
             return
         if is_minimum and (long.gather(1, points.flip(0)[:, 1:]).sum() - right).abs() <= tolerance:
-            fail("The path runs backwards: reverse it after backtracking.")
+            fail("The targets of the path of a long word run backwards: the first point is (0, 0).")
         if is_minimum:
             fail("The free energy of a long word is right, but the path that is returned has another energy.")
         if is_best:

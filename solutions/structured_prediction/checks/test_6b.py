@@ -77,7 +77,12 @@ def loss_of(student, log_probs, targets, lengths, blank, reduction):
                     "A tensor of several numbers has no truth value: is `input_lengths` compared with None?",
                 )
                 raise
-            except ValueError:
+            except ValueError as error:
+                require(
+                    "no accepting path" not in str(error),
+                    "The graph for a word has no path, although the word has enough windows: does each word have its "
+                    "own target and its own windows?",
+                )
                 more = None if lengths is None else 3 * lengths
                 require(
                     refusal(lambda: attempt(log_probs.repeat(1, 3, 1), more))["type"] == "ValueError",

@@ -181,9 +181,11 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
         if has_energy(got["scores"], number, least(matrix, best_ways)):  # so the labels along the path are right
             is_letter = states_of_best % 2 == 1
             if not differences[is_letter].any():
-                fail("The letters are at the right positions, but blanks are not: a blank after letter k is at 2k + 2.")
+                fail(
+                    "The letters of a word are at the right positions, but blanks are not: after letter k comes 2k + 2."
+                )
             if not differences[~is_letter].any() and (~is_letter).any():
-                fail("The blanks are at the right positions, but letters are not: letter k of the word is at 2k + 1.")
+                fail("The blanks of a word are at the right positions, but letters are not: letter k is at 2k + 1.")
             fail(
                 "The energy is that of the best path, but the positions are not: along the path, a new blank is at the "
                 "next position, and a new letter at the next position of a letter."
