@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from stand_ins import UNUSED
 
 from ebmcourse import gtn
-from ebmcourse.checking import Mismatch, assert_close, fail
+from ebmcourse.checking import Mismatch, assert_close, assert_either_way, fail
 from ebmcourse.checking.compare import difference
 from ebmcourse.checking.outcome import DIFFERENT_NUMBERS
 from ebmcourse.data.words import BETWEEN
@@ -134,6 +134,11 @@ def judge_close(got, want, otherwise, **options):
         raise Mismatch(otherwise) from None
 
 
+def judge_ways(got, want, judge):
+    """`assert_either_way`, with the diagnosis of the isolated way, which no earlier exercise can have caused."""
+    assert_either_way(got, {way: want[way] for way in sorted(want, key=lambda way: way != "isolated")}, judge)
+
+
 def explanation(found, right, mistakes):
     """The one mistake that explains all values in `found`; None if none does or several do.
 
@@ -177,6 +182,9 @@ def descend(weights, epochs, rate, loss_of, *, keep_gradients="", clip=INFINITY,
 NEVER_CALLED = "The criterion is never called: compute the loss with the argument `criterion`."
 ONE_EPOCH = "Only one epoch is trained: go through the loader once for each epoch."
 LATER_EPOCHS_LOST = "At the end, the weights are those after the first epoch: keep what the later epochs change."
+NO_LATER_STEPS = (
+    "At the end, the weights are those after the first epoch: take a step for every batch of the later epochs, too."
+)
 SAME_BATCHES = "Every epoch has the same batches: read the loader anew in each epoch, because it draws new samples."
 MORE_READS = (
     "The loader is read more often than there are epochs: read it once in each, since it draws other images each time."
@@ -205,12 +213,10 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
     sizes: the numbers of samples in the batches of an epoch; what: an "image" or a "word"
     """
     got, used = observed["weights"], passes[:epochs]
+    has_all_steps = observed["steps"] >= epochs * len(sizes)
+    later_lost = LATER_EPOCHS_LOST if has_all_steps else NO_LATER_STEPS
     usual = [
-        (
-            "The model has not changed: for every batch, call `optimizer.zero_grad()`, `loss.backward()` and "
-            "`optimizer.step()` in this order.",
-            lambda: weights,
-        ),
+        (about_no_change(observed, weights), lambda: weights),
         (
             "Each step uses the gradient of the batch before: call `loss.backward()` before `optimizer.step()`.",
             lambda: descend(weights, used, rate, loss_of, late=True),
@@ -229,12 +235,12 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
         ),
         ("The steps increase the loss: it must decrease.", lambda: descend(weights, used, -rate, loss_of)),
         (
-            ONE_EPOCH if observed["reads"] < epochs else LATER_EPOCHS_LOST,
+            ONE_EPOCH if observed["reads"] < epochs else later_lost,
             lambda: descend(weights, used[:1], rate, loss_of),
         ),
         ("There is one epoch too many.", lambda: descend(weights, passes[: epochs + 1], rate, loss_of)),
         (
-            "Only the first batch of each epoch is used: take a step for every batch.",
+            "Only the first batch of each epoch makes a step: take a step for every batch.",
             lambda: descend(weights, [batches[:1] for batches in used], rate, loss_of),
         ),
         (
@@ -274,6 +280,21 @@ def judge_descent(observed, weights, passes, epochs, rate, loss_of, mistakes, gi
     judge_reads(observed["reads"], epochs)
 
 
+def about_no_change(observed, weights):
+    """Why the weights at the end are those from before the training."""
+    if observed["reads"] == 0:
+        return "The model has not changed, and the loader is never read: train in each of the epochs."
+    order = "for every batch, call `optimizer.zero_grad()`, `loss.backward()` and `optimizer.step()` in this order."
+    if observed["steps"] == 0:
+        return f"The model has not changed, and the optimizer makes no step: {order}"
+    if difference(observed["step"], weights, 0, 0) is not None:
+        return "The model has its first weights again at the end, although they change before: keep what is learned."
+    return (
+        "The model has not changed, although the optimizer makes steps: its weights have no gradient then. Compute the "
+        f"loss with this model, and {order}"
+    )
+
+
 def about_number_of_steps(steps, epochs, sizes, what):
     """What is wrong with the number of steps that the optimizer made; None if nothing is."""
     wanted = epochs * len(sizes)
@@ -281,6 +302,8 @@ def about_number_of_steps(steps, epochs, sizes, what):
         return "The weights change, but the argument `optimizer` makes no step: call its method `step`."
     if steps == epochs * sum(sizes):
         return f"There is one step for each {what}: take one step for each batch."
+    if steps == epochs < wanted:
+        return "The optimizer makes as many steps as there are epochs: take one step for each batch."
     if steps < wanted:
         return "The optimizer makes fewer steps than there are batches in all epochs: take one step for each batch."
     if steps > wanted:
@@ -294,7 +317,10 @@ def about_steps(step, weights, batch, rate, loss_of, given):
     if step.shape != right.shape or not step.isfinite().all():
         return None
     if difference(step, right, 1e-4, 1e-4) is None:
-        return "The first step is right, but a later one is not: each step follows the gradient of its own batch alone."
+        return (
+            "The first step is right, but a later one is not: each step follows the gradient of its own batch alone, "
+            "at the rate of the optimizer."
+        )
     change, wanted = step - weights, right - weights
     length = (change * wanted).sum() / wanted.square().sum()
     if (change - length * wanted).norm() < 1e-3 * change.norm():
@@ -348,6 +374,8 @@ def fail_calls(observed, epochs, what, sizes):
     if calls == (epochs - 1) * expected:
         fail("An epoch is missing: train `epochs` epochs.")
     if calls == (epochs + 1) * expected:
+        if observed["steps"] == epochs * len(sizes):
+            fail(f"The criterion gets all {what} of one more epoch, without a step: each must enter the loss once.")
         fail("There is one epoch too many.")
     if calls < expected and observed["reads"] < epochs:
         fail(f"Fewer {what} enter the loss than one epoch has: train on all batches of every epoch.")
@@ -362,7 +390,7 @@ def fail_calls(observed, epochs, what, sizes):
 def judge_modes(in_training):
     """Fail unless the model was in training mode in the first call with gradients, and in all of them."""
     if in_training["first"] is not True:
-        fail("The model is not in training mode: call `model.train()` first.")
+        fail("The model is not in training mode when it is first called: call `model.train()` before.")
     if in_training["all"] is not True:
         fail("The model does not stay in training mode: something in the loop puts it into evaluation mode.")
 
@@ -427,14 +455,12 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None, items=None):
             f"These are the sums of the means of the batches, divided by the number of {what}: multiply each mean, as "
             f"the criterion returns it, by the {what} of its batch.": (losses.sum(1) / sizes.sum()),
             "The running loss is not reset: set it to zero at the start of each epoch.": mean.cumsum(0),
-            "The running loss is not reset: set sum and number to zero at the start of each epoch.": (
-                mean.cumsum(0) / numbers
-            ),
+            "The running loss is not reset, so these are means over all epochs so far: set sum and number to zero at "
+            "the start of each epoch.": (mean.cumsum(0) / numbers),
             "The running loss is not reset: set it to zero at the start of each epoch, and divide it at the end.": (
                 losses.sum(1).cumsum(0)
             ),
             "This is the loss of the last batch of each epoch, not the mean over all batches.": losses[:, -1],
-            "This is the loss of the last epoch only: return a list with one number per epoch.": mean[-1],
             "These are the losses of all batches: return one number per epoch.": losses.flatten(),
             "An epoch is missing: return one number per epoch.": mean[:-1],
             f"The sums are divided by the length of the data set: count the {what} that the loader yields.": (
@@ -443,22 +469,26 @@ def judge_mean_losses(returned, losses, sizes, what, mistakes=None, items=None):
             f"The sums over the {what} are divided by the number of batches: divide them by the number of {what}.": (
                 (losses * sizes).sum(1) / losses.shape[1]
             ),
+            f"The sums over the {what} are divided by the {what} of the last batch: divide by those of all batches.": (
+                (losses * sizes).sum(1) / sizes[-1]
+            ),
             "This is the loss of the first batch of each epoch, not the mean over all batches.": losses[:, 0],
             **{sentence: (losses * torch.tensor(factors)).sum(1) for sentence, factors in (mistakes or {}).items()},
         },
     )
 
 
-def judge_refusal(got, numbers, forgotten, unnamed):
+def judge_refusal(got, numbers, forgotten, unnamed, where=""):
     """Fail unless there was a ValueError whose message contains a number from each set in `numbers`.
 
     got: the type and, where `numbers` are asked for, the message of the exception
     forgotten, unnamed: the diagnoses if nothing was raised, and if the message lacks a number
+    where: what it is raised for, such as " for an empty text"
     """
     if got["type"] == "":
         fail(forgotten)
     if got["type"] != "ValueError":
-        fail("The exception is not a ValueError: raise one with a message that says what is wrong.")
+        fail(f"The exception{where} is not a ValueError: raise one with a message that says what is wrong.")
     named = {int(digits) for digits in re.findall(r"\d{1,9}", got.get("message", ""))}
     if not all(named & choices for choices in numbers):
         fail(unnamed)

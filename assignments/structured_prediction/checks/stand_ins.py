@@ -77,9 +77,16 @@ def create_ctc_graph(target, blank_idx=BETWEEN):
     letters = [int(label) for label in target]
     require(
         int(blank_idx) not in letters,
-        "`create_ctc_graph` gets a target with blanks: pass the plain letters, it inserts the blanks itself.",
+        "`create_ctc_graph` gets a target that contains the blank which it gets: pass the plain letters and "
+        "`blank_idx`, it inserts the blanks itself.",
     )
     return gtn.ctc_graph(letters, int(blank_idx))
+
+
+@probe
+def graph_of_letters(target, blank_idx=BETWEEN):
+    """The same, where it does not matter whether the target contains blanks: they are left out."""
+    return gtn.ctc_graph([int(label) for label in target if int(label) != int(blank_idx)], int(blank_idx))
 
 
 @probe
@@ -87,7 +94,7 @@ class CrossEntropy:
     """The given criterion, the cross-entropy of -energies; records the sum and the number of losses of each call.
 
     given, labels: the energies of the first call, and the classes of all calls
-    is_detached: whether energies without a gradient were given
+    is_detached: whether it was called with energies without a gradient, or where no gradients are kept
     """
 
     def __init__(self):
@@ -116,7 +123,7 @@ class CrossEntropy:
             kwargs.keys() <= {"reduction", "ignore_index"},
             "The criterion gets further options: call it with the energies and the classes alone.",
         )
-        self.is_detached |= torch.is_grad_enabled() and not energies.requires_grad
+        self.is_detached |= not (torch.is_grad_enabled() and energies.requires_grad)
         self.given = self.given if self.counts else energies.detach().clone()
         self.labels = torch.cat([self.labels, target.flatten().float()])
         each = F.cross_entropy(-energies.detach(), target, **(kwargs | {"reduction": "none"}))
@@ -132,7 +139,7 @@ class CTCCriterion:
     lengths: the numbers of windows of all words
     sums, counts: for each call, the sum and number of the words' losses, each divided by its number of letters
     given: the log-probabilities of the first call
-    is_detached: whether log-probabilities without a gradient were given
+    is_detached: whether it was called with log-probabilities without a gradient, or where no gradients are kept
     factor: of the losses that are returned
     """
 
@@ -158,7 +165,7 @@ class CTCCriterion:
             not any(isinstance(target, str) for target in targets),
             "The targets are texts: pass lists of classes, which are in `letters`.",
         )
-        self.is_detached |= torch.is_grad_enabled() and not log_probs.requires_grad
+        self.is_detached |= not (torch.is_grad_enabled() and log_probs.requires_grad)
         self.given = self.given if self.counts else log_probs.detach().clone()
         full = [log_probs.shape[1]] * len(log_probs)
         lengths = [int(length) for length in (full if input_lengths is None else input_lengths)]
@@ -187,10 +194,11 @@ def with_gradients(train, criterion):
     """What `train()` returns; where it stops because the criterion got values without a gradient, this is said."""
     try:
         return train()
-    except RuntimeError:
+    except RuntimeError as error:
         require(
-            not criterion.is_detached,
-            "The loss has no gradient: the criterion gets detached values, or the model is called without gradients.",
+            "does not require grad" not in str(error) or not criterion.is_detached,
+            "The loss has no gradient: the criterion gets detached values, or it or the model is called without "
+            "gradients.",
         )
         raise
 
@@ -244,7 +252,10 @@ class Reader(nn.Module):
         return {"first": all(self.modes[:1]), "all": all(self.modes)}
 
     def features(self, x):
-        require(x.dim() != 3, "The model gets images without the channel axis: pass (B, 1, 32, W).")
+        require(
+            x.dim() != 3,
+            "The model gets images with three axes: (B, 1, 32, W) is expected. Are they without the channel axis?",
+        )
         require(
             x.dim() == 4 and x.shape[1] == 1,
             "The model gets images of another shape than (B, 1, 32, W), in which the channel axis comes second.",

@@ -46,14 +46,22 @@ def runs(model, images):
 @probe
 def explain_stop(model, images, error):
     """Say why the model stopped with this error for some of the images, as far as this is known."""
-    message = str(error)
-    too_small = (
-        "Kernel size can't be greater than",
-        "Output size is too small",
-        "maximum size for tensor at dimension",
+    message, (single, odd, *wider) = str(error), [runs(model, batch) for batch in images]
+    too_small = any(
+        text in message
+        for text in (
+            "Kernel size can't be greater than",
+            "Output size is too small",
+            "maximum size for tensor at dimension",
+        )
     )
     require(
-        not any(text in message for text in too_small),
+        not too_small or any(wider),
+        "A layer or an `unfold` takes more rows or columns than there are, even in the widest images: a window has 32 "
+        "rows and 18 columns. Is it applied along the right axis?",
+    )
+    require(
+        not too_small,
         "An image of 32 × 18 pixels, which is one window, is too small for a layer: all layers together see a window "
         "of this size.",
     )
@@ -62,7 +70,6 @@ def explain_stop(model, images, error):
         "A normalisation takes the mean over the windows of an image, and stops where there is only one: a window must "
         "not depend on the others.",
     )
-    single, odd, *wider = [runs(model, batch) for batch in images]
     require(
         single or not wider[-1],
         "The network stops for images with a single window, though not for wider ones: does an operation such as "
@@ -156,8 +163,8 @@ def judge_repeated(energies, again, kinds):
             "does a dropout act there, too? `F.dropout` needs `training=self.training`."
         )
     fail(
-        "Two calls with the same images give different energies, although the network is in eval mode: create all "
-        "layers in `__init__`, and let nothing change from call to call."
+        "Two calls with the same images give different energies, although the network is in eval mode: nothing may "
+        "change from call to call. Is a layer created in `forward`? Create all layers in `__init__`."
     )
 
 
@@ -226,15 +233,17 @@ def test_windows_see_their_own_columns(run, images):
         )
     if (whole.flip(1) - alone).abs().max() < 1e-4 < (whole - alone).abs().max():
         fail("The windows are in the reverse order: window 0 is the leftmost one.")
-    if (whole[:, :1] - alone[:, :1]).abs().max() < 1e-4 < (whole - alone).abs().max():
+    same = ((whole - alone).abs().amax((0, 2)) < 1e-4).tolist()
+    if same[0] and not any(same[1:]):
         fail(
             "Only the first window gives the same energies when it is cut out: window i must begin at column 4i, and "
             "depend on nothing outside."
         )
-    if (whole[:, 1:-1] - alone[:, 1:-1]).abs().max() < 1e-4 < (whole - alone).abs().max():
+    if all(same[1:-1]) and not all(same):
+        where = "last window gives" if same[0] else "first window gives" if same[-1] else "windows at both borders give"
         fail(
-            "Only the windows at the borders give other energies when they are cut out: use no padding, and let no "
-            "window depend on where it is."
+            f"Only the {where} other energies when cut out: window i consists of the columns 4i … 4i + 17 there, too, "
+            "without padding."
         )
     among_neighbours = torch.cat([energies[:, 1:2] for energies in wide], dim=1)
     if (whole[:, 1:-1] - among_neighbours).abs().max() > 1e-4:

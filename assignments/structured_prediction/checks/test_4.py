@@ -194,7 +194,7 @@ def judge_broken_paths(got, names, broken):
         if value.isnan() or value == -INFINITY:
             fail("The energy of a path that is not valid is NaN or minus infinity: use float('inf').")
         if broken[name] and value.item() in (0, -1):
-            fail("The energy of a path that is not valid is a number that has nothing to do with it: use float('inf').")
+            fail("The energy of a path that is not valid is 0 or -1: use float('inf').")
         if value.item() in (2.0**30, 2.0**31, 1e9, 1e10) or 1e6 < value.item() < INFINITY:
             fail("A large number is not infinity: use float('inf').")
         if value.item() != INFINITY:
@@ -295,7 +295,12 @@ def found_by(module, pm):
     )
     require(
         not isinstance(found[0], tuple | list)
-        and not (isinstance(found[1], torch.Tensor) and isinstance(found[2], tuple | list)),
+        and not (
+            isinstance(found[1], torch.Tensor)
+            and found[1].shape == pm.shape
+            and pm.shape[1] != 2
+            and isinstance(found[2], tuple | list)
+        ),
         "The values of `find_path` are in another order: the free energy first, then the points, then the table.",
     )
     return found
@@ -449,16 +454,15 @@ def test_least_energy_of_all_paths(run, matrices):
             sentence = explanation(found, rights, [wrong_minima(pm) for pm in matrices])
             if sentence is None and any(is_of_another(number, found, rights, matrices) for number in range(len(found))):
                 sentence = "The energy is that of an earlier matrix of the same shape: keep nothing from call to call."
-            if sentence is None and not value.is_floating_point():
-                sentence = WHOLE_NUMBERS
-            if sentence is None and not value.isfinite().all():
-                sentence = (
-                    "The free energy is infinite or undefined, although there is a path: it is the last entry of dp."
-                )
             return {sentence: value} if sentence else {}
 
-        for item, right in zip(got, rights, strict=True):
-            assert_close(item["energy"], right, mistakes=partial(mistakes, item["energy"]))
+        for item, right, pm in zip(got, rights, matrices, strict=True):
+            try:
+                assert_close(item["energy"], right, mistakes=partial(mistakes, item["energy"]))
+            except Mismatch as mismatch:
+                if mismatch.diagnosis is None and item["energy"].shape == right.shape:
+                    raise Mismatch(mismatch.reason, about_energy(item["energy"], item["dp"], pm)) from None
+                raise
             judge_dtype(item["energy"])
             if item["is_tensor"] is not True:
                 fail("The free energy must be a tensor without axes, not a number.")
@@ -473,6 +477,28 @@ def is_of_another(number, found, rights, matrices):
     ]
     wrong = difference(found[number], rights[number], 1e-4, 1e-5) is not None
     return wrong and any(difference(found[number], right, 1e-4, 1e-5) is None for right in earlier)
+
+
+def about_energy(energy, dp, pm):
+    """How a wrong free energy and the table belong together; None where this is unknown.
+
+    dp: the table, with large numbers in the place of infinity; without axes where there is none
+    """
+    if not energy.is_floating_point():
+        return "The free energy is a whole number: what comes after the point is cut off."
+    if not energy.isfinite():
+        if dp.shape == pm.shape and dp[-1, -1].abs() >= 1e30:
+            return (
+                "The free energy is infinite or undefined, and so is the last entry of the table: first correct this."
+            )
+        return "The free energy is infinite or undefined, although there is a path: it is the last entry of dp."
+    if dp.shape != pm.shape:
+        return None
+    if is_right(torch.where(dp >= 1e30, INFINITY, dp).float(), pm):
+        return "The table is right, but the free energy is not its last entry, dp[L - 1, T - 1]."
+    if difference(energy.double(), dp[-1, -1], 1e-4, 1e-5) is None:
+        return "The free energy is the last entry of the table, but the table is wrong: first correct the table."
+    return "The free energy is wrong, and is not the last entry of the table, dp[L - 1, T - 1]."
 
 
 def judge_dtype(energies):
@@ -505,11 +531,14 @@ def judge_points(found, pm, ties=""):
         if torch.equal(i, numbers + 1):
             fail("The windows are counted from 1: the first point is (0, 0).")
         fail("The points must be those of the windows 0, 1, … in this order.")
+    steps = j[1:] - j[:-1]
+    is_valid = j[0] == 0 and j[-1] == states - 1 and bool(((steps == 0) | (steps == 1)).all())
+    if not is_valid and (sentence := about_targets(j, pm)):
+        fail(sentence)
     if j.min() < 0:
         fail("The path goes below target 0: index -1 is the last column, and at target 0 a path can only have stayed.")
     if j.max() >= states:
         fail("The path goes beyond the last target, T - 1.")
-    steps = j[1:] - j[:-1]
     if len(steps) and steps.min() < 0:
         fail(f"The path goes back: a later window cannot belong to an earlier target.{ties}")
     if len(steps) and steps.max() > 1:
@@ -522,10 +551,39 @@ def judge_points(found, pm, ties=""):
     if energy > best + 1e-4 * (1 + best.abs()):
         if difference(found["energy"], energy.float(), 1e-4, 1e-4) is None:
             fail("The path has the energy that is returned, but it is not the best one: another path has less energy.")
+        if sentence := about_targets(j, pm):
+            fail(sentence)
         dp = found["dp"]
         if is_right(torch.where(dp >= 1e30, INFINITY, dp).float(), pm):
             fail("The table is right, but the path is not the best one: go back along the moves that gave the minima.")
+        if dp.shape != pm.shape:
+            fail("The path is valid but not the best one.")
         fail("The path is valid but not the best one, and the table is wrong, too: first correct the table.")
+
+
+def about_targets(j, pm):
+    """How the targets of a wrong path come from those of the best one; None where they do not."""
+    paths = alignments(*pm.shape)
+    best = paths[sums(pm, paths).argmin()]
+    if len(best) == 1 or torch.equal(j, best):
+        return None
+    if torch.equal(j, best.flip(0)):
+        return "The windows of the points run forwards, but their targets backwards: reverse these, too."
+    if torch.equal(j, best + 1):
+        return "The targets are counted from 1: the first point is (0, 0)."
+    if torch.equal(j, best - 1):
+        return "The targets of all points are too small by one: the first point is (0, 0)."
+    if torch.equal(j[1:], best[:-1]):
+        return (
+            "The points have the targets of the window before: append each point before the step back from it, "
+            "beginning with (L - 1, T - 1)."
+        )
+    if torch.equal(j[:-1], best[1:]):
+        return (
+            "The points have the targets of the window after: append each point after the step back to it, until "
+            "(0, 0)."
+        )
+    return None
 
 
 def table(pm, **rules):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from oracles import blanked, ctc_moves, ctc_paths, explanation, least, sums
+from oracles import blanked, ctc_moves, ctc_paths, explanation, judge_ways, least, sums
 from stand_ins import as_tensor, create_ctc_graph, find_path, path_energy, refusal, replaced
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe, require, ways
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
@@ -68,7 +68,7 @@ def decoded(student, energies, targets, lengths, blank):
             )
             raise
         require(
-            not (isinstance(paths, torch.Tensor) and isinstance(scores, tuple | list)),
+            not (isinstance(paths, torch.Tensor) and paths.is_floating_point() and isinstance(scores, tuple | list)),
             "The values of `viterbi` are in another order: the energies first, then the paths.",
         )
         is_tensor = isinstance(scores, torch.Tensor)
@@ -167,15 +167,13 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
             fail("These are the classes along the path: return the positions in the blanked target.")
         if sentence := about_positions(got["paths"], energies, targets, lengths, blank):
             fail(sentence)
-        if is_best(path, row, item[:frames, blanked(row, BETWEEN)]):
-            fail("`blank_idx` is ignored in the graph: the blank is not always BETWEEN.")
-        if is_best(path, row, energies[0, :frames, blanked(row, blank)]):
-            fail("All words are aligned with the energies of the first image: each word has its own.")
+        if sentence := about_best_paths(got["paths"], energies, targets, lengths, blank):
+            fail(sentence)
         if shifted:
             fail(
                 "The positions of a word are off by one: 0 is the blank before the first letter, letter k is at 2k + 1."
             )
-        if torch.equal(path.flip(0), path.sort().values) and len(row) > 1:
+        if torch.equal(path.flip(0), path.sort().values) and path[0] > path[-1]:
             fail("The path runs backwards: reverse it.")
         differences = path - states_of_best
         if differences.min() == differences.max():
@@ -183,20 +181,46 @@ def judge_paths(got, energies, targets, lengths, blank=BETWEEN):
         if has_energy(got["scores"], number, least(matrix, best_ways)):  # so the labels along the path are right
             is_letter = states_of_best % 2 == 1
             if not differences[is_letter].any():
-                fail("The letters are at the right positions, but blanks are not: a blank after letter k is at 2k + 2.")
+                fail(
+                    "The letters of a word are at the right positions, but blanks are not: after letter k comes 2k + 2."
+                )
             if not differences[~is_letter].any() and (~is_letter).any():
-                fail("The blanks are at the right positions, but letters are not: letter k of the word is at 2k + 1.")
+                fail("The blanks of a word are at the right positions, but letters are not: letter k is at 2k + 1.")
             fail(
                 "The energy is that of the best path, but the positions are not: along the path, a new blank is at the "
                 "next position, and a new letter at the next position of a letter."
             )
         if path.min() < 0 or path.max() >= states:
             fail("A position is outside the blanked target.")
+        if path[0] > 1:
+            fail("The path begins after the first letter: it must begin at its position, 1, or at 0, the blank before.")
+        if path[-1] < states - 2:
+            fail(
+                "The path ends before the last letter: it must end at its position, 2N - 1, or at 2N, the blank after."
+            )
         if not is_path(path, row):
             fail("This is not a path: positions stay, advance by one, or skip the blank between different letters.")
-        if is_best(path, row, matrix, skips="none"):
-            fail(NO_BLANK_LEFT_OUT)
         fail("This is a path but not the one of least energy.")
+
+
+def about_best_paths(paths, energies, targets, lengths, blank):
+    """For which other energies or moves the paths of all words are the best ones; None where this is unknown."""
+    rights = matrices(energies, targets, lengths, blank)
+    first = matrices(energies[:1].expand_as(energies), targets, lengths, blank)
+
+    def are_best(found, **rules):
+        words = zip(paths, targets, found, strict=True)
+        return all(path.shape == m.shape[:1] and is_best(path.long(), row, m, **rules) for path, row, m in words)
+
+    if blank != BETWEEN and are_best(matrices(energies, targets, lengths)):
+        return "`blank_idx` is ignored in the graph: the blank is not always BETWEEN."
+    if are_best(first):
+        return "All words are aligned with the energies of the first image: each word has its own."
+    if are_best(rights, skips="none"):
+        return NO_BLANK_LEFT_OUT
+    if are_best([-matrix for matrix in rights]):
+        return "These are the paths of the largest energy: gtn finds the largest score, so pass -energies."
+    return None
 
 
 def about_positions(paths, energies, targets, lengths, blank):
@@ -290,7 +314,7 @@ def is_best(path, row, matrix, **rules):
     if not is_path(path, row):
         return False
     best = least(matrix, ctc_paths(len(matrix), row, **rules))
-    return bool(sums(matrix, path[None])[0] <= best + 1e-4 * (1 + best.abs()))
+    return bool(best.isfinite() and sums(matrix, path[None])[0] <= best + 1e-4 * (1 + best.abs()))
 
 
 @exercise(
@@ -307,7 +331,7 @@ def test_energies_of_the_best_paths(run, energies, targets):
         if got["is_tensor"] is not True:
             fail("The energies must be a tensor of shape (B,), not a list.")
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
 
 
 @exercise(
@@ -320,4 +344,4 @@ def test_energies_of_the_best_paths(run, energies, targets):
 def test_positions_of_the_best_paths(run, energies, targets):
     """`viterbi` returns the position of each window on the best path through the blanked target."""
     got, want = run(decoded, energies, targets, None, BETWEEN)
-    assert_either_way(got, want, lambda got, want: judge_paths(got, energies, targets, [8] * 3))
+    judge_ways(got, want, lambda got, want: judge_paths(got, energies, targets, [8] * 3))

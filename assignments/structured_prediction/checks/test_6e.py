@@ -207,7 +207,7 @@ def judge_training(got, weights, words, sizes, epochs):
         fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")
     mistakes = [
         (POSITIVE, after(sign=1)),
-        ("The loss is the sum over the words: take the mean.", after(mean=False)),
+        ("The steps follow the sum of the losses of the words: take the criterion's mean.", after(mean=False)),
         (
             "Windows in the padding are included: pass the `window_counts` of the widths to the criterion.",
             after(padding=True),

@@ -111,28 +111,12 @@ def about_first_call(got, weights, passes):
 
 
 def judge_weights(got, weights, passes, epochs):
-    def after(loss, batches_of_epochs=passes[:epochs]):
-        return lambda: descend(weights, batches_of_epochs, RATE, loss)
-
-    def sum_over(weights, batches):
-        return sum(loss_of()(weights, batch) for batch in batches)
-
-    mistakes = [] if got["counts"].numel() else [(NEVER_CALLED, lambda: got["weights"])]
-    mistakes += [
-        ("The energies have the wrong sign: pass them unchanged, `cross_entropy` negates them.", after(loss_of(1))),
-        (
-            "The loss is summed over the batch: take each step on the criterion's mean as it is.",
-            after(loss_of(reduction="sum")),
-        ),
-        (
-            "There is only one step per epoch: take a step for every batch.",
-            after(sum_over, [[batches] for batches in passes[:epochs]]),
-        ),
-    ]
-
     def given():
         return about_first_call(got, weights, passes)
 
+    summed = "The steps follow the sum of the losses over the batch: take each on the criterion's mean as it is."
+    mistakes = [] if got["counts"].numel() else [(NEVER_CALLED, lambda: got["weights"])]
+    mistakes.append((summed, lambda: descend(weights, passes[:epochs], RATE, loss_of(reduction="sum"))))
     sizes = [len(labels) for _, labels in passes[0]]
     judge_descent(got, weights, passes, epochs, RATE, loss_of(), mistakes, given, sizes, "image")
 

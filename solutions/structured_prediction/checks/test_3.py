@@ -7,11 +7,11 @@ from string import ascii_lowercase
 
 import numpy as np
 import torch
-from oracles import judge_refusal
+from oracles import explanation, judge_refusal, judge_ways
 from stand_ins import build_path_matrix, refusal, replaced
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe, require, ways
 from ebmcourse.checking.compare import difference
 
 BATCH, FRAMES, TARGETS = 3, 7, 4
@@ -210,7 +210,8 @@ def wrong_ce_matrices(energies, targets):
         "All words use the targets of the first word: each word has its own.": (
             -(-energies).log_softmax(2)[:, :, targets[0]]
         ),
-        "This is the mean, a single number: pass `reduction='none'`.": right.mean(),
+        "This is the mean, a single number: one entry for each window and target is expected, as with "
+        "`reduction='none'`.": right.mean(),
         "This is the sum, a single number: one entry for each window and target is expected.": right.sum(),
         "These are the cross-entropies of the first T classes: select the classes in `targets`.": (
             -(-energies).log_softmax(2)[:, :, :labels]
@@ -318,7 +319,7 @@ def test_energies_of_the_targets(run, energies, targets, wrong_matrices):
 
 
 ### BEGIN HIDDEN TESTS
-def judge_operations(run, made_by, energies, targets, longer):
+def judge_operations(run, made_by, energies, targets, longer, advice):
     few, _ = run(made_by, energies, targets)
     many, _ = run(made_by, longer["energies"], longer["targets"])
 
@@ -334,20 +335,20 @@ def judge_operations(run, made_by, energies, targets, longer):
         if not (isinstance(few["operations"], int) and isinstance(many["operations"], int)):
             fail("The number of operations is unknown.")
         if many["operations"] < 1:
-            fail("No operation of torch makes the matrix: use `gather`, or indices.")
+            fail("No operation of torch makes the matrix: use those of torch on whole tensors.")
         # Without loops, ten operations suffice; a loop over the words, windows or targets takes more for longer words.
         if many["operations"] > few["operations"] + 4:
-            fail("There is a loop: longer words take more operations. A single `gather` can select all entries.")
+            fail(f"There is a loop: longer words take more operations. {advice}")
         if max(few["operations"], many["operations"]) > 100:
-            fail("There are more than 100 operations: is there a loop over the classes? `gather` selects all entries.")
+            fail(f"There are more than 100 operations: is there a loop over the classes? {advice}")
 
-    assert_either_way(few, many, judge)
+    judge_ways(few, many, judge)
 
 
 @exercise("3a", points=0.5, hint="Without loops, long words take as many operations as short ones.")
 def test_path_matrix_without_loops(run, energies, targets, longer):
     """`build_path_matrix` takes the same number of operations for long words as for short ones."""
-    judge_operations(run, path_matrix, energies, targets, longer)
+    judge_operations(run, path_matrix, energies, targets, longer, "A single `gather` can select all entries.")
 
 
 def judge_single(matrix, right, about, mistakes=None, **tolerance):
@@ -388,7 +389,7 @@ def test_cross_entropies_of_the_targets(run, energies, targets, wrong_matrices):
         about = partial(about_offsets, matrix, path, want["matrix"])
         judge_matrix(matrix, want["matrix"], wrong_matrices["ce"], about)
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
 
 
 ### BEGIN HIDDEN TESTS
@@ -417,7 +418,8 @@ def saturated(matrix, energies, targets, right):
 @exercise("3b", points=0.5, hint="Without loops, long words take as many operations as short ones.")
 def test_ce_matrix_without_loops(run, energies, targets, longer):
     """`build_ce_matrix` takes the same number of operations for long words as for short ones."""
-    judge_operations(run, ce_matrix, energies, targets, longer)
+    advice = "`gather` selects all entries at once, and `logsumexp` or `log_softmax` with `dim=2` treats all windows."
+    judge_operations(run, ce_matrix, energies, targets, longer, advice)
 
 
 @exercise(
@@ -432,7 +434,8 @@ def test_cross_entropies_of_large_energies(run, large_energies, offsets, targets
         "exp gives infinity or 0 for large energies: use `logsumexp`, `log_softmax` or the given `cross_entropy`."
     )
     wrong_if_large = (
-        "The matrix is wrong for energies of large magnitude: use `logsumexp` or `log_softmax` of -energies."
+        "The matrix is wrong for energies of large magnitude, which `logsumexp` or `log_softmax` of -energies take as "
+        "they are."
     )
 
     def judge(got, want):
@@ -444,7 +447,7 @@ def test_cross_entropies_of_large_energies(run, large_energies, offsets, targets
         mistakes |= saturated(matrix, large_energies, targets[:2], right)
         judge_matrix(matrix, right, mistakes, lambda: about_offsets(matrix, path, right) or wrong_if_large, atol=1e-2)
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
     # An offset of a window, which log Z has with the opposite sign.
     got, want = run(ce_matrix, large_energies + offsets, targets[:2])
     one_sided = (
@@ -456,7 +459,7 @@ def test_cross_entropies_of_large_energies(run, large_energies, offsets, targets
         if difference(got["matrix"], right, 1e-4, 1e-2):
             fail(one_sided if got["matrix"].shape == right.shape and got["matrix"].isfinite().all() else overflow)
 
-    assert_either_way(got, want, judge_offsets)
+    judge_ways(got, want, judge_offsets)
     # A single word, window and target.
     energies, labels = large_energies[:1, :1], targets[:1, :1]
     got, want = run(ce_matrix, energies, labels)
@@ -465,7 +468,7 @@ def test_cross_entropies_of_large_energies(run, large_energies, offsets, targets
     def judge_one(got, want):
         judge_single(got["matrix"], single, partial(about_offsets, got["matrix"], path, single), atol=1e-2)
 
-    assert_either_way(got, want, judge_one)
+    judge_ways(got, want, judge_one)
 
 
 ### END HIDDEN TESTS
@@ -512,6 +515,12 @@ def transformed(student, words):
     try:
         return [transform(word) for word in words]
     except ValueError:
+        refused_words = [word for word in words if refusal(lambda word=word: transform(word))["type"]]
+        require(refused_words != words, "Every word is refused with a ValueError.")
+        require(
+            any(len(set(word)) == len(word) for word in refused_words),
+            "Words in which a letter occurs twice are refused: a word may have a letter at several places.",
+        )
         refused = [letter for letter in ascii_lowercase if refusal(lambda letter=letter: transform(letter))["type"]]
         require(refused != ["z"], "A word with a z is refused: z belongs to the letters a-z.")
         require(refused != ["a"], "A word with an a is refused: a belongs to the letters a-z.")
@@ -544,6 +553,7 @@ def wrong_encodings(word):
         "Letters and blanks are in two columns: return a tensor with one axis, c _ a _ t _.": right.view(-1, 2),
         "The letters come before all blanks: put a blank after each letter.": torch.cat([right[::2], right[1::2]]),
         "The targets run backwards.": right.flip(0),
+        "The letters run backwards: keep their order.": encoded(word[::-1], "c_"),
         "Equal neighbours are merged: every letter of the word is a target.": encoded(
             "".join(letter for letter, _ in groupby(word)), "c_"
         ),
@@ -569,16 +579,21 @@ def wrong_words(_, words):
 def test_a_blank_follows_every_letter(run, words, wrong_words):
     """`transform_word` puts a blank after every letter, and nothing before the first."""
     got, want = run(transformed, words)
-    again = "A letter that occurs again is left out: every letter of the word is a target."
-    if all(not difference(value, wrong[again], 0, 0) for value, wrong in zip(got, wrong_words, strict=True)):
-        fail(again)
-    for value, right, wrong in zip(got, want, wrong_words, strict=True):
+
+    def mistakes(value):
+        """The one mistake that explains the targets of all words, not only these."""
+        sentence = explanation(got, want, wrong_words)
+        return {sentence: value} if sentence else {}
+
+    for value, right in zip(got, want, strict=True):
         try:
-            assert_close(value, right, mistakes=wrong)
+            assert_close(value, right, mistakes=partial(mistakes, value))
         except Mismatch as mismatch:
             same = isinstance(value, torch.Tensor) and value.shape == right.shape
             if same and mismatch.diagnosis is None and torch.equal(value[::2].long(), right[::2]):
                 fail("The letters are right, but the blanks after them are not BETWEEN = 26.")
+            if same and mismatch.diagnosis is None and torch.equal(value[1::2].long(), right[1::2]):
+                fail("There is a blank after each letter, but the letters are not those of the word in their order.")
             raise
         if value.dtype is not torch.int64:
             fail("The indices have the wrong dtype: `gather` needs torch.int64.")
@@ -642,7 +657,7 @@ def test_only_letters_are_words(run, texts):
         if given["kind"] != "word":
             judge_refusal({"type": found if found.isidentifier() else ""}, [], sentences[given["kind"]], "")
         elif found.isidentifier():
-            fail("A word of the letters a-z is refused.")
+            fail("There is an exception for a word of the letters a-z.")
         # Where the blanks are is judged above.
         elif found not in map(as_text, (encoded(text, "c_"), *wrong_encodings(text).values())):
             fail("A word of the letters a-z gets wrong targets.")

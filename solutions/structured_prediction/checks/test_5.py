@@ -19,6 +19,7 @@ from oracles import (
     judge_descent,
     judge_mean_losses,
     judge_modes,
+    judge_ways,
     per_batch,
     sums,
 )
@@ -37,7 +38,7 @@ from stand_ins import (
     with_gradients,
 )
 
-from ebmcourse.checking import Mismatch, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking import Mismatch, exercise, fail, inputs, probe, require, ways
 from ebmcourse.checking.compare import difference
 from ebmcourse.checking.observer import NoObservation
 from ebmcourse.data.words import BETWEEN, SimpleWordsDataset, collate_fn
@@ -238,8 +239,10 @@ BORDERS = {  # first what is also true of the paths of the others, in case these
 }
 MEANS = {
     "": {},
-    "The loss is the sum over all windows: take the mean.": {"mean": "sum"},
-    "The loss is a sum over windows, divided by the number of words: take the mean over all windows.": {"mean": "sums"},
+    "The steps follow the sum of the losses over all windows: take the mean.": {"mean": "sum"},
+    "The steps follow a sum over windows, divided by the number of words: take the mean over all windows.": {
+        "mean": "sums"
+    },
     "The steps follow the sum of the mean losses of the words: take the mean over all windows of the batch.": {
         "mean": "sum of means"
     },
@@ -318,7 +321,10 @@ def judge_windows(got, passes, epochs):
         if not (labels == BETWEEN).any():
             fail("No window is labelled as a gap: windows of the gaps enter the loss, too, with the class BETWEEN.")
         if counted == own - words:
-            fail("One window of each word is missing in the loss: each word has `window_counts(width)` windows.")
+            fail(
+                "The loss lacks as many windows as there are words, perhaps one of each: each word has "
+                "`window_counts(width)` windows."
+            )
         fail("Too few windows enter the loss: all `window_counts(width)` windows of all words belong to it.")
     if counted == padded > own:
         fail("Windows in the padding are included: a word only has `window_counts(width)` windows.")
@@ -366,7 +372,7 @@ def test_one_step_along_the_best_paths(run, weights, alike):
     """`train_ebm_model` takes one optimizer step per batch on the mean cross-entropy along the best paths."""
     got, want = run(trained, weights, alike, SIZES, 2)
     passes = passes_of(weights, alike, SIZES)
-    assert_either_way(got, want, lambda got, want: judge_weights(got, weights, passes, 2))
+    judge_ways(got, want, lambda got, want: judge_weights(got, weights, passes, 2))
 
 
 @exercise(
@@ -418,7 +424,7 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
         }
         judge_mean_losses(got["losses"], losses, sizes, "windows", mistakes, items=sum(SIZES))
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
 
 
 ### BEGIN HIDDEN TESTS
@@ -437,7 +443,7 @@ def test_words_of_different_length(run, weights, mixed):
         judge_weights(got, weights, passes, 2)
         judge_modes(got["in_training"])
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
 
 
 @inputs

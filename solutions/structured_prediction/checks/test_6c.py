@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from oracles import blanked, ctc_losses, ctc_paths, judge_close, random_targets, sums
-from stand_ins import create_ctc_graph, replaced
+from oracles import blanked, ctc_losses, ctc_paths, judge_close, judge_ways, random_targets, sums
+from stand_ins import graph_of_letters, replaced
 
-from ebmcourse.checking import Mismatch, assert_close, assert_either_way, exercise, fail, inputs, probe, require, ways
+from ebmcourse.checking import Mismatch, assert_close, exercise, fail, inputs, probe, require, ways
 from ebmcourse.checking.compare import difference
 from ebmcourse.data.words import BETWEEN
 
@@ -79,7 +79,7 @@ def loss_and_gradient(student, batch, blank, reduction, factor):
         return {"loss": loss.detach(), "gradient": gradient}
 
     def isolated():
-        with replaced(module, create_ctc_graph=create_ctc_graph):
+        with replaced(module, create_ctc_graph=graph_of_letters):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
@@ -149,7 +149,7 @@ def gradients(student, logits, targets, lengths, reduction, upstream, directions
         return {"gradient": gradient, "direct": direct, "again": again, "changes": torch.stack(changes)}
 
     def isolated():
-        with replaced(module, create_ctc_graph=create_ctc_graph):
+        with replaced(module, create_ctc_graph=graph_of_letters):
             return attempt()
 
     return ways(whole=attempt, isolated=isolated)
@@ -166,7 +166,8 @@ def judge_gradient(got, logits, targets, lengths, factors, directions, mistakes)
     """The gradient must be `factors` (B,) times that of each word, or else the gradient of the student's own loss.
 
     The loss itself is judged in 6b. Whichever paths it sums over and whatever it divides by, `follows_paths` and the
-    finite differences tell whether the gradient is that of this loss.
+    finite differences tell whether the gradient is that of this loss. Where the weights of the graphs or the targets
+    are wrong, the gradient may be what a right `backward` makes of them.
     """
     own, own_changes = got["gradient"], got["changes"]
     judge_direct(got["direct"], own, logits)
@@ -176,7 +177,30 @@ def judge_gradient(got, logits, targets, lengths, factors, directions, mistakes)
         # Losses of about 30 in float32, differences over 0.04: errors of 1e-4 from rounding, 1e-3 from curvature.
         if (changes - own_changes).abs().max() < 0.01 + 0.01 * changes.abs().max():
             return
+    if difference(own, right, 1e-4, 1e-4):
+        for gradient, slope in gradients_of_wrong_losses(logits, targets, lengths, factors):
+            changes = (slope * directions).sum((1, 2, 3))
+            is_own_loss = (changes - own_changes).abs().max() < 0.01 + 0.01 * changes.abs().max()
+            if is_own_loss and difference(own, gradient, 1e-4, 1e-4) is None:
+                return
     judge_close(own, right, about_factors(own, logits, targets, lengths), atol=1e-4, mistakes=mistakes)
+
+
+def gradients_of_wrong_losses(logits, targets, lengths, factors):
+    """For losses of wrong weights or targets: what a right `backward` gives for the logits, and the true gradient."""
+    x = logits.double().requires_grad_()
+    log_probs = x.log_softmax(2)
+    counts = torch.full((len(targets),), FRAMES) if lengths is None else lengths
+    is_own = torch.arange(FRAMES) < counts[:, None]
+    words = [(row, int(count)) for row, count in zip(log_probs, counts, strict=True)]
+    last = torch.stack([row.roll(count - FRAMES, 0) for row, count in words])
+    turned = torch.stack([torch.cat([row[:count].T.reshape(count, -1), row[count:]]) for row, count in words])
+    wrong = [(log_probs.exp(), targets), (-log_probs, targets), (last, targets), (turned, targets)]
+    wrong += [(log_probs[:1].expand_as(log_probs), targets), (log_probs, targets[:1] * len(targets))]
+    for weights, rows in wrong:
+        scores = (weights.logsumexp(2) * is_own).sum(1) - ctc_losses(weights.log_softmax(2), rows, counts)
+        returned, slope = torch.autograd.grad(-(factors * scores).sum(), (weights, x), retain_graph=True)
+        yield (returned - returned.sum(2, keepdim=True) * logits.softmax(2)).float(), slope.float()
 
 
 def about_factors(own, logits, targets, lengths):
@@ -296,7 +320,7 @@ def test_gradient_of_every_word(run, logits, targets, upstream, directions):
     def judge(got, want):
         judge_gradient(got, logits, targets, None, upstream, directions, mistakes)
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
 
 
 def misplaced(logits, targets, lengths, factors):
@@ -311,7 +335,7 @@ def misplaced(logits, targets, lengths, factors):
         wrong[:length] = row[:length].reshape(-1, int(length)).T
     ends = torch.stack([row.roll(FRAMES - int(length), 0) for row, length in zip(own, lengths, strict=True)])
     return wrong_gradients(logits, targets, factors, lengths) | {
-        "The gradient is that of the last windows: the first `input_lengths[b]` windows count.": (
+        "The gradient of a word is placed at the last windows: the first `input_lengths[b]` are its own.": (
             from_shares(ends, factors, logits)
         ),
         MIXED: from_shares(mixed, factors, logits),
@@ -350,7 +374,7 @@ def test_gradient_of_the_mean(run, logits, targets, upstream, directions, specia
     def judge(got, want):
         judge_gradient(got, logits, targets, None, factors, directions, mistakes)
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
     wrong = (
         "With an empty target, the gradient of the mean is wrong: its loss is divided by 1, and the sum by all words."
     )
@@ -373,7 +397,7 @@ def judge_special(run, batch, blank, reduction, wrong):
         if difference(got["loss"], loss.detach().float(), 1e-4, 1e-5) is None:
             judge_close(got["gradient"], right.float(), wrong, atol=1e-4)
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
 
 
 @exercise("6c", points=0.5, seconds=30, hint="The gradient of windows beyond `input_lengths` is 0.")
@@ -388,7 +412,10 @@ def test_gradient_of_padded_words(run, logits, targets, lengths, upstream, direc
         mistakes = partial(misplaced, logits, targets, lengths, upstream)
         beyond = (torch.arange(FRAMES) >= lengths[:, None])[:, :, None]
         if not own.masked_fill(~beyond, 0).isfinite().all():
-            fail("Windows beyond `input_lengths` have undefined gradients: start with zeros, not with `empty`.")
+            fail(
+                "Windows beyond `input_lengths` have undefined gradients: they must be 0. Are they made with `empty`, "
+                "and never set?"
+            )
         right = upstream[:, None, None] * slopes(logits, targets, lengths)
         if difference(own, right, 1e-4, 1e-4) and difference(own.masked_fill(beyond, 0), right, 1e-4, 1e-4) is None:
             fail("Windows beyond `input_lengths` have a gradient: it must be 0 there.")
@@ -396,7 +423,7 @@ def test_gradient_of_padded_words(run, logits, targets, lengths, upstream, direc
         if difference(got["again"], own, 1e-4, 1e-5):
             fail("A second call of `backward` gives another gradient: does gtn add to the gradients of the first?")
 
-    assert_either_way(got, want, judge)
+    judge_ways(got, want, judge)
     wrong = "The gradient of a batch with a single word, with another number of classes and another blank, is wrong."
     judge_special(run, special["single"], OTHER_BLANK, "none", wrong)
 

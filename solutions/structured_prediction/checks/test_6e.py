@@ -207,7 +207,7 @@ def judge_training(got, weights, words, sizes, epochs):
         fail("The criterion does not get log-probabilities: pass the log_softmax of -energies.")
     mistakes = [
         (POSITIVE, after(sign=1)),
-        ("The loss is the sum over the words: take the mean.", after(mean=False)),
+        ("The steps follow the sum of the losses of the words: take the criterion's mean.", after(mean=False)),
         (
             "Windows in the padding are included: pass the `window_counts` of the widths to the criterion.",
             after(padding=True),
@@ -253,7 +253,10 @@ def test_words_of_different_length(run, weights, mixed, uneven):
     large = 100 * weights
     got, _ = run(weights_after, large, uneven)
     if not got["weights"].isfinite().all():
-        fail("Large energies give infinite losses or gradients: use `log_softmax`, not the logarithm of a softmax.")
+        fail(
+            "Large energies give infinite or undefined weights: is there the logarithm of a softmax? `log_softmax` is "
+            "finite."
+        )
     # The loader may have been read once before the training.
     first, second, _ = passes_of(large, uneven, SIZES)
     right, later = (descend(large, [batches], RATE, loss_of()) for batches in (first, second))
