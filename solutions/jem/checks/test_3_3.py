@@ -1377,7 +1377,8 @@ def test_noise_has_the_right_spread(run, slopes, start):
         factor = (mean * quiet[-1]).nansum() / quiet[-1].square().sum()
         noise = chains - factor * quiet[-1]
         noise = noise[~noise.isnan()]
-        if chains.nan_to_num().min() > -1e-6 or chains.nan_to_num().max() < 1e-6:
+        lowest, highest = chains.nan_to_num().min(), chains.nan_to_num().max()
+        if (lowest > -1e-6) != (highest < 1e-6):  # both, if all values are 0
             fail("All values of the chains have the same sign. The image range is [-1, 1].")
         offset, uneven = noise.mean().item(), (mean - factor * quiet[-1]).nan_to_num().std()
         if abs(offset) > max(0.02, 0.1 * noise.std().item()) and uneven < abs(offset):
