@@ -557,7 +557,7 @@ def test_loss_of_the_classes(run, images, labels, lines):
                 F.binary_cross_entropy_with_logits(logits, one_hot)
             ),
             **{
-                f"Class {number} is ignored. All classes count: use no ignore_index.": proven(
+                f"Class {number} is ignored. Leave out no class, and use no ignore_index.": proven(
                     is_without(number), F.cross_entropy(logits, labels, ignore_index=number), right
                 )
                 for number in range(3)
