@@ -131,11 +131,16 @@ def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -
     return NOT_FINITE if want.isfinite().all() and not got.isfinite().all() else DIFFERENT_NUMBERS
 
 
+def _of_many(want: torch.Tensor, reduce: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The reduced value of several ones; a single value without its axis is neither a mean nor a sum."""
+    return reduce(want) if want.numel() > 1 else want
+
+
 _USUAL_MISTAKES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "The sign is wrong: these are the negated values": lambda want: -want,
     "There is an axis of size 1 too many at the end: squeeze it": lambda want: want.unsqueeze(-1),
     "The axes are transposed": lambda want: want.mT if want.dim() >= 2 else want,
     "These are the exponentials of the values": torch.exp,
-    "These are the mean over the batch; one value per item is expected": lambda want: want.mean(),
-    "These are the sum over the batch; one value per item is expected": lambda want: want.sum(),
+    "This is the mean of all values; one value per item is expected": lambda want: _of_many(want, torch.mean),
+    "This is the sum of all values; one value per item is expected": lambda want: _of_many(want, torch.sum),
 }

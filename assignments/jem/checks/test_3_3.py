@@ -49,13 +49,19 @@ NOT_RANDOM = (
 )
 SAME_CHAIN = (
     "The chains of a call continue the same chain, or the same few. "
-    "Keep up to `cbuffer_size` different chains in the buffer, and choose a random chain of it for each of them."
+    "Choose for each of them a random chain of the buffer, which keeps up to `cbuffer_size` different ones."
 )
 ALMOST_EMPTY = (
     "The buffer keeps only one chain, or a few. Add the chains of each call to those that are there, "
     "up to `cbuffer_size`, and choose a random one for each chain."
 )
 CHANGED_LATER = "The buffer changes if the returned chains are changed in place later. Write copies of the chains."
+NOT_PROPORTIONAL = (
+    "The chains do not move in proportion to the gradient, or so far that they reach the limits of the image range. "
+    "Add step_size · gradient as it is."
+)
+SHARED_BY_PIXELS = "All pixels of an image get the same noise. Use torch.randn_like(x)."
+SHARED_BY_LINES = "Rows, columns or channels of an image get the same noise. Use torch.randn_like(x)."
 STILL = (
     "The chains do not follow the gradient. Add step_size · gradient and use the result: x.add(…) does not change x."
 )
@@ -354,7 +360,7 @@ class Calls:
         if still.sum() > 2 and still[self.among(0, 1)].float().mean() < 0.2:  # otherwise all new chains are so
             fail(
                 "Some chains start without noise, for example from empty places of the buffer that contain 0. "
-                "If the chosen place is empty, start from N(0, 0.01²)."
+                "Start from N(0, 0.01²) where no chain is continued, also if the chosen place is empty."
             )
 
     def fresh(self, first, last=None):
@@ -490,9 +496,9 @@ def test_first_chains_are_small_noise(run, no_classes, drift, noise):
         starts = calls.starts[calls.among(1, 2)]
         spread = starts.std().item()
         if spread > 0.4 or abs(starts.mean().item()) > 0.4:
-            fail("The initial values of the chains are too large. New chains start from N(0, 0.01²).")
+            fail("The initial values of the chains are too large, or far from 0. New chains start from N(0, 0.01²).")
         if calls.still()[calls.among(1, 2)].float().mean() > 0.2:
-            fail("The chains start almost without noise. New chains start from N(0, 0.01²).")
+            fail("All or many chains start almost without noise. New chains start from N(0, 0.01²).")
         if (starts - starts.mean(1, keepdim=True)).std() < spread / 2:
             fail("All pixels of a chain start from the same value. Draw noise for each pixel.")
         if (starts - starts.mean(0)).std() < spread / 2:
@@ -547,14 +553,23 @@ def judge_persistence(calls):
     if fresh > most:
         calls.judge_fresh(FILLED)
     if fresh > 0.99:
-        fail("No chain continues one of an earlier call. Check that chains are written to the buffer and read from it.")
+        number = "No" if fresh == 1 else "Almost no"
+        fail(
+            f"{number} chain continues one of an earlier call. "
+            "Check that the chains after the last step are written to the buffer, and that chains are read from it."
+        )
     calls.judge_groups(FILLED)
     if 0.92 < fresh < 0.975:
         fail("Most chains start from noise, but only about 5 % should. Check the comparison with FRESH_SHARE.")
     if fresh > 0.9:
         fail("Most chains start from noise, but only about 5 % should. Continue chains of the buffer.")
-    if is_all_or_none or (count > 300 and max(calls.per_call(FILLED)) > 0.9):  # in each call, there are 36 chains
-        fail("In a call, almost all chains start from noise, or almost none. Choose for each chain separately.")
+    if is_all_or_none:
+        fail("In a call, all chains start from noise, or none. Choose for each chain separately.")
+    if count > 300 and max(calls.per_call(FILLED)) > 0.9:  # in each call, there are 36 chains
+        fail(
+            "In some calls, almost all chains start from noise. About 5 % of each call should: "
+            "decide for each chain, write all chains to the buffer, and never empty it."
+        )
     if fresh < 0.012 and count > 300:
         fail(
             "In the calls of this test, almost no chain starts from noise. "
@@ -586,25 +601,28 @@ def test_chains_continue_from_the_buffer(run, no_classes, drift, noise):
         if calls.fresh(1, 2) > 0.95:
             calls.judge_fresh(1, 2)
             fail(
-                "The second call continues no chain of the first one. Write the chains of the first call, too, and "
-                "use the chains of the buffer as soon as there are some, not only when it is full."
+                "Almost no chain of the second call continues one of the first. Write the chains of the first call, "
+                "and use the chains of the buffer as soon as there are some, not only when it is full."
             )
         if (calls.ages(FILLED) == 1).float().mean() < 0.02:
             late = calls.origin[(calls.call >= FILLED) & (calls.origin >= 0)]
             if (calls.call[late] <= 2).float().mean() > 0.9:
-                fail("The buffer keeps its oldest chains. If it is full, new chains replace older ones.")
+                fail(
+                    "Later calls continue only chains of the first calls. "
+                    "If the buffer is full, new chains replace older ones, and may then be chosen."
+                )
             fail("Almost no chain of the previous call is continued. New chains replace older ones and may be chosen.")
         # A chain that is written is continued with a probability of 0.5 or more, and at least 13 start from noise.
         later, number = calls.continued_later((calls.origin < 0) & (calls.call > 0))
         if number > 8 and later == 0:
             fail(
-                "Chains that start from noise are never continued, except those of the first call. "
-                "Write all chains to the buffer."
+                "In the calls of this test, chains that start from noise are not continued, "
+                "except those of the first call. Write all chains to the buffer."
             )
         # A chain is continued with a probability of 0.5 or more, so 13 chains at the same place with 0.9999.
         if calls.forgotten() > 5:
             fail(
-                "The chains at some places of the batch are never continued. "
+                "In the calls of this test, the chains at some places of the batch are not continued. "
                 "Write all of them to the buffer, and choose from all of them."
             )
         # The given noise is subtracted up to half precision, 0.0001. The whole sampler has 0.0050, with initial noise
@@ -760,7 +778,7 @@ def judge_gradient(got, want, slopes, labels, start):
             "This is the gradient of exp(f). Differentiate f itself.": (f.exp() * unclamped).clamp(-0.03, 0.03),
             "This is the gradient of f². Differentiate f itself.": (2 * f * unclamped).clamp(-0.03, 0.03),
             "The labels are in another order. Use the label of each image.": slopes[labels.flip(0)].clamp(-0.03, 0.03),
-            "One label is used for all images. Use each image's own label.": nearest(
+            "All images get the gradient for the same class. Use each image's own label.": nearest(
                 value, *(slope.clamp(-0.03, 0.03).expand_as(clamped) for slope in slopes[:-1])
             ),
             (
@@ -879,6 +897,7 @@ def side_effects(student, slopes, labels, start, training):
             requires_grad = [parameter.requires_grad for parameter in model.parameters()]
             mode, is_restored = model.training, torch.is_grad_enabled() == training
             torch.set_grad_enabled(training)
+            parts_before = [module.training for module in model.part.modules()]
             after, parts = after_error(sampler, model)
             return {
                 "moves": torch.stack([way[labels == label].mean(0) for label in range(CLASSES)]),
@@ -893,6 +912,7 @@ def side_effects(student, slopes, labels, start, training):
                 "all_frozen": all(model.all_frozen),
                 "after_error": after,
                 "parts": parts,
+                "parts_without_error": parts_before,
             }
 
     return ways(isolated=lambda: sample(True), whole=lambda: sample(False))
@@ -900,12 +920,15 @@ def side_effects(student, slopes, labels, start, training):
 
 def judge_parts(got, want):
     if got["parts"] != want["parts"]:
+        if got["parts_without_error"] == want["parts_without_error"]:
+            fail("After an exception while sampling, the mode of a submodule is not restored. Use try and finally.")
         fail(
             "After sampling, the mode of a submodule is not restored. Store the mode of each module, also nested ones."
         )
 
 
-def judge_side_effects(got, want, slopes):
+def judge_side_effects(got, want, slopes, is_on):
+    """is_on: whether gradients are computed where they are enabled outside of the sampler."""
     is_frozen = any(
         before and not after for before, after in zip(want["requires_grad"], got["requires_grad"], strict=False)
     )
@@ -914,8 +937,15 @@ def judge_side_effects(got, want, slopes):
         mode = "is in train mode, although it was in eval mode before. Store its mode"
     is_deleted = got["parameter_gradient"] == 0
     sentences = {
-        "gradients_on": "Sampling does not work inside torch.no_grad(). Use torch.enable_grad().",
-        "detached": "The samples are not detached. Detach the chains in each step.",
+        "gradients_on": (
+            "Sampling does not work inside torch.no_grad(). Use torch.enable_grad()."
+            if is_on
+            else "The network is called without gradients, or for images that require none. Enable both."
+        ),
+        "detached": (
+            "The samples are not detached. `gradient` should use a detached copy of x and return a detached tensor, "
+            "and so should `update`."
+        ),
         "requires_grad": "After sampling, requires_grad of the parameters is not restored. "
         + (
             "Parameters stay frozen. Store requires_grad before you freeze them, and restore it."
@@ -942,7 +972,7 @@ def judge_side_effects(got, want, slopes):
     if follow(got["moves"], slopes[-1:].expand_as(slopes[:-1])):
         fail("The labels are ignored. Pass them to the network.")
     if not follow(got["moves"], slopes[:-1]):
-        fail("The chains do not follow the gradient of the network.")
+        fail("The chains do not move in proportion to the gradient of f(x, y), each with its own label.")
 
 
 @probe
@@ -983,7 +1013,9 @@ def moves_of(student, slopes, start, steps, step_size):
         )
         gradient = slopes[labels].clamp(-0.01, 0.01)
         rest = sampler.update(0 * start, gradient.clone(), 10.0) - 10 * gradient
-        is_mixed = rest.mean(0).abs().max() < 0.01 < 0.05 < rest.abs().max()
+        # The means over the images of a class contain little noise, and their errors have the mean 0.
+        of_classes = torch.stack([rest[labels == label].mean(0) for label in range(CLASSES)])
+        is_mixed = of_classes.mean(0).abs().max() < 0.01 < 0.05 < of_classes.abs().max()
     except Exception:  # a student's program need not have this method
         is_mixed = False
     require(not is_mixed, "An image is moved by the gradients of other images. Use for each image its own gradient.")
@@ -1027,12 +1059,17 @@ def test_chains_move_uphill(run, slopes, start):
             mistakes=lambda: {
                 STILL: 0 * path,
                 "The chains move towards lower f. Add the gradient of f, or subtract the gradient of E.": -path,
-                "The chains are clipped to [0, 1]. The image range is [-1, 1].": path.clamp(0, 1),
-                "`step_size` is ignored. Multiply the gradient by it.": path * 10 / size,
-                "The step is only half as long. Multiply the gradient by `step_size`.": path / 2,
-                "The step is clamped. Clamp the gradient, before it is multiplied by `step_size`.": (
-                    3 * (size * slope).clamp(-0.03, 0.03)
+                "Negative values become 0, as if the chains were clipped to [0, 1]. The image range is [-1, 1].": (
+                    path.clamp(0, 1)
                 ),
+                "The steps are as long as for `step_size` = 10, as if it were ignored. Multiply the gradient by it.": (
+                    path * 10 / size
+                ),
+                "The step is only half as long. Multiply the gradient by `step_size`.": path / 2,
+                (
+                    "Each value moves by ±0.03 in a step, as if the step were clamped. "
+                    "Only the gradient is clamped, before it is multiplied by `step_size`."
+                ): (3 * (size * slope).clamp(-0.03, 0.03)),
                 "All chains get the same noise. Use torch.randn_like(x).": (
                     mean if are_equal and (mean - path).abs().max() < 0.06 else path
                 ),
@@ -1052,6 +1089,9 @@ def test_chains_move_uphill(run, slopes, start):
                     "The chains move too far or not far enough. "
                     "Each step should add step_size · gradient to x, and nothing else but noise."
                 ): multiple(mean, path),
+                "The chains reach the limits of the image range in three steps. The step is step_size · gradient.": (
+                    proven(mean.shape == path.shape and mean.abs().max() > 0.9, mean, path)
+                ),
                 "The steps are not proportional to the gradient. Add step_size · gradient as it is.": proven(
                     mean.shape == path.shape and (mean - multiple(mean, path)).abs().max() > 0.05, mean, path
                 ),
@@ -1084,16 +1124,23 @@ def test_every_step_can_be_returned(run, slopes, start):
             fail("The first entry is the chains before the first step. Store the chains after each step.")
         if not all(follow(move, slopes[-1]) for move in moves.mean(1)):
             judge_spread(moves[0], 0.05)  # it is 0.005
-            fail("The chains do not follow the gradient from step to step.")
+            fail(NOT_PROPORTIONAL)
         # The kurtosis is 3 for Gaussian and 1.8 for uniform noise; 15,552 numbers estimate it within 0.04.
         noise = moves - moves.mean(1, keepdim=True)
+        is_shared = (noise - noise.mean((2, 3, 4), keepdim=True)).std() < noise.std() / 2
+        are_lines_shared = shared_along(noise.flatten(0, 1))
         noise = noise[:, (chains.abs() < 0.9).all(0) & (chains > chains.min()).all(0)]  # pixels that are not clipped
         if noise.std() < 0.001:  # is checked above
             return
         kurtosis = noise.pow(4).mean() / noise.square().mean().square()
+        if not 2.5 < kurtosis < 3.7 and (is_shared or are_lines_shared):  # too few numbers to estimate it
+            fail(SHARED_BY_PIXELS if is_shared else SHARED_BY_LINES)
         if kurtosis < 2.5:
             fail("The noise is not Gaussian: large values are missing. Use torch.randn_like(x).")
         if kurtosis > 3.7:
-            fail("The noise is not Gaussian: there are too many large values. Use torch.randn_like(x).")
+            fail(
+                "The noise is not Gaussian with one standard deviation: there are too many large values. "
+                "Use NOISE_STD · torch.randn_like(x)."
+            )
 
     assert_either_way(got, want, judge)

@@ -189,10 +189,10 @@ def judge_generation(got, want, slopes, classes):
 
     def mistakes():
         replaced = (
-            "Images are generated for other classes than their labels. Pass the labels to the sampler as they are."
+            "Some images are generated for another class than their label. Pass the labels to the sampler as they are."
         )
         if classes.max() < 0:
-            replaced = "Without labels, images of classes are generated. Pass None to the sampler."
+            replaced = "Without labels, some images are generated for a class. Pass None to the sampler."
         of_other_class = torch.stack(
             [(got["chains"] - 10 * number * slope).abs().amax((0, 2, 3, 4)) < noise for slope in slopes]
         ).any(0)
@@ -209,13 +209,15 @@ def judge_generation(got, want, slopes, classes):
                 10 * number * slopes[0 * classes]
             ),
             replaced: proven(bool(of_other_class.all()), got["chains"], path),
-            "The values of the images are converted to [0, 1]. Return the chains as they are.": nearest(
+            "The values of the images are converted or clipped to [0, 1]. Return the chains as they are.": nearest(
                 got["chains"], (path + 1) / 2, path.clamp(0, 1)
             ),
             "All entries contain the images of one step. Return those after each step.": nearest(
                 got["chains"], path[-1:].expand_as(path), path[:1].expand_as(path)
             ),
-            "The step size is wrong. It should be STEP_SIZE or model.step_size.": multiple(got["chains"], path),
+            "The images move too far or not far enough in a step. Its size is STEP_SIZE or model.step_size.": (
+                multiple(got["chains"], path)
+            ),
         }
 
     assert_close(got["chains"], path, rtol=0, atol=noise, mistakes=mistakes)
@@ -417,7 +419,7 @@ def test_pictures_of_the_generation(run, levels, labels):
     if set(last) <= tiles(got["strip"], levels, set(last)).keys() <= set(last) and len({step for step, _ in sheet}) > 2:
         fail("The figures are exchanged. Return the steps first, and the sheet of all images second.")
     if not sheet.keys() >= set(last):
-        fail("The second figure does not show all images after the last step.")
+        fail("The second figure does not show all images after the last step, with their values as they are.")
     shown_last = {(FEW - 1, chain) for chain in range(COUNT)}
     whole = tiles(got["whole"], levels[-FEW:], shown_last)
     if not whole.keys() >= shown_last:
@@ -428,13 +430,16 @@ def test_pictures_of_the_generation(run, levels, labels):
     if not strip:
         fail("The first figure shows no image of the chains as it is.")
     if len({step for step, _ in strip}) == 2 and len({chain for _, chain in strip}) == COUNT:
-        fail("`rows` and `columns` of the first figure are exchanged. Each row shows the steps of one chain.")
+        fail(
+            "The first figure shows `columns` chains after `rows` steps, so these are exchanged. "
+            "It shows up to `rows` chains after up to `columns` steps."
+        )
     if len({step for step, _ in strip}) < 3:
-        fail("The first figure does not show chains at several steps.")
+        fail("The first figure shows chains at one or two steps only. Show them at up to `columns` different steps.")
     if len({step for step, _ in strip}) > 5:
         fail("The first figure shows more steps than `columns`.")
     if len({chain for _, chain in strip}) < 2:
-        fail("The first figure shows only one chain, but there are as many rows as `rows` says.")
+        fail("The first figure shows only one chain. It should show as many as `rows` says, if there are so many.")
     if len({chain for _, chain in strip}) > 2:
         fail("The first figure shows more chains than `rows`.")
     if strip.keys().isdisjoint(last):
@@ -447,9 +452,9 @@ def test_pictures_of_the_generation(run, levels, labels):
     if not any(
         runs_on([strip[tile] for tile in sorted(strip) if tile[1] == chain]) for _, chain in strip.keys() & last
     ):
-        fail("In the first figure, the steps of a chain are not in order.")
+        fail("In the first figure, the steps of a chain are not in order. Show each chain in a row or a column.")
     if any(got["titles"]["texts"].count(f"class {label}") != labels.tolist().count(label) for label in labels.tolist()):
-        fail("The second figure does not show the titles. Pass `titles` to plots.sample_sheet.")
+        fail("The second figure does not show the titles, each once. Pass `titles` to plots.sample_sheet.")
     if are_swapped(got["titles"], [f"class {label}" for label in labels.tolist()], [sheet[tile] for tile in last]):
         fail("In the second figure, titles belong to other images. Pass `titles` as they are.")
     few = tiles(got["few"], levels[-FEW:])

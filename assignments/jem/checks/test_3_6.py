@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import nn
-from wrong_values import multiple, nearest, nearly, proven
+from wrong_values import NEARLY, multiple, nearest, nearly, proven
 
 from ebmcourse.checking import (
     Mismatch,
@@ -24,7 +24,7 @@ from ebmcourse.checking import (
     ways,
 )
 
-SQUEEZED = "The batch axis is missing for a single image. Do not use squeeze()."
+SQUEEZED = "The batch axis is missing for a single image: the shape is (), not (1,). Use no squeeze() of all axes."
 IGNORED = "The labels are ignored. If labels are given, return E(x, y)."
 IGNORED_ZEROS = "Labels that are all 0 are ignored. Test `y is None` instead of the value of y."
 
@@ -269,13 +269,14 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             ),
             "This is the logarithm of the norm. Compute the norm itself.": norms.log(),
             "This is the root of the norm. Compute the norm itself.": norms.sqrt(),
+            "The norms are 0. Differentiate f, summed over the batch, with respect to x.": 0 * norms,
             "This is the gradient of log q(y|x). Differentiate f.": (
-                (gradient + mean_offset / 4).flatten(1).norm(dim=1)
+                norms if given is None else (gradient + mean_offset / 4).flatten(1).norm(dim=1)
             ),
             "This is the gradient of the sum of all logits. Differentiate f.": all_logits,
-            "Only one channel counts. Compute the norm over all pixels and channels.": gradient[:, 0]
-            .flatten(1)
-            .norm(dim=1),
+            "Only one channel counts. Compute the norm over all pixels and channels.": nearest(
+                got, *(gradient[:, channel].flatten(1).norm(dim=1) for channel in (0, -1))
+            ),
             "This is the gradient of the largest logit. Differentiate f.": largest,
             "The channels are added or averaged before the norm. Compute one norm over all of them.": nearest(
                 got, *(each.flatten(1).norm(dim=1) for each in (gradient.sum(1), gradient.mean(1)))
@@ -308,12 +309,14 @@ def test_norm_of_the_gradient(run, images, centres, labels):
             "The norms are multiplied by a number. Compute the norm of the gradient of the sum of f.": (
                 multiple(got, norms)
             ),
-            "The norms are nearly right. Do not round them, and add no small number.": nearly(got, norms),
+            NEARLY: nearly(got, norms),
         }
 
     for x, given in ((images, labels), (images, None), (images, 0 * labels), (images[:1], labels[:1])):
         got, want = run(norm_of_gradient, x, centres, given)
         if got["off"] is True and got["norms"].shape == (0,):
+            if got["again"].shape == (0,):
+                fail("`grad_norm` fails: f has no gradient. Let a copy of x require one, and use torch.enable_grad().")
             fail("`grad_norm` does not work inside torch.no_grad(). Use torch.enable_grad().")
         norms = want["norms"]
         assert_close(got["norms"], norms, mistakes=partial(mistakes, got["norms"], x, given, norms))
@@ -399,7 +402,9 @@ def test_score_px(run, images, centres, labels):
             "The orientation is wrong: this is f. A score is larger for outliers, so return E = -f.": -energy,
             "This is exp(f), which is smaller for outliers. Return the energy E = -f.": (-energy).exp(),
             "This is -exp(f). Return the energy E = -f.": -(-energy).exp(),
-            "With labels, this is -log q(y|x). Return the energy E(x, y) = -f(x, y).": own - free,
+            "With labels, this is -log q(y|x). Return the energy E(x, y) = -f(x, y).": (
+                energy if given is None else own - free
+            ),
             "This is E(x, y) + E(x). If labels are given, return E(x, y) alone.": (
                 energy if given is None else own + free
             ),
@@ -414,7 +419,7 @@ def test_score_px(run, images, centres, labels):
             IGNORED_ZEROS if given is not None and not given.any() else IGNORED: free,
             "The energies are scaled or shifted, for example by their mean. Return E = -f as it is.": line,
             SQUEEZED: energy.squeeze(),
-            "The scores are nearly right. Do not round them, and add no small number.": nearly(scores, energy),
+            NEARLY: nearly(scores, energy),
         }
 
     def middle(given):
@@ -444,7 +449,10 @@ def any_kind(function, *groups):
         return function(*groups)
     except Exception:
         function(*(group.numpy() for group in groups))
-        require(False, "Scores may be lists, arrays or tensors: it works for arrays only. Use numpy.asarray.")
+        require(
+            False,
+            "Scores may be lists, arrays or tensors: it works for arrays, but not for both others. Use numpy.asarray.",
+        )
 
 
 def judge_histogram(got, want, groups):
@@ -456,7 +464,7 @@ def judge_histogram(got, want, groups):
         low, high = want["edges"][0].item(), want["edges"][-1].item()
         right = torch.linspace(low, high, 21)
         known = {
-            "The bins cover only one group. Use the scores of all groups.": nearest(edges, *one_group),
+            "The edges are those of one group. Use the scores of all groups.": nearest(edges, *one_group),
             "The bins start at 0. They should start at the smallest score.": torch.linspace(0, high, 21),
             "The argument `bins` is ignored.": torch.linspace(low, high, 61),
             "There is one bin too few. There are bins + 1 edges.": torch.linspace(low, high, 20),
@@ -607,9 +615,9 @@ def changed(scores_id, scores_ood):
     return {
         "These are the scores without their sign. Use the scores themselves.": (truth, np.abs(scores)),
         "Negative scores are replaced by 0. Use the scores themselves.": (truth, scores.clip(0)),
-        "The scores are rounded to one decimal. Use the scores themselves.": (truth, scores.round(1)),
-        "The scores are rounded to two decimals. Use the scores themselves.": (truth, scores.round(2)),
-        "The scores have half precision. Use the scores themselves.": (truth, scores.astype(np.float16)),
+        "The scores are rounded, as to one decimal. Use the scores themselves.": (truth, scores.round(1)),
+        "The scores are rounded, as to two decimals. Use the scores themselves.": (truth, scores.round(2)),
+        "The scores are rounded, as to half precision. Use the scores themselves.": (truth, scores.astype(np.float16)),
         "Each group is standardised on its own. Use the scores themselves.": (truth, standardised),
         "The scores are sorted, so they do not belong to their labels any more.": (truth, np.sort(scores)),
         "The groups are cut to the same size. Use all scores.": (
@@ -651,7 +659,7 @@ def test_auroc(run, pairs, misleading):
             "A score that misleads has an AUROC below 0.5. Do not replace it by 1 - AUROC.": max(right, 1 - right),
             "The scores are converted to integers. Use the scores themselves.": roc_auc_score(truth, scores.int()),
             "The scores are rounded. Use the scores themselves.": roc_auc_score(truth, scores.round()),
-            "All scores count as equal. Use no threshold. For torchmetrics, scale the scores to [0, 1].": 0.5,
+            "The AUROC is always 0.5, as if all scores were equal. For torchmetrics, scale the scores to [0, 1].": 0.5,
             "This is the average precision. Compute the area under the ROC curve.": (
                 average_precision_score(truth, scores)
             ),

@@ -2,6 +2,11 @@
 
 import torch
 
+NEARLY = (
+    "The values are not exact: they differ from the right ones by less than 2 % of their range. "
+    "They should not be rounded or limited, and no small number should be added."
+)
+
 
 def nearest(got, *candidates):
     """The candidate that is nearest to `got`: for one mistake that can be made in several ways."""

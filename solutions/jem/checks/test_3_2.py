@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from wrong_values import limited, multiple, nearest, nearly, proven
+from wrong_values import NEARLY, limited, multiple, nearest, nearly, proven
 
 from ebmcourse.checking import assert_close, assert_either_way, difference, exercise, fail, inputs, probe, require, ways
 
@@ -133,6 +133,12 @@ def logits_of(student, weights, train_images, train_labels, test_images):
         return seen | {"larger": model.get_logits(enlarged(images)) if as_given else torch.zeros(2, 5)}
 
 
+UNSTEADY = (
+    "The logits of an image are random, or depend on the other images and their order. "
+    "Compute them from this image alone, without dropout in eval mode."
+)
+
+
 def judge_other_network(got, want, labels):
     """Judge the logits of a network with other layers than the template, which students may use.
 
@@ -146,13 +152,15 @@ def judge_other_network(got, want, labels):
         fail("These are log-probabilities. Remove the log_softmax and return the logits.")
     if (logits.sum(1) - 1).abs().max() < 1e-3:
         fail("These are probabilities. Remove the softmax and return the logits.")
-    depends = "The logits of an image are random, or depend on the other images. Use no dropout in eval mode."
-    assert_close(got["turned"], logits.flip(0), atol=1e-4, mistakes={depends: proven(True, got["turned"], logits)})
+    assert_close(got["turned"], logits.flip(0), atol=1e-4, mistakes={UNSTEADY: proven(True, got["turned"], logits)})
     if not got["slopes"]["images"].abs().max() > 0:
         fail("The logits have no gradient with respect to the images. Use no `detach` and no `no_grad`.")
     # Four different networks classify at least 90 % correctly; guessing gives 20 ± 6 %.
     if (logits.argmax(1) == labels).float().mean() < 0.7:
-        fail("The network does not learn to classify images. Check `get_logits` for missing layers and `detach`.")
+        fail(
+            "After a short training, the network classifies fewer than 70 % of other images rightly. "
+            "Check `get_logits` for missing layers and `detach`."
+        )
 
 
 def features_of(weights, images, layers=10, without=None):
@@ -197,7 +205,7 @@ def wrong_logits(got, want, weights, images, single):
             *(
                 each @ head + bias
                 for lines in (features.mean(2), features.mean(3))
-                for each in (lines.amax(2), lines.sum(2), lines[:, :, 0], lines[:, :, -1])
+                for each in (lines.amax(2), lines[:, :, 0], lines[:, :, -1])
             ),
         ),
         "Only the features of one corner are used. Average them over h and w.": nearest(
@@ -209,9 +217,10 @@ def wrong_logits(got, want, weights, images, single):
         "The features are summed and divided by 4, which is right for 56×56 images only. Use their mean.": (
             features.sum((2, 3)) / 4 @ head + bias
         ),
-        "The averages of the features are multiplied by a number. Use their mean over h and w as it is.": (
-            multiple(got - bias, want - bias) + bias if is_shaped else want
-        ),
+        (
+            "The logits are those of the averages of the features times a number, for example of sums over one axis. "
+            "Use the mean over h and w as it is."
+        ): (multiple(got - bias, want - bias) + bias if is_shaped else want),
         "There is an activation between the average of the features and the head. Leave it out.": nearest(
             got, *(each(means) @ head + bias for each in (torch.relu, F.silu, torch.tanh, torch.sigmoid))
         ),
@@ -229,8 +238,8 @@ def wrong_logits(got, want, weights, images, single):
         "The last convolution of `self.cnn_layers` is left out. Use all layers.": (
             features_of(weights, images, 8).mean((2, 3)) @ head + bias
         ),
-        "The bias of the head is missing. Call self.head instead of multiplying by its weights.": want - bias,
-        "Negative logits are set to 0. Use no activation after the last layer.": want.relu(),
+        "The bias of the head is missing. Return the output of self.head as it is.": want - bias,
+        "Negative logits are set to 0. Return the output of the head as it is.": want.relu(),
         "There is an activation after the head. Return its output as it is.": nearest(
             got, *(each(want) for each in (torch.tanh, torch.sigmoid, F.silu, F.softplus, F.logsigmoid))
         ),
@@ -239,7 +248,7 @@ def wrong_logits(got, want, weights, images, single):
             got, F.normalize(want), *((want - centre) / want.std(1, keepdim=True) for centre in (0, middle))
         ),
         "The logits are clamped. Return the output of the head as it is.": limited(got, want),
-        "A number is added to all logits of an image. The softmax is the same, but not the energy: leave it out.": (
+        "All logits of an image are shifted by a number. The softmax is the same, but not the energy: do not shift.": (
             want + (got - want).mean(1, keepdim=True) if is_shaped else want
         ),
         "All logits are multiplied by the same number. Return the output of the head as it is.": multiple(got, want),
@@ -254,19 +263,22 @@ def wrong_logits(got, want, weights, images, single):
                 )
             ),
         ),
-        "The logits of an image depend on the other images of the batch. Use only its own features.": (
+        "An image has other logits in a batch than alone. Use only its own features, in the same way for each image.": (
             proven(depends, got, want)
         ),
         "The classes are in another order. Return the output of the head as it is.": proven(
             is_shaped and difference(got.sort(1).values, want.sort(1).values, 1e-4, 1e-4) is None, got, want
         ),
-        "The logits are nearly right. Do not round them, and add no small number.": nearly(got, want),
+        NEARLY: nearly(got, want),
     }
 
 
 def wrong_logits_of_larger_images(got, want, weights, images, single):
     """`wrong_logits` for images of another size than 56×56, for which the logits were right."""
-    size = "The logits are right for images of 56×56 pixels, but not for others. Do not resize or crop them."
+    size = (
+        "The logits are right for images of 56×56 pixels, but not for larger ones. "
+        "Use the whole image as it is, and average all of its features."
+    )
     known = wrong_logits(got, want, weights, images, single)
     return known | {size: proven(got.shape == want.shape, got, want)}
 
@@ -286,7 +298,7 @@ def test_logits_are_class_scores(run, weights, dataset):
         judge_other_network(got, want, dataset["test_labels"])
         return
     if got["turned"].shape == got["logits"].shape and (got["turned"].flip(0) - got["logits"]).abs().max() > 1e-3:
-        fail("The logits of an image are random, or depend on the other images. Use no dropout in eval mode.")
+        fail(UNSTEADY)
 
     images = textures(dataset["test_images"])
     for name, given in (("logits", images), ("turned", images.flip(0)), ("larger", enlarged(images))):
@@ -317,7 +329,7 @@ def test_logits_of_a_single_image(run, weights, dataset):
     else:
         judge_other_network(got, want, dataset["test_labels"])
         want = got["logits"][:1]
-    lost = "The batch axis is missing for a single image. Use flatten(1) instead of squeeze()."
+    lost = "The batch axis is missing for a single image: the shape is (K,), not (1, K). Remove only the axes h and w."
     other = "A single image has other logits than in a batch. Compute them in the same way for each image."
     is_single = got["first"].shape == want.shape and difference(got["logits"], whole, 1e-4, 1e-4) is None
 
@@ -398,7 +410,10 @@ def judge_images(got, want):
         and difference(got["f"], want["f"], 1e-4, 1e-4) is None
         and difference(got["images"], want["images"], 0, 0.1)
     ):
-        fail("f has no gradient with respect to the images, or not all of it. Pass x itself to get_logits.")
+        fail(
+            "The gradient of f with respect to the images is not that of the logits. "
+            "Pass x itself to get_logits, neither detached nor changed."
+        )
 
 
 def judge_energy(got, want, logits, mistakes, with_gradient=False):
@@ -407,23 +422,22 @@ def judge_energy(got, want, logits, mistakes, with_gradient=False):
     if not f.isfinite().all():
         if logits.abs().max() < 50:
             fail("f is infinite or NaN. Check whether the logarithm of a number that is not positive is computed.")
-        if (f == torch.inf).any():
-            fail("The exponential overflows for large logits. Use torch.logsumexp.")
-        if (f == -torch.inf).any():
+        lost = [(logits - shift).exp().sum(1) for shift in (0, logits.max())]
+        if (f == torch.inf).equal(lost[0] == torch.inf):
+            fail("f is infinite where an exponential overflows, for large logits. Use torch.logsumexp.")
+        if any((f == -torch.inf).equal(each == 0) for each in lost):
             fail(
                 "f is -infinite: all exponentials of an image became 0. "
                 "Subtract the largest logit of each image, or use torch.logsumexp."
             )
-        fail("f is NaN for large logits. Use torch.logsumexp.")
+        fail("f is infinite or NaN for large logits, whose exponentials are infinite or 0. Use torch.logsumexp.")
 
     def wrong_values():
         known = {name: wrong(logits) for name, wrong in mistakes.items()}
         return known | {
             "The sign is wrong: this is the energy E. The network returns f = -E.": -right,
             "All values are multiplied by the same number. Leave out this factor.": multiple(f, right),
-            "The values are nearly right. Do not round them, and add no small number.": (
-                nearly(f, right) if logits.abs().max() < 50 else right
-            ),
+            NEARLY: nearly(f, right) if logits.abs().max() < 50 else right,
         }
 
     # The tolerance is that of the logits in 3.2a.
@@ -451,12 +465,14 @@ def test_energy_without_a_class(run, weights, images, logits):
         "This is the logarithm of a mean. Compute that of the sum of the exponentials.": (
             lambda z: z.logsumexp(1) - math.log(z.shape[1])
         ),
-        "The shape is (B, 1), not (B,). Do not use keepdim.": lambda z: z.logsumexp(1, keepdim=True),
+        "The shape is (B, 1), not (B,). Do not keep the axis of the classes (keepdim).": (
+            lambda z: z.logsumexp(1, keepdim=True)
+        ),
         "This is the logsumexp over the batch and the classes. Sum over the classes (axis 1) only.": (
             lambda z: z.logsumexp((0, 1))
         ),
         "This is the logsumexp of probabilities. Compute that of the logits.": lambda z: z.softmax(1).logsumexp(1),
-        "This is the logsumexp of log-probabilities, which is 0. Compute that of the logits.": (
+        "f is 0 for all images, as the logarithm of a sum of probabilities is. Compute the logsumexp of the logits.": (
             lambda z: z.log_softmax(1).logsumexp(1)
         ),
         "The first class is left out. Sum over all classes.": lambda z: z[:, 1:].logsumexp(1),
@@ -465,13 +481,11 @@ def test_energy_without_a_class(run, weights, images, logits):
         "The sign of the logits and that of the logsumexp are wrong. Use the logits as they are.": (
             lambda z: -(-z).logsumexp(1)
         ),
-        "The largest logit is subtracted, but not added again. Add it after the logarithm.": (
-            lambda z: z.logsumexp(1) - z.amax(1)
-        ),
+        NOT_ADDED: lambda z: z.logsumexp(1) - z.amax(1),
         "This is the log of the largest probability. Compute the logsumexp of the logits.": (
             lambda z: z.amax(1) - z.logsumexp(1)
         ),
-        "1 is added to the sum of the exponentials. Compute torch.logsumexp.": lambda z: z.exp().sum(1).log1p(),
+        "1 is added to the sum of the exponentials. Add only those of the logits.": lambda z: z.exp().sum(1).log1p(),
         "This is the mean of the logits, weighted by q(y|x). Compute their logsumexp.": (
             lambda z: (z.softmax(1) * z).sum(1)
         ),
@@ -489,6 +503,12 @@ def test_energy_without_a_class(run, weights, images, logits):
     judge_images(got, want)
 
 
+NOT_ADDED = (
+    "This is the logsumexp minus the largest logit. "
+    "If this is subtracted before the exponential, it must be added after the logarithm."
+)
+SAME_CLASS = "All images get the logit of the same class. Use each image's own label."
+NO_BATCH_AXIS = "The batch axis is missing for a single image: the shape is (), not (1,). Remove only axis 1."
 OTHER_CLASS = "Some images get the logit of another class than that of their label. Use each image's own label."
 
 
@@ -496,6 +516,13 @@ def logits_of_other_classes(got, logits, right):
     """What one of the ways observed, if it is a logit of each image, but not always that of the label."""
     seen = [way["f"] for way in got.values() if way]
     seen = [f for f in seen if f.shape == right.shape and (f[:, None] - logits).abs().amin(1).max() < 1e-4]
+    return seen[0] if seen else right
+
+
+def logits_of_one_class(got, logits, right):
+    """What one of the ways observed, if it is the logit of the same class for all images."""
+    seen = [way["f"] for way in got.values() if way]
+    seen = [f for f in seen if f.shape == right.shape and (f[:, None] - logits).abs().amax(0).min() < 1e-4]
     return seen[0] if seen else right
 
 
@@ -524,19 +551,23 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         "The logsumexp is added to the logit. f(x, y) is the logit itself.": lambda z: own(z) + z.logsumexp(1),
         "The labels are ignored: this is the logsumexp over all classes.": lambda z: z.logsumexp(1),
         "This is the largest logit. Use the logit of the label.": lambda z: z.amax(1),
-        "The label of one image is used for all images. Use each image's own label.": lambda z: z[:, chosen[0]],
-        "The label of the last image is used for all images. Use each image's own label.": lambda z: z[:, chosen[-1]],
-        "The label is multiplied with too few columns. Pass num_classes to one_hot.": lambda z: z.sum(1),
-        "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: own(
-            z
-        ).squeeze(),
+        "This is the sum of all logits. Return that of the label. If one_hot is used, it needs num_classes.": (
+            lambda z: z.sum(1)
+        ),
+        NO_BATCH_AXIS: lambda z: own(z).squeeze(),
         "The logits of the first image are used for all images. Use each image's own logits.": lambda z: z[0, chosen],
         "The labels select images. They should select classes: use axis 1.": lambda z: z[chosen % len(z)],
-        "`gather` is used along axis 0. The classes are axis 1.": lambda z: z[chosen % len(z), 0],
+        "The labels select images, and these get the logit of class 0. They should select classes: use axis 1.": (
+            lambda z: z[chosen % len(z), 0]
+        ),
         "The label is off by one: this is the logit of the class before.": lambda z: own(z.roll(1, 1)),
         "The label is off by one: this is the logit of the class after.": lambda z: own(z.roll(-1, 1)),
-        "The product with one_hot is not summed. Sum it over the classes.": lambda z: z * F.one_hot(chosen, z.shape[1]),
-        "This is the largest entry of the product with one_hot. Sum it over the classes.": lambda z: own(z).relu(),
+        "These are the logits of the labels, and 0 for the other classes. Return one value: sum over the classes.": (
+            lambda z: z * F.one_hot(chosen, z.shape[1])
+        ),
+        "Negative logits become 0, as in the maximum of the product with one_hot. Return the logit itself.": (
+            lambda z: own(z).relu()
+        ),
         "Images of class 0 get f(x). With labels, return f(x, y), for class 0, too.": (
             lambda z: torch.where(chosen > 0, own(z), z.logsumexp(1))
         ),
@@ -559,6 +590,8 @@ def test_energy_of_a_class(run, weights, images, logits, labels):
         given = sign * logits[:count]
         got, want = run(energy_of, weights, images[:count], given, chosen, float(sign))
         known = first | mistakes
+        if len(chosen.unique()) > 1:
+            known[SAME_CLASS] = lambda z, got=got: logits_of_one_class(got, z, own(z))
         known[OTHER_CLASS] = lambda z, got=got: logits_of_other_classes(got, z, own(z))
         judge = partial(judge_energy, logits=given, mistakes=known, with_gradient=True)
         assert_either_way(got, want, judge)
@@ -571,7 +604,8 @@ def test_energy_with_one_output(run, weights, images, logits):
     """For K = 1, `forward` returns the single output, shape (B,)."""
     mistakes = {
         "The shape is (B, 1), not (B,). Remove the axis of the classes.": lambda z: z,
-        "The batch axis is missing for a single image. Use squeeze(1) instead of squeeze().": lambda z: z.squeeze(),
+        NO_BATCH_AXIS: lambda z: z.squeeze(),
+        "f is 0 for all images. For K = 1, it is the output itself.": (lambda z: 0 * z[:, 0]),
     }
     for count in (6, 1):
         given = logits[:count, :1]
@@ -588,14 +622,14 @@ def test_energy_of_large_logits(run, weights, images, logits):
         # Where n logits of an image are clamped to the limit, f is the limit plus log n.
         limits = (got["f"].flatten()[:6, None] - torch.arange(1.0, 6).log()).flatten().tolist()
         mistakes = {
-            "Large logits are clamped before the exponential. Use torch.logsumexp, which needs no limit.": (
-                lambda z: nearest(got["f"], *(z.clamp(max=limit).logsumexp(1) for limit in limits))
-            ),
             "This is the logarithm of a mean. Compute that of the sum of the exponentials.": (
                 lambda z: z.logsumexp(1) - math.log(z.shape[1])
             ),
+            "Large logits are clamped, or their exponentials are. Use torch.logsumexp, which needs no limit.": (
+                lambda z: nearest(got["f"], *(z.clamp(max=limit).logsumexp(1) for limit in limits))
+            ),
             "The sign is wrong: this is the energy E. The network returns f = -E.": lambda z: -z.logsumexp(1),
-            "The largest logit is subtracted, but not added again. Add it after the logarithm.": (
+            "f is 0 for large logits. Compute the logsumexp of the logits themselves, with the largest one.": (
                 lambda z: z.logsumexp(1) - z.amax(1)
             ),
         }

@@ -49,13 +49,19 @@ NOT_RANDOM = (
 )
 SAME_CHAIN = (
     "The chains of a call continue the same chain, or the same few. "
-    "Keep up to `cbuffer_size` different chains in the buffer, and choose a random chain of it for each of them."
+    "Choose for each of them a random chain of the buffer, which keeps up to `cbuffer_size` different ones."
 )
 ALMOST_EMPTY = (
     "The buffer keeps only one chain, or a few. Add the chains of each call to those that are there, "
     "up to `cbuffer_size`, and choose a random one for each chain."
 )
 CHANGED_LATER = "The buffer changes if the returned chains are changed in place later. Write copies of the chains."
+NOT_PROPORTIONAL = (
+    "The chains do not move in proportion to the gradient, or so far that they reach the limits of the image range. "
+    "Add step_size · gradient as it is."
+)
+SHARED_BY_PIXELS = "All pixels of an image get the same noise. Use torch.randn_like(x)."
+SHARED_BY_LINES = "Rows, columns or channels of an image get the same noise. Use torch.randn_like(x)."
 STILL = (
     "The chains do not follow the gradient. Add step_size · gradient and use the result: x.add(…) does not change x."
 )
@@ -354,7 +360,7 @@ class Calls:
         if still.sum() > 2 and still[self.among(0, 1)].float().mean() < 0.2:  # otherwise all new chains are so
             fail(
                 "Some chains start without noise, for example from empty places of the buffer that contain 0. "
-                "If the chosen place is empty, start from N(0, 0.01²)."
+                "Start from N(0, 0.01²) where no chain is continued, also if the chosen place is empty."
             )
 
     def fresh(self, first, last=None):
@@ -490,9 +496,9 @@ def test_first_chains_are_small_noise(run, no_classes, drift, noise):
         starts = calls.starts[calls.among(1, 2)]
         spread = starts.std().item()
         if spread > 0.4 or abs(starts.mean().item()) > 0.4:
-            fail("The initial values of the chains are too large. New chains start from N(0, 0.01²).")
+            fail("The initial values of the chains are too large, or far from 0. New chains start from N(0, 0.01²).")
         if calls.still()[calls.among(1, 2)].float().mean() > 0.2:
-            fail("The chains start almost without noise. New chains start from N(0, 0.01²).")
+            fail("All or many chains start almost without noise. New chains start from N(0, 0.01²).")
         if (starts - starts.mean(1, keepdim=True)).std() < spread / 2:
             fail("All pixels of a chain start from the same value. Draw noise for each pixel.")
         if (starts - starts.mean(0)).std() < spread / 2:
@@ -547,14 +553,23 @@ def judge_persistence(calls):
     if fresh > most:
         calls.judge_fresh(FILLED)
     if fresh > 0.99:
-        fail("No chain continues one of an earlier call. Check that chains are written to the buffer and read from it.")
+        number = "No" if fresh == 1 else "Almost no"
+        fail(
+            f"{number} chain continues one of an earlier call. "
+            "Check that the chains after the last step are written to the buffer, and that chains are read from it."
+        )
     calls.judge_groups(FILLED)
     if 0.92 < fresh < 0.975:
         fail("Most chains start from noise, but only about 5 % should. Check the comparison with FRESH_SHARE.")
     if fresh > 0.9:
         fail("Most chains start from noise, but only about 5 % should. Continue chains of the buffer.")
-    if is_all_or_none or (count > 300 and max(calls.per_call(FILLED)) > 0.9):  # in each call, there are 36 chains
-        fail("In a call, almost all chains start from noise, or almost none. Choose for each chain separately.")
+    if is_all_or_none:
+        fail("In a call, all chains start from noise, or none. Choose for each chain separately.")
+    if count > 300 and max(calls.per_call(FILLED)) > 0.9:  # in each call, there are 36 chains
+        fail(
+            "In some calls, almost all chains start from noise. About 5 % of each call should: "
+            "decide for each chain, write all chains to the buffer, and never empty it."
+        )
     if fresh < 0.012 and count > 300:
         fail(
             "In the calls of this test, almost no chain starts from noise. "
@@ -586,25 +601,28 @@ def test_chains_continue_from_the_buffer(run, no_classes, drift, noise):
         if calls.fresh(1, 2) > 0.95:
             calls.judge_fresh(1, 2)
             fail(
-                "The second call continues no chain of the first one. Write the chains of the first call, too, and "
-                "use the chains of the buffer as soon as there are some, not only when it is full."
+                "Almost no chain of the second call continues one of the first. Write the chains of the first call, "
+                "and use the chains of the buffer as soon as there are some, not only when it is full."
             )
         if (calls.ages(FILLED) == 1).float().mean() < 0.02:
             late = calls.origin[(calls.call >= FILLED) & (calls.origin >= 0)]
             if (calls.call[late] <= 2).float().mean() > 0.9:
-                fail("The buffer keeps its oldest chains. If it is full, new chains replace older ones.")
+                fail(
+                    "Later calls continue only chains of the first calls. "
+                    "If the buffer is full, new chains replace older ones, and may then be chosen."
+                )
             fail("Almost no chain of the previous call is continued. New chains replace older ones and may be chosen.")
         # A chain that is written is continued with a probability of 0.5 or more, and at least 13 start from noise.
         later, number = calls.continued_later((calls.origin < 0) & (calls.call > 0))
         if number > 8 and later == 0:
             fail(
-                "Chains that start from noise are never continued, except those of the first call. "
-                "Write all chains to the buffer."
+                "In the calls of this test, chains that start from noise are not continued, "
+                "except those of the first call. Write all chains to the buffer."
             )
         # A chain is continued with a probability of 0.5 or more, so 13 chains at the same place with 0.9999.
         if calls.forgotten() > 5:
             fail(
-                "The chains at some places of the batch are never continued. "
+                "In the calls of this test, the chains at some places of the batch are not continued. "
                 "Write all of them to the buffer, and choose from all of them."
             )
         # The given noise is subtracted up to half precision, 0.0001. The whole sampler has 0.0050, with initial noise
@@ -701,7 +719,10 @@ def test_buffer_is_kept_per_class(run, alternating, many_labels, paces, drift, n
         now, before = calls.classes[continued], calls.classes[calls.origin[continued]]
         other = now != before
         if len(now[other & (before == -1)].unique()) > 1:
-            fail("Chains of several classes and those without a class are mixed. Keep a buffer for each of them.")
+            fail(
+                "Chains of several classes continue chains without a class, so they are mixed. "
+                "Keep a buffer for each class, and one for chains without a class."
+            )
         if (other & (now >= 0) & (before >= 0)).any():
             fail(
                 "Some chains continue chains of another class. "
@@ -756,7 +777,7 @@ def test_buffer_is_bounded(run, no_classes, few_and_many, drift, noise):
             fail("A call that returns every step does not write its chains to the buffer.")
         if kept < size or got["held"] < size * math.prod(SHAPE):
             fail(
-                "Fewer than `cbuffer_size` different chains are continued. "
+                "Fewer than `cbuffer_size` different chains are kept or continued. "
                 "Keep as many for each class, and choose any of them."
             )
 
@@ -770,11 +791,20 @@ def test_buffer_is_bounded(run, no_classes, few_and_many, drift, noise):
         if calls.kept(1, many) < 2:
             fail("Chains of a class are hardly continued. Write them to the buffer of their class.")
         if calls.kept(1, many) <= FEW:
-            fail("Only `sample_size` chains of a class are kept or continued. There may be `cbuffer_size` of them.")
+            fail(
+                "A call continues at most as many different chains of a class as `sample_size`. "
+                "Keep up to `cbuffer_size` of them, and choose any."
+            )
         if calls.kept(1, many) < 12:
-            fail("Only some of the chains of a class are kept or continued. There may be `cbuffer_size` of them.")
+            fail(
+                "Only some of the chains of a class are kept or continued. "
+                "Keep up to `cbuffer_size` of them, and choose any."
+            )
         if calls.kept(1, (4, 6)) < 11:  # after calls for 6 chains
-            fail("Chains of earlier calls are removed although there is room for them. Keep `cbuffer_size` chains.")
+            fail(
+                "After a call for fewer chains of a class, only a few different chains of it are continued. "
+                "Keep those of earlier calls as long as there is room for them, and choose any."
+            )
         if calls.kept(1, many) > 24:
             fail("Chains of a class continue more than `cbuffer_size` different chains. Keep at most as many of each.")
         if calls.repeated(4) > 0.5:
@@ -787,8 +817,8 @@ def test_buffer_is_bounded(run, no_classes, few_and_many, drift, noise):
         ]
         if max(numbers) <= FEW:
             fail(
-                "Only `sample_size` chains without a class are kept or continued. "
-                "There may be `cbuffer_size` of them, from several calls."
+                "Of many chains without a class, later calls continue at most as many as their `sample_size`. "
+                "Keep up to `cbuffer_size` of them, from several calls, and choose any."
             )
 
     got, want = run(chains_over_calls, few_and_many, 20, drift, noise, 0, -1, True)
@@ -937,7 +967,7 @@ def judge_gradient(got, want, slopes, labels, start):
             "This is the gradient of exp(f). Differentiate f itself.": (f.exp() * unclamped).clamp(-0.03, 0.03),
             "This is the gradient of f². Differentiate f itself.": (2 * f * unclamped).clamp(-0.03, 0.03),
             "The labels are in another order. Use the label of each image.": slopes[labels.flip(0)].clamp(-0.03, 0.03),
-            "One label is used for all images. Use each image's own label.": nearest(
+            "All images get the gradient for the same class. Use each image's own label.": nearest(
                 value, *(slope.clamp(-0.03, 0.03).expand_as(clamped) for slope in slopes[:-1])
             ),
             (
@@ -1056,6 +1086,7 @@ def side_effects(student, slopes, labels, start, training):
             requires_grad = [parameter.requires_grad for parameter in model.parameters()]
             mode, is_restored = model.training, torch.is_grad_enabled() == training
             torch.set_grad_enabled(training)
+            parts_before = [module.training for module in model.part.modules()]
             after, parts = after_error(sampler, model)
             return {
                 "moves": torch.stack([way[labels == label].mean(0) for label in range(CLASSES)]),
@@ -1070,6 +1101,7 @@ def side_effects(student, slopes, labels, start, training):
                 "all_frozen": all(model.all_frozen),
                 "after_error": after,
                 "parts": parts,
+                "parts_without_error": parts_before,
             }
 
     return ways(isolated=lambda: sample(True), whole=lambda: sample(False))
@@ -1084,8 +1116,10 @@ def side_effects(student, slopes, labels, start, training):
 def test_sampling_restores_the_network(run, slopes, labels, start):
     """Sampling freezes the network and then restores its state, and the samples are detached."""
     observed = [run(side_effects, slopes, labels, start, training) for training in (False, True)]
+    with_gradients = [way["gradients_on"] for way in observed[1][0].values() if way]
     for got, want in observed:
-        assert_either_way(got, want, lambda got, want: judge_side_effects(got, want, slopes))
+        judge = partial(judge_side_effects, slopes=slopes, is_on=any(with_gradients))
+        assert_either_way(got, want, judge)
     for got, want in observed:
         assert_either_way(got, want, judge_parts)
 
@@ -1095,12 +1129,15 @@ def test_sampling_restores_the_network(run, slopes, labels, start):
 
 def judge_parts(got, want):
     if got["parts"] != want["parts"]:
+        if got["parts_without_error"] == want["parts_without_error"]:
+            fail("After an exception while sampling, the mode of a submodule is not restored. Use try and finally.")
         fail(
             "After sampling, the mode of a submodule is not restored. Store the mode of each module, also nested ones."
         )
 
 
-def judge_side_effects(got, want, slopes):
+def judge_side_effects(got, want, slopes, is_on):
+    """is_on: whether gradients are computed where they are enabled outside of the sampler."""
     is_frozen = any(
         before and not after for before, after in zip(want["requires_grad"], got["requires_grad"], strict=False)
     )
@@ -1109,8 +1146,15 @@ def judge_side_effects(got, want, slopes):
         mode = "is in train mode, although it was in eval mode before. Store its mode"
     is_deleted = got["parameter_gradient"] == 0
     sentences = {
-        "gradients_on": "Sampling does not work inside torch.no_grad(). Use torch.enable_grad().",
-        "detached": "The samples are not detached. Detach the chains in each step.",
+        "gradients_on": (
+            "Sampling does not work inside torch.no_grad(). Use torch.enable_grad()."
+            if is_on
+            else "The network is called without gradients, or for images that require none. Enable both."
+        ),
+        "detached": (
+            "The samples are not detached. `gradient` should use a detached copy of x and return a detached tensor, "
+            "and so should `update`."
+        ),
         "requires_grad": "After sampling, requires_grad of the parameters is not restored. "
         + (
             "Parameters stay frozen. Store requires_grad before you freeze them, and restore it."
@@ -1137,7 +1181,7 @@ def judge_side_effects(got, want, slopes):
     if follow(got["moves"], slopes[-1:].expand_as(slopes[:-1])):
         fail("The labels are ignored. Pass them to the network.")
     if not follow(got["moves"], slopes[:-1]):
-        fail("The chains do not follow the gradient of the network.")
+        fail("The chains do not move in proportion to the gradient of f(x, y), each with its own label.")
 
 
 @probe
@@ -1178,7 +1222,9 @@ def moves_of(student, slopes, start, steps, step_size):
         )
         gradient = slopes[labels].clamp(-0.01, 0.01)
         rest = sampler.update(0 * start, gradient.clone(), 10.0) - 10 * gradient
-        is_mixed = rest.mean(0).abs().max() < 0.01 < 0.05 < rest.abs().max()
+        # The means over the images of a class contain little noise, and their errors have the mean 0.
+        of_classes = torch.stack([rest[labels == label].mean(0) for label in range(CLASSES)])
+        is_mixed = of_classes.mean(0).abs().max() < 0.01 < 0.05 < of_classes.abs().max()
     except Exception:  # a student's program need not have this method
         is_mixed = False
     require(not is_mixed, "An image is moved by the gradients of other images. Use for each image its own gradient.")
@@ -1222,12 +1268,17 @@ def test_chains_move_uphill(run, slopes, start):
             mistakes=lambda: {
                 STILL: 0 * path,
                 "The chains move towards lower f. Add the gradient of f, or subtract the gradient of E.": -path,
-                "The chains are clipped to [0, 1]. The image range is [-1, 1].": path.clamp(0, 1),
-                "`step_size` is ignored. Multiply the gradient by it.": path * 10 / size,
-                "The step is only half as long. Multiply the gradient by `step_size`.": path / 2,
-                "The step is clamped. Clamp the gradient, before it is multiplied by `step_size`.": (
-                    3 * (size * slope).clamp(-0.03, 0.03)
+                "Negative values become 0, as if the chains were clipped to [0, 1]. The image range is [-1, 1].": (
+                    path.clamp(0, 1)
                 ),
+                "The steps are as long as for `step_size` = 10, as if it were ignored. Multiply the gradient by it.": (
+                    path * 10 / size
+                ),
+                "The step is only half as long. Multiply the gradient by `step_size`.": path / 2,
+                (
+                    "Each value moves by ±0.03 in a step, as if the step were clamped. "
+                    "Only the gradient is clamped, before it is multiplied by `step_size`."
+                ): (3 * (size * slope).clamp(-0.03, 0.03)),
                 "All chains get the same noise. Use torch.randn_like(x).": (
                     mean if are_equal and (mean - path).abs().max() < 0.06 else path
                 ),
@@ -1247,6 +1298,9 @@ def test_chains_move_uphill(run, slopes, start):
                     "The chains move too far or not far enough. "
                     "Each step should add step_size · gradient to x, and nothing else but noise."
                 ): multiple(mean, path),
+                "The chains reach the limits of the image range in three steps. The step is step_size · gradient.": (
+                    proven(mean.shape == path.shape and mean.abs().max() > 0.9, mean, path)
+                ),
                 "The steps are not proportional to the gradient. Add step_size · gradient as it is.": proven(
                     mean.shape == path.shape and (mean - multiple(mean, path)).abs().max() > 0.05, mean, path
                 ),
@@ -1267,16 +1321,16 @@ def test_chains_stay_in_the_image_range(run, slopes, start):
         if chains.shape != want["chains"].shape:
             raise Mismatch("The chains must have the shape (B, C, H, W).")
         if 1.0001 < chains.abs().max() < 1.03:
-            fail("The chains leave the image range by as much as the noise. Clip them after the noise is added.")
+            fail("The chains leave the image range by about as much as the noise. Clip them after the noise is added.")
         if not chains.abs().max() < 1.0001:
             if chains.max() < 1.0001 or chains.min() > -1.0001:
-                fail("The chains are clipped at one limit only and leave the image range at the other. Clip at both.")
+                fail("The chains leave the image range at one of its limits only. Clip them at both, to [-1, 1].")
             fail(
                 "The chains leave the image range. Clip them to [-1, 1]. x.clamp(…) does not change x: use the result."
             )
         if not follow(chains.mean(0), slopes[-1]):
             judge_spread(chains, 0.2)  # it is 0.02 after nine steps
-            fail("The chains do not follow the gradient.")
+            fail(NOT_PROPORTIONAL)
         # With noise, pixels have the same value only where they are clipped.
         for limit in (chains.max(), chains.min()):
             if limit.abs() < 0.98 and (chains == limit).float().mean() > 0.02:
@@ -1308,12 +1362,12 @@ def test_noise_has_the_right_spread(run, slopes, start):
 
     # The spread of 64 steps; where it is large, the limits of the image range make it smaller.
     wrong_noise = {
-        "The noise is the same in each step, or 8 times too large. Draw new noise, and multiply it by NOISE_STD.": 0.32,
-        "The noise of a step is about `step_size` times too large. Multiply only the gradient by `step_size`.": 0.38,
-        "The noise of a step is about √step_size times too large. Multiply it by NOISE_STD only.": 0.126,
-        "The noise of a step is about √(2 · step_size) times too large. Multiply it by NOISE_STD only.": 0.179,
+        "The noise is the same in each step, or about 8 times too large. Draw new noise with NOISE_STD.": 0.32,
+        "The noise of a step is about `step_size` times too large. Its standard deviation should be NOISE_STD.": 0.38,
+        "The noise of a step is about √step_size times too large. Its standard deviation should be NOISE_STD.": 0.126,
+        "The noise of a step is about √(2 · step_size) times too large. It should have NOISE_STD.": 0.179,
         "The noise of a step is about twice as large as it should be. It should have NOISE_STD, not START_STD.": 0.08,
-        "The standard deviation of the noise is about √NOISE_STD. NOISE_STD is not the variance.": 0.52,
+        "The standard deviation of the noise is about √NOISE_STD. It should be NOISE_STD itself.": 0.52,
     }
 
     def other_noise(spread):
@@ -1328,13 +1382,14 @@ def test_noise_has_the_right_spread(run, slopes, start):
         factor = (mean * quiet[-1]).nansum() / quiet[-1].square().sum()
         noise = chains - factor * quiet[-1]
         noise = noise[~noise.isnan()]
-        if chains.nan_to_num().min() > -1e-6 or chains.nan_to_num().max() < 1e-6:
+        lowest, highest = chains.nan_to_num().min(), chains.nan_to_num().max()
+        if (lowest > -1e-6) != (highest < 1e-6):  # both, if all values are 0
             fail("All values of the chains have the same sign. The image range is [-1, 1].")
         offset, uneven = noise.mean().item(), (mean - factor * quiet[-1]).nan_to_num().std()
         if abs(offset) > max(0.02, 0.1 * noise.std().item()) and uneven < abs(offset):
-            fail("The mean of the noise is not 0. Use NOISE_STD · randn, as it is.")
+            fail("The mean of what is added to step_size · gradient is not 0. Use NOISE_STD · randn, as it is.")
         if uneven > 0.05 and uneven > (chains - mean).nan_to_num().std() / 4:  # a sixth for a mean over 36 chains
-            fail("The chains do not follow the gradient.")
+            fail(NOT_PROPORTIONAL)
         # The standard deviation of 64 steps is 8 · 0.005 = 0.04, or 0.0412 with a start from N(0, 0.01²).
         spread = noise.std().item()
         if spread < 1e-4:
@@ -1343,13 +1398,13 @@ def test_noise_has_the_right_spread(run, slopes, start):
             fail("The steps contain no or too little noise. Its standard deviation should be NOISE_STD, 0.005.")
         within = chains - factor * quiet[-1]
         if (within - within.nanmean((1, 2, 3), keepdim=True)).nan_to_num().std() < spread / 2:
-            fail("All pixels of an image get the same noise. Use torch.randn_like(x).")
+            fail(SHARED_BY_PIXELS)
         if shared_along(within.nan_to_num()):
-            fail("Rows, columns or channels of an image get the same noise. Use torch.randn_like(x).")
+            fail(SHARED_BY_LINES)
         if not 0.036 < spread < 0.046:
             fail(next((name for name, its in wrong_noise.items() if abs(spread / its - 1) < 0.08), other_noise(spread)))
         if not follow(mean, quiet[-1]):
-            fail("The chains do not follow the gradient.")
+            fail(NOT_PROPORTIONAL)
 
     assert_either_way(got, want, judge)
 
@@ -1380,16 +1435,23 @@ def test_every_step_can_be_returned(run, slopes, start):
             fail("The first entry is the chains before the first step. Store the chains after each step.")
         if not all(follow(move, slopes[-1]) for move in moves.mean(1)):
             judge_spread(moves[0], 0.05)  # it is 0.005
-            fail("The chains do not follow the gradient from step to step.")
+            fail(NOT_PROPORTIONAL)
         # The kurtosis is 3 for Gaussian and 1.8 for uniform noise; 15,552 numbers estimate it within 0.04.
         noise = moves - moves.mean(1, keepdim=True)
+        is_shared = (noise - noise.mean((2, 3, 4), keepdim=True)).std() < noise.std() / 2
+        are_lines_shared = shared_along(noise.flatten(0, 1))
         noise = noise[:, (chains.abs() < 0.9).all(0) & (chains > chains.min()).all(0)]  # pixels that are not clipped
         if noise.std() < 0.001:  # is checked above
             return
         kurtosis = noise.pow(4).mean() / noise.square().mean().square()
+        if not 2.5 < kurtosis < 3.7 and (is_shared or are_lines_shared):  # too few numbers to estimate it
+            fail(SHARED_BY_PIXELS if is_shared else SHARED_BY_LINES)
         if kurtosis < 2.5:
             fail("The noise is not Gaussian: large values are missing. Use torch.randn_like(x).")
         if kurtosis > 3.7:
-            fail("The noise is not Gaussian: there are too many large values. Use torch.randn_like(x).")
+            fail(
+                "The noise is not Gaussian with one standard deviation: there are too many large values. "
+                "Use NOISE_STD · torch.randn_like(x)."
+            )
 
     assert_either_way(got, want, judge)
