@@ -204,6 +204,7 @@ class JEM(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.saved_epoch = 0
         self.cnn = ShallowCNN(num_classes=num_classes, **MODEL_args)
         self.sampler = MCMCSampler(self.cnn, img_shape, batch_size, num_classes, cbuffer_size)
         self.average_precision = MulticlassAveragePrecision(max(num_classes, 2))  # an EBM has one class
@@ -224,8 +225,9 @@ class JEM(pl.LightningModule):
 
     @property
     def step_size(self) -> float:
-        """The step size of SGLD in the current epoch."""
-        return self.hparams.step_size * self.hparams.step_size_decay**self.current_epoch
+        """The step size of SGLD in the current epoch; for a trained model, in the epoch of its checkpoint."""
+        epoch = max(self.current_epoch, self.saved_epoch)
+        return self.hparams.step_size * self.hparams.step_size_decay**epoch
 
     def configure_optimizers(self) -> tuple[list, list]:
         # No momentum (β1 = 0), because the chains, and with them the loss, change in each step.
@@ -309,7 +311,8 @@ class JEM(pl.LightningModule):
         checkpoint["sampler_buffer"] = to_plain(self.sampler.buffer)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Restore the replay buffer. A deque, which a checkpoint contains as a list, becomes a deque again."""
+        """Restore the epoch and the replay buffer. A deque, which is a list in a checkpoint, becomes a deque again."""
+        self.saved_epoch = checkpoint.get("epoch", self.saved_epoch)
         buffer = checkpoint["sampler_buffer"]
         if isinstance(self.sampler.buffer, deque):
             buffer = deque(buffer, self.sampler.buffer.maxlen)
