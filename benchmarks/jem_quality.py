@@ -29,7 +29,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ebmcourse import plots
 from ebmcourse.sampling import FastSampler, langevin, native_dtype
-from ebmcourse.training import BestCheckpoint, DivergenceRollback, diversity, fit, frechet_distance
+from ebmcourse.training import BestCheckpoint, DivergenceRollback, WeightAverage, diversity, fit, frechet_distance
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "solutions" / "jem"))
 import ex_cli
@@ -172,7 +172,7 @@ def train(
             out=out,
             epochs=epochs,
             resume=last if last.exists() else None,
-            callbacks=[rollback, Clock(), best] if model in WITH_BEST else [rollback, Clock()],
+            callbacks=[rollback, Clock(), WeightAverage(), best] if model in WITH_BEST else [rollback, Clock()],
             limit_train_batches=options.get("train_batches"),
             limit_val_batches=0 if classes == 1 else None,
             gradient_clip_val=options["clip"],

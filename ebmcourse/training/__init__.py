@@ -1,6 +1,7 @@
 """Training with PyTorch Lightning: what the assignments share.
 
 * `checkpoints`: the last checkpoint, which is always complete, also after Ctrl-C, and the best one by a measure
+* `averaging`: a running mean of the weights, which draws better samples than the last ones
 * `quality`: measures of samples
 * `divergence`: a callback that restores an earlier state when training diverges
 * `display`: the progress bar, and sample images after every epoch
@@ -9,6 +10,7 @@
 """
 
 from ebmcourse.training.augmentation import random_affine
+from ebmcourse.training.averaging import WeightAverage
 from ebmcourse.training.checkpoints import BestCheckpoint, LastCheckpoint, to_plain
 from ebmcourse.training.display import Progress, SamplePictures
 from ebmcourse.training.divergence import DivergenceRollback
@@ -21,6 +23,7 @@ __all__ = [
     "LastCheckpoint",
     "Progress",
     "SamplePictures",
+    "WeightAverage",
     "diversity",
     "fit",
     "frechet_distance",

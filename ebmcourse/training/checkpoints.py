@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from ebmcourse.training.averaging import averaged
+
 
 def to_plain(value: Any) -> Any:
     """A copy of nested containers with tensors on the CPU, as a checkpoint for `weights_only=True` may hold it.
@@ -57,7 +59,8 @@ class BestCheckpoint(Checkpoint):
 
     `measure` must not depend on the scale of the energies, as `sample_quality` does not. The contrastive divergence, a
     common criterion, compares chains and data by the network that is being trained, and is close to 0 before this
-    network has learned anything. The measured value is logged under `name`.
+    network has learned anything. The measured value is logged under `name`. With the callback `WeightAverage`, it is
+    the mean of the weights that is measured and saved.
     """
 
     def __init__(self, path: Path, measure: Callable[[Any], float], name: str = "val_quality") -> None:
@@ -71,8 +74,9 @@ class BestCheckpoint(Checkpoint):
         self.best, self.epoch = state_dict["best"], state_dict["epoch"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        value = self.measure(pl_module)
-        pl_module.log(self.name, value)
-        if value < self.best:
-            self.best, self.epoch = value, trainer.current_epoch
-            save_complete(trainer, self.path)
+        with averaged(trainer, pl_module):
+            value = self.measure(pl_module)
+            pl_module.log(self.name, value)
+            if value < self.best:
+                self.best, self.epoch = value, trainer.current_epoch
+                save_complete(trainer, self.path)

@@ -14,6 +14,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from ebmcourse.training.averaging import WeightAverage
+
 
 @dataclass(frozen=True)
 class Divergence:
@@ -173,6 +175,9 @@ class DivergenceRollback(Callback):
             rates = config.scheduler.base_lrs
             config.scheduler.load_state_dict(saved)
             config.scheduler.base_lrs = [rate * self.lr_factor for rate in rates]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAverage):
+                callback.restart(pl_module)
         if divergence.lower_weight and self.energy_weight:
             pl_module.hparams[self.energy_weight] *= self.lr_factor
         self.states.clear()

@@ -30,6 +30,7 @@ from ebmcourse.training import (
     BestCheckpoint,
     DivergenceRollback,
     SamplePictures,
+    WeightAverage,
     fit,
     random_affine,
     sample_quality,
@@ -457,6 +458,7 @@ def run_training(args: argparse.Namespace) -> Path:
         callbacks=[
             DivergenceRollback("gap", low=LOST_GAP, classifier="loss_pyx", energy_weight="lmbd"),
             SamplePictures(draw_chains, args.out / "samples", letters),
+            WeightAverage(),
             BestCheckpoint(args.out / "best.ckpt", lambda model: measure_quality(model, data["val"])),
         ],
         limit_train_batches=args.train_batches,
