@@ -16,7 +16,7 @@ PRESETS = {
     | {"epochs": 3, "warmup_epochs": 2, "train_batches": 20, "steps": 5, "cbuffer_size": 4}
     | {"hidden_features": 16, "lr": 1e-3},
     "cpu": COMMON
-    | {"epochs": 9, "warmup_epochs": 3, "steps": 40, "cbuffer_size": 16}
+    | {"epochs": 9, "warmup_epochs": 3, "steps": 40, "cbuffer_size": 16, "step_size": 6.0, "step_size_decay": 1.2}
     | {"lr": 3e-4, "lr_stepsize": 3, "lr_gamma": 0.35, "fast_sampler": True},
     "full": COMMON | {"epochs": 60, "warmup_epochs": 5, "batch_size": 64, "cbuffer_size": 128} | {"fast_sampler": True},
 }
