@@ -40,7 +40,8 @@ def _packages() -> Iterator[Finding]:
         )
         return
     for requirement in requirements:
-        if "extra ==" in requirement:
+        requirement, _, marker = requirement.partition(";")
+        if "extra ==" in marker and "notebook" not in marker:  # requirements.txt installs the extra `notebook`
             continue
         name, minimum = re.match(r"([\w.-]+)(?:>=([\w.]+))?", requirement).groups()  # type: ignore[union-attr]
         try:
@@ -64,7 +65,7 @@ def _torch() -> Finding:
         return Finding(f"torch and torchvision do not work together ({reason})", REINSTALL)
     if torch.cuda.is_available():
         return Finding(f"GPU: {torch.cuda.get_device_name(0)}")
-    return Finding(f"no GPU, {os.cpu_count()} CPU cores: use the presets `smoke` and `cpu`")
+    return Finding(f"no GPU, {os.cpu_count()} CPU cores: use the preset `cpu`, because `full` needs a GPU")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

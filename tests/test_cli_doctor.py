@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOK = PROJECT["optional-dependencies"]["notebook"]
 NEEDED_BY_THE_COMMAND_LINE = ("click", "rich", "markdown_it", "mdurl", "pygments")
 
 
@@ -22,8 +23,11 @@ def machine(tmp_path):
     for name in NEEDED_BY_THE_COMMAND_LINE:
         place = Path(importlib.util.find_spec(name).origin).parent
         (tmp_path / name).symlink_to(place)
-    pretend(tmp_path, "ebmcourse", PROJECT["version"], PROJECT["dependencies"])
-    for line in PROJECT["dependencies"]:
+    extras = [
+        f"{line}; extra == {extra!r}" for extra, lines in PROJECT["optional-dependencies"].items() for line in lines
+    ]
+    pretend(tmp_path, "ebmcourse", PROJECT["version"], PROJECT["dependencies"] + extras)
+    for line in PROJECT["dependencies"] + NOTEBOOK:
         name, _, bound = line.partition(">=")
         pretend(tmp_path, name, bound)
     for name in ("torch", "torchvision"):
@@ -57,7 +61,18 @@ def doctor(machine, expect: int) -> str:
 def test_a_complete_machine_has_no_problems(machine):
     said = doctor(machine, expect=0)
     assert "✗" not in said and "no GPU" in said
-    assert said.count("✓") == len(PROJECT["dependencies"]) + 3
+    assert said.count("✓") == len(PROJECT["dependencies"] + NOTEBOOK) + 3
+
+
+def test_without_a_gpu_it_names_only_a_preset_that_exists_in_programs_and_in_notebooks(machine):
+    said = doctor(machine, expect=0)
+    assert "`cpu`" in said and "`smoke`" not in said
+
+
+def test_the_programs_that_open_and_fetch_notebooks_belong_to_the_course(machine):
+    forget(machine, "jupyterlab")
+    said = doctor(machine, expect=1).splitlines()
+    assert said[said.index("✗ jupyterlab is missing") + 1].strip() == 'pip install "jupyterlab>=4"'
 
 
 def test_missing_and_outdated_packages_are_shown_with_the_command_that_installs_them(machine):

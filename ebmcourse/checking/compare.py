@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ebmcourse.checking.form import NOT_FINITE, first, kind_of, shape_difference, unsound
+from ebmcourse.checking.form import NOT_FINITE, expected, first, shape_difference, unsound
 from ebmcourse.checking.outcome import DIFFERENT_NUMBERS
 
 
@@ -112,7 +112,7 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
         if isinstance(got, torch.Tensor) and got.numel() == 1:
             got = got.item()
         if not isinstance(got, int | float):
-            return f"A number is expected, not {kind_of(got)}."
+            return expected("a number", got)
         if got == want:
             return None
         return _tensor_difference(torch.tensor(float(got)), torch.tensor(want), rtol, atol)
@@ -121,7 +121,7 @@ def difference(got: Any, want: Any, rtol: float, atol: float) -> str | None:
 
 def _tensor_difference(got: Any, want: torch.Tensor, rtol: float, atol: float) -> str | None:
     if not isinstance(got, torch.Tensor):
-        return f"A tensor is expected, not {kind_of(got)}."
+        return expected("a tensor", got)
     if reason := shape_difference(got, want):
         return reason
     got, want = got.double(), want.double()

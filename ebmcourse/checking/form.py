@@ -37,7 +37,7 @@ def misfit(got: Any, want: Any) -> str | None:
     """
     if isinstance(want, torch.Tensor):
         if not isinstance(got, torch.Tensor):
-            return f"A tensor is expected, not {kind_of(got)}."
+            return expected("a tensor", got)
         return TOO_LARGE if got.numel() > FACTOR * want.numel() + MORE_NUMBERS else None
     if isinstance(want, Ways):
         if not isinstance(got, Ways) or got.keys() != want.keys():
@@ -53,12 +53,12 @@ def misfit(got: Any, want: Any) -> str | None:
         return first(misfit(got[key], want[key]) for key in want)
     if isinstance(want, list):
         if not isinstance(got, list):
-            return f"A list is expected, not {kind_of(got)}."
+            return expected("a list", got)
         if len(got) > FACTOR * len(want) + MORE_ITEMS:
             return TOO_LARGE
         return first(misfit(item, model) for item, model in _paired(got, want))
     if isinstance(got, dict | list):
-        return f"{_expected(want)}, not {kind_of(got)}."
+        return expected(_kind_of(want), got)
     if isinstance(got, torch.Tensor):
         return TOO_LARGE if got.numel() > FACTOR + MORE_NUMBERS else None
     if isinstance(got, str):
@@ -91,9 +91,9 @@ def unsound(got: Any, want: Any) -> str | None:
     if isinstance(got, torch.Tensor) and got.numel() == 1:
         got = got.item()
     if isinstance(want, bool | str):
-        return None if type(got) is type(want) else f"{_expected(want)}, not {kind_of(got)}."
+        return None if type(got) is type(want) else expected(_kind_of(want), got)
     if not isinstance(got, int | float) or isinstance(got, bool):
-        return f"{_expected(want)}, not {kind_of(got)}."
+        return expected(_kind_of(want), got)
     return NOT_FINITE if math.isfinite(want) and not math.isfinite(got) else None
 
 
@@ -169,14 +169,16 @@ def _dimensions(value: torch.Tensor) -> str:
     return "a scalar" if value.dim() == 0 else f"{value.dim()} axis" if value.dim() == 1 else f"{value.dim()} axes"
 
 
-def _expected(want: Any) -> str:
-    return "Nothing (None) is expected" if want is None else f"{kind_of(want).capitalize()} is expected"
+def expected(kind: str, got: Any) -> str:
+    """The sentence for a student who returns `got` where something of this kind is expected."""
+    advice = " Is a `return` missing?" if got is None else ""
+    return f"{kind[0].upper()}{kind[1:]} is expected, not {_kind_of(got)}.{advice}"
 
 
-def kind_of(value: Any) -> str:
+def _kind_of(value: Any) -> str:
     """What a value is, in words for a student."""
     if value is None:
-        return "nothing (None): is a `return` missing?"
+        return "nothing (None)"
     kinds = {
         bool: "a truth value",
         int: "a number",

@@ -172,3 +172,9 @@ def test_the_size_of_an_answer_grows_with_the_reference_s():
     small, large = (largest_answer(torch.zeros(size)) for size in (1, 10_000))
     assert large.total - small.total >= FACTOR * 4 * 9_000 and large.tree - small.tree < 1000
     assert large.total < LARGEST.total
+
+
+@pytest.mark.parametrize("want", [torch.zeros(2), 1.0, [1.0], "text", True])
+def test_a_missing_return_is_named_in_sentences_with_one_mark_at_the_end(want):
+    sentence = misfit(None, want) or unsound(None, want)
+    assert sentence.endswith(" is expected, not nothing (None). Is a `return` missing?")

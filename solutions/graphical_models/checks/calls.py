@@ -65,7 +65,8 @@ def scalar(found):
     """The tensor `found`, which must have the shape ()."""
     require(
         isinstance(found, torch.Tensor),
-        "The result must always be a tensor: `item` and Python's `max` and `min` may return a plain number.",
+        "The result must always be a tensor: `item`, functions of `math`, and Python's `max` and `min` may return a "
+        "plain number.",
     )
     require(found.dim() == 0, "The result must have the shape (): `squeeze` takes axes of size 1 away.")
     return found

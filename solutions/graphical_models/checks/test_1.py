@@ -60,7 +60,7 @@ def ingredients_of(student, sequence):
     parts = found(energies, list(sequence["answer"]), sequence["beta"])
     require(
         isinstance(parts, tuple) and len(parts) == 5 and all(isinstance(part, torch.Tensor) for part in parts),
-        "`ingredients` returns `Ingredients` of five tensors.",
+        "`ingredients` returns `Ingredients` of five tensors: `weights_to_torch()` makes one of a score.",
     )
     seen = {}
     for name, part in zip(FIELDS, parts, strict=True):
