@@ -186,6 +186,7 @@ def grade(
     from autograder.grade.fingerprint import known, remember
     from autograder.grade.job import Job
     from autograder.grade.results_folder import reserved
+    from autograder.release.programs import by_part
     from autograder.release.texts import outdated
     from autograder.report import class_table
     from autograder.report.unmatched import not_handed_in
@@ -223,8 +224,10 @@ def grade(
                     Console().print(changes_table(found, known(out / name)))
         results = [result for result in read_results(out, name) if result.student in everyone]
         Console().print(class_table(results))
-    if todo and (note := outdated(assignment, course)):
-        console.print(note, markup=False)
+    if graded:
+        points = by_part((check.part, check.max_points) for check in graded[0].checks)
+        if note := outdated(assignment, points, course):
+            console.print(note, markup=False)
     for group in identical(results, together):
         console.print(f"Identical files were handed in by {', '.join(map(on_one_line, group))}.", markup=False)
     if gone := not_handed_in(out, submitted, name):

@@ -25,11 +25,12 @@ SAME_RTOL, SAME_ATOL = 1e-4, 1e-5
 
 def build(assignment: Assignment, target: Path) -> None:
     """Write the student's version of an assignment into the new folder `target`."""
-    if untitled := [part for part in part_points(assignment) if part not in assignment.parts]:
+    points = part_points(assignment)
+    if untitled := [part for part in points if part not in assignment.parts]:
         raise ValueError(f"There are checks for {untitled[0]}: add its title to [parts] in assignment.toml.")
     checks = target / "checks"
     checks.mkdir(parents=True)
-    for path, text in texts(assignment).items():
+    for path, text in texts(assignment, points).items():
         (target / path).write_text(text, encoding="utf-8", newline="\n")
     with laid_out(reference_program(assignment)) as folder:
         whole = LiveReference(PUBLIC_SEED, folder)

@@ -6,6 +6,7 @@ cells of the notebook that they hand in (`ebmcourse.checking.program`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +34,14 @@ def _collected(folder: Path, _content: tuple[tuple[str, bytes], ...]) -> list[Ch
 
 def part_points(assignment: Assignment) -> dict[str, float]:
     """Return the points of each exercise: the sum over its checks."""
+    return by_part((check.part, check.points) for check in checks_of(assignment))
+
+
+def by_part(points_of_checks: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return the sum of the points of the checks of each part."""
     points: dict[str, float] = {}
-    for check in checks_of(assignment):
-        points[check.part] = points.get(check.part, 0.0) + check.points
+    for part, worth in points_of_checks:
+        points[part] = points.get(part, 0.0) + worth
     return points
 
 
@@ -59,14 +65,16 @@ def solved(assignment: Assignment) -> str:
     return _notebook("solved_notebook", *_source(assignment))
 
 
-def released(assignment: Assignment) -> str:
-    """Return the notebook that students are given."""
-    return _notebook("student_notebook", *_source(assignment))
+def released(assignment: Assignment, points: Mapping[str, float] | None = None) -> str:
+    """Return the notebook that students are given; `points` are the `part_points` where they are known already."""
+    return _notebook("student_notebook", *_source(assignment, points))
 
 
-def _source(assignment: Assignment) -> tuple[str, tuple[tuple[str, float], ...]]:
+def _source(
+    assignment: Assignment, points: Mapping[str, float] | None = None
+) -> tuple[str, tuple[tuple[str, float], ...]]:
     assert assignment.notebook
-    return assignment.notebook.read_text("utf-8"), tuple(part_points(assignment).items())
+    return assignment.notebook.read_text("utf-8"), tuple((points or part_points(assignment)).items())
 
 
 @cache

@@ -208,25 +208,27 @@ def test_rounding_errors_in_a_recording_are_no_difference(tiny_course, tmp_path)
 
 def test_a_release_is_outdated_if_its_texts_have_changed_and_not_for_what_is_secret(tiny_course, tmp_path):
     tiny = assignments.load("tiny", tiny_course)
-    assert outdated(tiny, tiny_course) == ""  # nothing was released
+    assert outdated(tiny, part_points(tiny), tiny_course) == ""  # nothing was released
     build(tiny, tmp_path / "built")
     release(tiny, tmp_path / "built", tiny_course)
     (tiny_course / "assignments" / "tiny" / "figure.png").touch()
     os.utime(tiny.folder / "tiny.py")
-    assert outdated(tiny, tiny_course) == ""
+    assert outdated(tiny, part_points(tiny), tiny_course) == ""
     program, checks = tiny.folder / "tiny.py", tiny.checks / "test_1.py"
     text, judged = program.read_text(), checks.read_text()
     program.write_text(text.replace("2.0", "3.0"))
-    assert text != program.read_text() and outdated(tiny, tiny_course) == ""
+    assert text != program.read_text() and outdated(tiny, part_points(tiny), tiny_course) == ""
     program.write_text(text.replace("import torch", "import torch  # new"))
     checks.write_text(judged.replace("This is the square.", "This is the square!"))
-    note = outdated(tiny, tiny_course)
+    note = outdated(tiny, part_points(tiny), tiny_course)
     assert note.startswith("tiny has changed since its release, in tiny.py, checks/test_1.py; students may have worked")
     program.write_text(text)
     checks.write_text(judged)
     readme = tiny.folder / "README.md"
     readme.write_text(readme.read_text().replace("{points:1b}", "1"))
-    assert "cannot be released again: README.md does not give the points of 1b" in outdated(tiny, tiny_course)
+    assert "cannot be released again: README.md does not give the points of 1b" in outdated(
+        tiny, part_points(tiny), tiny_course
+    )
 
 
 HIDDEN = '''
