@@ -1,7 +1,7 @@
 """A running mean of the weights."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -67,12 +67,13 @@ class WeightAverage(Callback):
                 parameter.data = own[name]
 
 
-@contextmanager
-def averaged(trainer: pl.Trainer, module: nn.Module) -> Iterator[None]:
+def average_of(trainer: pl.Trainer) -> WeightAverage | None:
+    """Return the callback of the trainer that keeps a mean of the weights, if there is one."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, WeightAverage)), None)
+
+
+def averaged(trainer: pl.Trainer, module: nn.Module) -> AbstractContextManager[None]:
     """Give the module the mean of its weights, if a callback of the trainer keeps it."""
-    averages = [callback for callback in trainer.callbacks if isinstance(callback, WeightAverage)]  # type: ignore[attr-defined]
-    if not averages:
-        yield
-        return
-    with averages[0].used_by(module):
-        yield
+    average = average_of(trainer)
+    return average.used_by(module) if average else nullcontext()

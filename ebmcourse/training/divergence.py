@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from ebmcourse.training.averaging import WeightAverage
+from ebmcourse.training.averaging import average_of
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,8 @@ class DivergenceRollback(Callback):
             rates = config.scheduler.base_lrs
             config.scheduler.load_state_dict(saved)
             config.scheduler.base_lrs = [rate * self.lr_factor for rate in rates]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAverage):
-                callback.restart(pl_module)
+        if average := average_of(trainer):
+            average.restart(pl_module)
         if divergence.lower_weight and self.energy_weight:
             pl_module.hparams[self.energy_weight] *= self.lr_factor
         self.states.clear()
