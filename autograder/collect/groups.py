@@ -5,14 +5,14 @@ Where the platform does not know them, each member can hand in files of their ow
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from autograder.collect.archive import shown
 from autograder.collect.layout import content_of
-from autograder.late.record import FOLDER
+from autograder.late.record import FOLDER, read_json
 from autograder.results import encode_json, write_atomically
 
 _FILE = ".groups.json"
@@ -64,14 +64,11 @@ def remember_groups(submitted: Path, assignment: str, groups: list[Group]) -> No
 
 
 def _read(submitted: Path) -> dict[str, list[Group]]:
-    path = submitted / FOLDER / _FILE
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_bytes())
-        return {
-            name: [Group(str(one["name"]), tuple(map(str, one["members"])), str(one["remark"])) for one in groups]
-            for name, groups in data.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it and collect again.") from error
+    return read_json(submitted / FOLDER / _FILE, _groups)
+
+
+def _groups(data: Any) -> dict[str, list[Group]]:
+    return {
+        name: [Group(str(one["name"]), tuple(map(str, one["members"])), str(one["remark"])) for one in groups]
+        for name, groups in data.items()
+    }

@@ -6,12 +6,11 @@ twice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
 from autograder.collect.groups import read_groups
-from autograder.late.record import FOLDER
+from autograder.late.record import FOLDER, read_json
 from autograder.results import encode_json, write_atomically
 
 _FILE = ".ids.json"
@@ -68,15 +67,12 @@ def remember_ids(submitted: Path, assignment: str, kind: str, now: Ids) -> None:
 
 def _read(submitted: Path) -> dict[str, dict[str, Ids]]:
     """Return the ids by assignment and kind of source. Raises ValueError if the file is damaged."""
-    path = submitted / FOLDER / _FILE
-    if not path.is_file():
-        return {}
-    try:
-        known: dict[str, dict[str, Ids]] = json.loads(path.read_bytes())
-        for kinds in known.values():
-            for ids in kinds.values():
-                if not all(isinstance(student, str) for students in ids.values() for student in students):
-                    raise TypeError("an id is not text")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it and collect again.") from error
+    return read_json(submitted / FOLDER / _FILE, _checked)
+
+
+def _checked(known: dict[str, dict[str, Ids]]) -> dict[str, dict[str, Ids]]:
+    for kinds in known.values():
+        for ids in kinds.values():
+            if not all(isinstance(student, str) for students in ids.values() for student in students):
+                raise TypeError("an id is not text")
     return known

@@ -5,10 +5,11 @@ the id of a student never begins with a dot.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from autograder.results import write_atomically
 
@@ -26,26 +27,36 @@ class Noted:
     remarks: tuple[str, ...] = ()
 
 
-def read_record(submitted: Path, assignment: str) -> dict[str, Noted]:
-    """Return the record by student. Raises ValueError if the file is damaged."""
-    path = _path(submitted, assignment)
+def read_json(path: Path, parse: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Return what `parse` makes of a file that `collect` has written; an empty dict if there is none.
+
+    Raises ValueError if the file is damaged.
+    """
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_bytes())
-        if data["schema"] != _SCHEMA:
-            raise ValueError(f"it has the schema {data['schema']!r}, not {_SCHEMA}")
-        return {
-            student: Noted(
-                entry["platform"],
-                datetime.fromisoformat(entry["time"]) if entry["time"] else None,
-                entry["late"],
-                tuple(entry["remarks"]),
-            )
-            for student, entry in data["students"].items()
-        }
+        return parse(json.loads(path.read_bytes()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it and collect again.") from error
+
+
+def read_record(submitted: Path, assignment: str) -> dict[str, Noted]:
+    """Return the record by student. Raises ValueError if the file is damaged."""
+    return read_json(_path(submitted, assignment), _noted)
+
+
+def _noted(data: Any) -> dict[str, Noted]:
+    if data["schema"] != _SCHEMA:
+        raise ValueError(f"it has the schema {data['schema']!r}, not {_SCHEMA}")
+    return {
+        student: Noted(
+            entry["platform"],
+            datetime.fromisoformat(entry["time"]) if entry["time"] else None,
+            entry["late"],
+            tuple(entry["remarks"]),
+        )
+        for student, entry in data["students"].items()
+    }
 
 
 def update_record(submitted: Path, assignment: str, changes: Mapping[str, Noted | None]) -> None:
