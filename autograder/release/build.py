@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from autograder.assignment import COURSE, Assignment
-from autograder.release.programs import part_points, reference_program
+from autograder.release.programs import part_points, reference_program, released
 from autograder.release.texts import texts
 from autograder.results import write_atomically
 from ebmcourse.checking.compare import difference
@@ -30,7 +30,10 @@ def build(assignment: Assignment, target: Path) -> None:
         raise ValueError(f"There are checks for {untitled[0]}: add its title to [parts] in assignment.toml.")
     checks = target / "checks"
     checks.mkdir(parents=True)
-    for path, text in texts(assignment, points).items():
+    written = texts(assignment, points)
+    if assignment.notebook:
+        written[f"{assignment.name}.ipynb"] = released(assignment)
+    for path, text in written.items():
         (target / path).write_text(text, encoding="utf-8", newline="\n")
     with laid_out(reference_program(assignment)) as folder:
         whole = LiveReference(PUBLIC_SEED, folder)

@@ -6,7 +6,7 @@ cells of the notebook that they hand in (`ebmcourse.checking.program`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,16 +65,14 @@ def solved(assignment: Assignment) -> str:
     return _notebook("solved_notebook", *_source(assignment))
 
 
-def released(assignment: Assignment, points: Mapping[str, float] | None = None) -> str:
-    """Return the notebook that students are given; `points` are the `part_points` where they are known already."""
-    return _notebook("student_notebook", *_source(assignment, points))
+def released(assignment: Assignment) -> str:
+    """Return the notebook that students are given."""
+    return _notebook("student_notebook", *_source(assignment))
 
 
-def _source(
-    assignment: Assignment, points: Mapping[str, float] | None = None
-) -> tuple[str, tuple[tuple[str, float], ...]]:
+def _source(assignment: Assignment) -> tuple[str, tuple[tuple[str, float], ...]]:
     assert assignment.notebook
-    return assignment.notebook.read_text("utf-8"), tuple((points or part_points(assignment)).items())
+    return assignment.notebook.read_text("utf-8"), tuple(part_points(assignment).items())
 
 
 @cache

@@ -1,11 +1,10 @@
-"""The texts of a release: all of its files, except for the recording of what the reference returns."""
+"""The texts of a release: all of its files but the notebook and the recording of what the reference returns."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from autograder.assignment import COURSE, Assignment
-from autograder.release.programs import released
 from autograder.release.stubs import student_version
 from autograder.text import listed
 
@@ -15,8 +14,6 @@ def texts(assignment: Assignment, points: Mapping[str, float]) -> dict[str, str]
     sources = [*assignment.scripts, *(assignment.folder / name for name in assignment.given)]
     found = {path.name: student_version(path.read_text("utf-8"), path.name) for path in sources}
     found["README.md"] = _readme(assignment, points)
-    if assignment.notebook:
-        found[f"{assignment.name}.ipynb"] = released(assignment, points)
     found["checks/assignment.toml"] = (assignment.folder / "assignment.toml").read_text("utf-8")
     for path in sorted(assignment.checks.glob("*.py")):
         found[f"checks/{path.name}"] = student_version(path.read_text("utf-8"), path.name)
@@ -26,9 +23,9 @@ def texts(assignment: Assignment, points: Mapping[str, float]) -> dict[str, str]
 def outdated(assignment: Assignment, points: Mapping[str, float], course: Path = COURSE) -> str:
     """Return a sentence if the sources do not give the texts of the release any more, or an empty text.
 
-    `points` are the points of each exercise, which a result has: `part_points` would import torch.
-    This is much faster than a build, because the reference does not run; so the values that the public checks expect
-    are not compared. Without a release there is nothing to say.
+    `points` are the points of each exercise, which a result has. Notebooks and the values that the public checks expect
+    are not compared, because that takes more imports than grading a submission. Without a release there is nothing to
+    say.
     """
     target = course / "assignments" / assignment.name
     if not target.is_dir():
