@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from autograder.collect.archive import Source
-from autograder.collect.people import Person, Reading, made_id
+from autograder.collect.people import TYPED, Person, Reading, made_id
 
 _NAME = re.compile(r"(?P<name>.*?)(?:_(?P<number>\d+))?_assignsubmission_(?P<plugin>[a-z]+)(?:_(?P<file>.*))?")
 
@@ -27,6 +27,8 @@ def read(source: Source, assignment: str) -> Reading:
         name, number = match["name"], match["number"] or ""
         label = f"{name} {number}".strip()
         handed = reading.of(label, Person((label, number, name), made_id(name, number), name), name)
+        if match["plugin"] == "onlinetext" and not handed.remarks:
+            handed.remarks.append(TYPED)
         if match["plugin"] == "file" and not entry.is_folder:
             handed.files.append((entry.path[1:] if in_folder else (match["file"],), entry))
     people = [handed.people[0] for handed in reading.handed.values()]
