@@ -138,6 +138,8 @@ def read_roster(path: Path, zone: tzinfo | None = None) -> Roster:
                     roster.ids.setdefault(name, set()).add(student)
         if group := plain_name(row.get("group", "")):
             roster.groups.setdefault(group, []).append(student)
+            for name in _orders(row.get("name", "")):  # “Group-Full name”, see `autograder.collect.moodle`
+                roster.ids.setdefault(group + name, set()).add(student)
         time = row.get("submitted", "-")
         try:
             if time != "-":
