@@ -87,6 +87,10 @@ class Roster:
                 return None if name.isdigit() and not self._is_called(student, called) else student
         return None
 
+    def known_as(self, student: str) -> str | None:
+        """Return the id in the roster of a student in the results; None if there is none."""
+        return student if student in self.people else self.find((student,))
+
     def _is_called(self, student: str, name: str) -> bool:
         words = {plain_name(word) for word in re.split(r"[\s,]+", self.people[student].get("name", ""))} - {""}
         return not name or not words or any(word in plain_name(name) for word in words)
