@@ -110,6 +110,11 @@ def timings_path(results_dir: Path, assignment: str, student: str) -> Path:
     return results_dir / _file_name(assignment) / f"{_file_name(student)}{TIMINGS_SUFFIX}.json"
 
 
+def feedback_path(results_dir: Path, assignment: str, student: str) -> Path:
+    """Return the path of the page of feedback, which `autograder report` writes."""
+    return results_dir / assignment / "feedback" / f"{student}.html"
+
+
 def write_result(results_dir: Path, result: Result) -> Path:
     """Write the result file atomically, and return its path."""
     path = result_path(results_dir, result.assignment, result.student)

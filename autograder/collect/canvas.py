@@ -9,7 +9,7 @@ write times: the dates in the zip file are those of the download.
 import re
 
 from autograder.collect.archive import Source
-from autograder.collect.people import Person, Reading, made_id
+from autograder.collect.people import TYPED, Person, Reading, made_id
 
 _WHO = r"(?:(?P<name>.+?)_)??(?P<late>LATE_)?(?P<user>\d+|anon_[0-9A-Za-z]+)"
 _FILE = re.compile(rf"{_WHO}_(?P<number>\d+)_(?P<file>.+)")
@@ -30,4 +30,6 @@ def read(source: Source, assignment: str) -> Reading:
         handed.late = bool(handed.late or match["late"])
         if match.re is _FILE:
             handed.files.append(((match["file"],), entry))
+        else:
+            handed.remarks.append(TYPED)
     return reading

@@ -131,7 +131,10 @@ def _renamed(
     numbered = [path for path in files if len(path) == 1 and _unnumbered(path[0], wanted) != path[0]]
     for path in sorted(numbered, key=lambda path: int(re.findall(r"\d+", path[0])[-1])):
         plain = _unnumbered(path[0], wanted)
-        remarks.append(f"{shown(path[0])} was renamed to {plain}.")
+        if (plain,) in renamed:
+            remarks.append(f"{shown(path[0])} counts instead of another copy of {plain}, which was left out.")
+        else:
+            remarks.append(f"{shown(path[0])} was renamed to {plain}.")
         renamed[(plain,)] = renamed.pop(path)
     return renamed
 

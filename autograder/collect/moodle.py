@@ -2,7 +2,8 @@
 
 In folders: `Full name_1234567_assignsubmission_file/ex_model.py` (older versions write `…_file_/`), or flat:
 `Full name_1234567_assignsubmission_file_ex_model.py`. The number is the participant's within the assignment, or the
-group's; with anonymous submissions the name is “Participant”. Moodle does not write times into the zip file; its
+group's; with anonymous submissions the name is “Participant”. Versions before 4.1 list each member of a group, as
+`Group-Full name_…`. Moodle does not write times into the zip file; its
 grading worksheet, given as the roster, has them.
 """
 
@@ -10,7 +11,7 @@ import re
 from dataclasses import replace
 
 from autograder.collect.archive import Source
-from autograder.collect.people import Person, Reading, made_id
+from autograder.collect.people import TYPED, Person, Reading, made_id
 
 _NAME = re.compile(r"(?P<name>.*?)(?:_(?P<number>\d+))?_assignsubmission_(?P<plugin>[a-z]+)(?:_(?P<file>.*))?")
 
@@ -27,6 +28,8 @@ def read(source: Source, assignment: str) -> Reading:
         name, number = match["name"], match["number"] or ""
         label = f"{name} {number}".strip()
         handed = reading.of(label, Person((label, number, name), made_id(name, number), name), name)
+        if match["plugin"] == "onlinetext" and not handed.remarks:
+            handed.remarks.append(TYPED)
         if match["plugin"] == "file" and not entry.is_folder:
             handed.files.append((entry.path[1:] if in_folder else (match["file"],), entry))
     people = [handed.people[0] for handed in reading.handed.values()]

@@ -8,6 +8,9 @@ from datetime import datetime
 from autograder.collect.archive import MAX_NAME_BYTES, Entry
 from autograder.results import is_student_id
 
+# The remark on a submission that has a text or a link besides its files.
+TYPED = "What was typed on the platform is not collected; read it there."
+
 
 @dataclass(frozen=True)
 class Person:

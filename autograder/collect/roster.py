@@ -87,6 +87,10 @@ class Roster:
                 return None if name.isdigit() and not self._is_called(student, called) else student
         return None
 
+    def known_as(self, student: str) -> str | None:
+        """Return the id in the roster of a student in the results; None if there is none."""
+        return student if student in self.people else self.find((student,))
+
     def _is_called(self, student: str, name: str) -> bool:
         words = {plain_name(word) for word in re.split(r"[\s,]+", self.people[student].get("name", ""))} - {""}
         return not name or not words or any(word in plain_name(name) for word in words)
@@ -138,6 +142,8 @@ def read_roster(path: Path, zone: tzinfo | None = None) -> Roster:
                     roster.ids.setdefault(name, set()).add(student)
         if group := plain_name(row.get("group", "")):
             roster.groups.setdefault(group, []).append(student)
+            for name in _orders(row.get("name", "")):  # “Group-Full name”, see `autograder.collect.moodle`
+                roster.ids.setdefault(group + name, set()).add(student)
         time = row.get("submitted", "-")
         try:
             if time != "-":

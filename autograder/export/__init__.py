@@ -14,6 +14,7 @@ from autograder.collect import Roster
 from autograder.export import canvas, gradescope, moodle, plain
 from autograder.export.filled import fill
 from autograder.export.known import Known
+from autograder.export.moodle_feedback import feedback_zip
 from autograder.late import of_results, with_penalty, without_result
 from autograder.report.sheet import read_sheet
 from autograder.report.unmatched import not_graded, not_in_roster
@@ -101,7 +102,7 @@ def export(
         return gradebook.write(classes, database, submitted, late)
     counting = [[with_penalty(result, late.get((result.assignment, result.student))) for result in c] for c in classes]
     if roster and roster.download and roster.download.platform == to:
-        return [_fill_in(roster, counting, out, course, columns or {}, scale, say)]
+        return _fill_in(roster, results_dir, counting, out, course, columns or {}, scale, say)
     if columns or scale:
         raise ValueError(f"--column and --scale need a download of {to.capitalize()} as the --roster.")
     people = roster.people if roster else {}
@@ -123,13 +124,14 @@ def export(
 
 def _fill_in(
     roster: Roster,
+    results_dir: Path,
     classes: list[list[Result]],
     out: Path,
     course: Path | None,
     columns: Mapping[str, str],
     scale: bool,
     say: Callable[[str], None],
-) -> Path:
+) -> list[Path]:
     assert roster.download
     names = [results[0].assignment for results in classes]
     if roster.download.platform == "moodle" and len(names) > 1:
@@ -141,6 +143,9 @@ def _fill_in(
     filled = fill(roster, roster.download, classes, titles, columns, scale)
     path = out / filled.name
     write_atomically(path, filled.content)
+    written = [path]
+    if roster.download.platform == "moodle" and not roster.groups:
+        written += _write_feedback(roster, results_dir, classes[0], out, say)
     if filled.left:
         say(f"No result, so the row stays as it was: {listed(filled.left, _NAMES_SHOWN)}")
     if filled.missing:
@@ -149,4 +154,21 @@ def _fill_in(
             f" {listed(filled.missing, _NAMES_SHOWN)}. Their ids come from `autograder collect`; to find a row, an id"
             " must be the login name, mail address or number of the student in this file."
         )
-    return path
+    return written
+
+
+def _write_feedback(
+    roster: Roster, results_dir: Path, results: list[Result], out: Path, say: Callable[[str], None]
+) -> list[Path]:
+    """Write the zip file of the pages of feedback that Moodle imports, if there are any."""
+    name = results[0].assignment
+    content, lacking = feedback_zip(results_dir, results, roster)
+    if lacking:
+        students = listed(lacking, _NAMES_SHOWN)
+        say(f"No page of feedback since the last grading ({name}; see `autograder report`): {students}")
+    path = out / f"{name}.feedback.zip"
+    if not content:
+        path.unlink(missing_ok=True)  # it has the pages of an earlier grading
+        return []
+    write_atomically(path, content)
+    return [path]

@@ -51,7 +51,7 @@ def fill(
         column = _column(download, name, titles.get(name, name), columns.get(name))
         taken: dict[int, str] = {}
         for result in results:
-            student = result.student if result.student in roster.people else roster.find((result.student,))
+            student = roster.known_as(result.student)
             if student is None:
                 missing.append(result.student)
                 continue

@@ -1,7 +1,7 @@
 """The hand-out: one zip file with all that students need, and nothing else.
 
 It contains the wheel of `ebmcourse`, the released assignments, the tested versions of all packages, the students'
-guide, and the scripts for the GPU pool and nbgrader. Equal sources give equal bytes.
+guide, and the scripts for a cluster and nbgrader. Equal sources give equal bytes.
 """
 
 import re

@@ -37,6 +37,7 @@ from autograder.results import (
     Result,
     Timings,
     assignments_in,
+    feedback_path,
     read_results,
     read_timings,
     write_atomically,
@@ -93,7 +94,7 @@ def write_report(
             if unanswered:
                 findings.setdefault(unanswered, []).append(result.student)
             page = feedback_page(result, own, sheet, mine[result.student], drawings, unanswered)
-            written.append(_write(folder / "feedback" / f"{result.student}.html", page))
+            written.append(_write(feedback_path(results_dir, assignment, result.student), page))
         counting[assignment] = [late.with_penalty(result, mine[result.student]) for result in group]
         flags = [*findings.items(), *flags_of_class(group)]
         page = class_page(counting[assignment], timings, mine, sheet, ungraded.get(assignment, ()), flags)

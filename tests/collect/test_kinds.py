@@ -106,6 +106,30 @@ def test_who_typed_a_text_only_is_named(tiny, tmp_path):
     assert collected.students == {"student1-1": "new", "student2-2": "nothing"} and not collected.is_whole
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {canvas(1): "1", "student1_1_text.html": "typed"},
+        {"A_1_assignsubmission_file/tiny.py": "1", "A_1_assignsubmission_onlinetext/onlinetext.html": "typed"},
+    ],
+    ids=["canvas", "moodle"],
+)
+def test_a_text_that_is_not_collected_is_said(tiny, tmp_path, files):
+    collected = collect(zipped(tmp_path / "a.zip", files), tiny, tmp_path / "out")
+    (remarks,) = (said for who, said in collected.remarks.items() if who)
+    assert collected.is_whole and remarks == ["What was typed on the platform is not collected; read it there."]
+
+
+def test_a_file_that_replaces_another_copy_is_said(tiny, tmp_path):
+    source = folder(tmp_path / "clones", {"s001/tiny.py": "1", "s001/tiny (2).py": "2", "s001/tiny-1.py": "3"})
+    collected = collect(source, tiny, tmp_path / "out")
+    assert (tmp_path / "out/s001/tiny/tiny.py").read_text() == "2"
+    assert collected.remarks["s001"] == [
+        "tiny-1.py counts instead of another copy of tiny.py, which was left out.",
+        "tiny (2).py counts instead of another copy of tiny.py, which was left out.",
+    ]
+
+
 def test_a_submission_without_the_files_to_hand_in_is_named(tiny, tmp_path):
     source = folder(tmp_path / "clones", {"s001/tiny.py": "1", "s002/README.md": "2"})
     collected = collect(source, tiny, tmp_path / "out")

@@ -154,3 +154,10 @@ def test_participants_of_an_anonymous_german_worksheet_have_ids_that_can_be_fold
 def test_german_months_are_read(tmp_path, month):
     roster = read_roster(written(tmp_path, MOODLE_GERMAN.replace("30. März", f"20. {month}")), UTC)
     assert roster.submitted and not roster.remarks
+
+
+def test_a_member_is_found_with_the_name_of_the_group_before_the_own_name(tmp_path):
+    text = "id,name,group\ns001,Étudiant Un,Team A\ns002,Anna-Un Étudiant,\n"
+    roster = read_roster(written(tmp_path, text))
+    assert roster.find(["Team A-Étudiant Un"]) == "s001"
+    assert roster.find(["Team B-Étudiant Un"]) is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,38 @@ def test_moodle_gets_its_own_worksheet_with_the_grades(tmp_path: Path) -> None:
     after = (folder / "download.filled.csv").read_bytes().decode()
     assert changed(before, after) == {(1, 6): "7.25", (3, 6): "10"}
     assert after.replace(",7.25,10.00", ",,10.00").replace(",10,10.00", ",,10.00") == before
+
+
+def test_moodle_also_gets_the_pages_of_feedback_in_a_zip(tmp_path: Path) -> None:
+    download = sheet(tmp_path, MOODLE.replace("Team A", ""))
+    folder = results(tmp_path / "results", **{"1000001": 7.25, "1000002": 3.0, "1000003": 10.0})
+    done = export(folder, "moodle", download)
+    assert done.exit_code == 0 and "see `autograder report`): 1000001, 1000002, 1000003\n" in done.output
+    assert not (folder / "jem.feedback.zip").exists()
+
+    pages = folder / "jem" / "feedback"
+    pages.mkdir()
+    for name in ("1000001", "1000002"):
+        (pages / f"{name}.html").write_text(f"page of {name}")
+    os.utime(pages / "1000002.html", (0, 0))  # before the result was written
+    done = export(folder, "moodle", download)
+    path = folder / "jem.feedback.zip"
+    assert f"wrote {path}" in done.output and "see `autograder report`): 1000002, 1000003\n" in done.output
+    with zipfile.ZipFile(path) as archive:
+        found = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert found == {"Étudiant Un_501_assignfeedback_file_jem.html": "page of 1000001"}
+
+    os.utime(pages / "1000001.html", (0, 0))
+    export(folder, "moodle", download)
+    assert not path.exists()
+
+
+def test_the_pages_of_feedback_for_groups_are_not_in_a_zip(tmp_path: Path) -> None:
+    folder = results(tmp_path / "results", **{"1000001": 7.25})
+    (folder / "jem" / "feedback").mkdir()
+    (folder / "jem" / "feedback" / "1000001.html").write_text("page")
+    assert export(folder, "moodle", sheet(tmp_path, MOODLE)).exit_code == 0
+    assert not (folder / "jem.feedback.zip").exists()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
