@@ -44,6 +44,8 @@ from autograder.results import (
 )
 from ebmcourse.checking.outcome import NOT_IMPLEMENTED, Outcome
 
+Flag = tuple[str, list[str]]  # a sentence, and the students whom it concerns
+
 MISTAKES_SHOWN = 15
 SLOWEST_SHOWN = 5
 
@@ -54,7 +56,7 @@ def write_report(
     course: Path = COURSE,
     exercises: str = "",
     names: Mapping[str, str] | None = None,
-    flags_of_class: Callable[[list[Result]], Iterable[tuple[str, list[str]]]] = lambda results: (),
+    flags_of_class: Callable[[list[Result]], Iterable[Flag]] = lambda results: (),
 ) -> list[Path]:
     """Write all pages of a results folder, and return their paths.
 
@@ -79,6 +81,7 @@ def write_report(
     lateness = late.of_results([result for group in results.values() for result in group], submitted, course)
     written: list[Path] = []
     counting: dict[str, list[Result]] = {}
+    flags: dict[str, list[Flag]] = {}
     sheets = {assignment: read_sheet(assignment, course, exercises) for assignment in results}
     for assignment, group in results.items():
         found = {result.student: read_timings(results_dir, assignment, result.student) for result in group}
@@ -96,10 +99,11 @@ def write_report(
             page = feedback_page(result, own, sheet, mine[result.student], drawings, unanswered)
             written.append(_write(feedback_path(results_dir, assignment, result.student), page))
         counting[assignment] = [late.with_penalty(result, mine[result.student]) for result in group]
-        flags = [*findings.items(), *flags_of_class(group)]
-        page = class_page(counting[assignment], timings, mine, sheet, ungraded.get(assignment, ()), flags)
+        flags[assignment] = [*findings.items(), *flags_of_class(group)]
+        page = class_page(counting[assignment], timings, mine, sheet, ungraded.get(assignment, ()), flags[assignment])
         written.append(_write(folder / "index.html", page))
-    written.append(_write(results_dir / "index.html", course_page(counting, lateness, sheets, names or {}, ungraded)))
+    page = course_page(counting, lateness, sheets, names or {}, ungraded, flags)
+    written.append(_write(results_dir / "index.html", page))
     return written
 
 
@@ -108,27 +112,29 @@ def course_page(
     lateness: Mapping[tuple[str, str], late.Lateness],
     sheets: Mapping[str, Sheet],
     names: Mapping[str, str],
-    ungraded: Mapping[str, Sequence[str]] | None = None,
+    ungraded: Mapping[str, Sequence[str]],
+    flags: Mapping[str, Sequence[Flag]],
 ) -> str:
     """Return the gradebook of the course; `classes` holds the results, with late penalties, by assignment.
 
-    `ungraded` holds, also by assignment, the students who handed in and have no result.
+    `ungraded` holds, also by assignment, the students who handed in and have no result, and `flags` the flags besides
+    those in the results.
     """
-    ungraded = ungraded or {}
+
+    def summary(name: str, results: list[Result]) -> dict[str, object]:
+        mine = {result.student: lateness[name, result.student] for result in results}
+        return _class_summary(results, _all_flags(results, mine, flags[name])) | {
+            "sheet": sheets[name],
+            "late": sum(bool(found.days) for found in mine.values()),
+            "due": min((found.due for found in mine.values() if found.due), default=None),
+        }
+
     everyone = {student: "" for students in ungraded.values() for student in students} | dict(names)
     return _render(
         "index.html",
         book=gradebook(classes, lateness, everyone),
         ungraded=ungraded,
-        classes=[
-            {
-                **_class_summary(results),
-                "sheet": sheets[name],
-                "late": sum(bool(lateness[name, result.student].days) for result in results),
-                "due": min((when for r in results if (when := lateness[name, r.student].due)), default=None),
-            }
-            for name, results in classes.items()
-        ],
+        classes=[summary(name, results) for name, results in classes.items()],
     )
 
 
@@ -172,7 +178,7 @@ def class_page(
     lateness: Mapping[str, late.Lateness] | None = None,
     sheet: Sheet | None = None,
     ungraded: Sequence[str] = (),
-    flags: Sequence[tuple[str, list[str]]] = (),
+    flags: Sequence[Flag] = (),
 ) -> str:
     """Return the page of a class. `timings` and `lateness` are by student and may be incomplete.
 
@@ -180,7 +186,6 @@ def class_page(
     concern, besides the flags in the results.
     """
     late_ones = {student: found for student, found in (lateness or {}).items() if found.days}
-    remarks = [replace(r, flags=[*r.flags, *lateness[r.student].remarks]) for r in results] if lateness else results
     statistics = check_statistics(results)
     mistakes = common_mistakes(results)
     ranking = sorted(results, key=lambda result: (-result.fraction, result.student))
@@ -192,9 +197,10 @@ def class_page(
     known = [entry for entry in statistics if entry.id in seconds_of_check]
     slowest_checks = sorted(known, key=lambda entry: -median(seconds_of_check[entry.id]))[:SLOWEST_SHOWN]
     slowest_students = sorted(timings, key=lambda student: -timings[student].seconds)[:SLOWEST_SHOWN]
+    all_flags = _all_flags(results, lateness or {}, flags)
     return _render(
         "class.html",
-        summary=_class_summary(results),
+        summary=_class_summary(results, all_flags),
         sheet=sheet or Sheet(),
         results=results,
         statistics=statistics,
@@ -203,7 +209,7 @@ def class_page(
         columns=histogram_columns(histogram(results)),
         mistakes=[mistake for mistake in mistakes if mistake.text != NOT_IMPLEMENTED][:MISTAKES_SHOWN],
         not_begun=next((mistake for mistake in mistakes if mistake.text == NOT_IMPLEMENTED), None),
-        flags=sorted([*flags_of(remarks), *flags], key=lambda flag: len(flag[1])),
+        flags=all_flags,
         late=late_ones,
         ungraded=ungraded,
         lost_parts={
@@ -218,7 +224,13 @@ def class_page(
     )
 
 
-def _class_summary(results: list[Result]) -> dict[str, object]:
+def _all_flags(results: Iterable[Result], lateness: Mapping[str, late.Lateness], flags: Iterable[Flag]) -> list[Flag]:
+    """Return the flags in the results, those about late submissions, and the given ones, rarest first."""
+    remarks = (replace(r, flags=[*r.flags, *lateness[r.student].remarks]) if lateness else r for r in results)
+    return sorted([*flags_of(remarks), *flags], key=lambda flag: len(flag[1]))
+
+
+def _class_summary(results: list[Result], flags: Iterable[Flag]) -> dict[str, object]:
     fractions = [result.fraction for result in results]
     return {
         "assignment": results[0].assignment,
@@ -227,7 +239,7 @@ def _class_summary(results: list[Result]) -> dict[str, object]:
         "median": median(fractions),
         "max_score": max(result.max_score for result in results),
         "full": sum(fraction == 1 for fraction in fractions),
-        "flagged": sum(bool(result.flags) for result in results),
+        "flagged": len({student for _, students in flags for student in students}),
         "unconfined": sum(result.confined is False for result in results),
     }
 

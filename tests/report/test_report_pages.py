@@ -19,6 +19,7 @@ from hostile import RUNS, hostile_results
 from report_sample import sample_class, write_class
 
 from autograder.report import write_report
+from autograder.report.pages import class_page
 from autograder.results import Result, write_result
 from ebmcourse.checking.outcome import STATUSES
 
@@ -470,3 +471,11 @@ def test_feedback_shows_the_lines_around_an_exception(tmp_path: Path) -> None:
     page = (tmp_path / "results/jem/feedback/s001.html").read_text("utf-8")
     assert "<code># &lt;script&gt;alert(1)&lt;/script&gt;</code>" in page
     assert page.count('<li class="here"><span class="number">3</span><code>    return x.shpae</code></li>') == 1
+
+
+def test_everybody_whom_a_flag_concerns_counts_once() -> None:
+    results = [replace(result, flags=[]) for result in sample_class(5)[0]]
+    results[0] = replace(results[0], flags=["a repaired notebook", "signs of tampering"])
+    students = [result.student for result in results]
+    page = class_page(results, {}, flags=[("These submissions are identical:", students[:2])])
+    assert "<dt>Flagged</dt><dd>2</dd>" in page
