@@ -10,7 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from click.testing import CliRunner
 
+from autograder.cli import main as autograder
 from autograder.sandbox import outside, selftest, visible
 from autograder.sandbox.selftest import failures, planted, private_places, run_all
 
@@ -126,3 +128,16 @@ def test_nothing_is_planted_in_other_people_s_folders(tmp_path):
         tmp_path = Path("/")
     with planted([tmp_path]) as plants:
         assert plants == []
+
+
+@pytest.mark.parametrize("complaint", [None, "a host answered"])
+def test_the_last_line_of_the_command_says_whether_to_grade_here(monkeypatch, complaint):
+    monkeypatch.setattr(selftest, "run_all", lambda course: [("a wall", None), ("no network", complaint)])
+    done = CliRunner().invoke(autograder, ["selftest"])
+    if complaint is None:
+        assert done.exit_code == 0 and done.stdout.endswith(
+            "All 2 tests passed: submissions can be graded on this machine.\n"
+        )
+    else:
+        assert done.exit_code == 1 and "BROKEN  no network: a host answered" in done.stdout
+        assert "1 of 2 tests failed: do not grade on this machine" in done.stderr
