@@ -38,6 +38,7 @@ SIZE = 80  # of a buffer, more than twice the 36 chains of a call
 FEW = 4  # chains of a call without labels
 FULL = 5  # number of calls for MANY chains after which almost all places are filled
 MANY = 300  # chains of a call in which the share of new chains is counted
+BELOW_20 = 19  # chains of a call of which 5 % are less than one
 FILLED = 6  # number of calls after which almost all places of the buffers are filled
 RESTORED = 10  # the call before which a new sampler gets the buffer, as after loading a checkpoint
 CHANGED = 0.9  # the value of returned chains that are changed in place

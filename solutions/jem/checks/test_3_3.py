@@ -38,6 +38,7 @@ SIZE = 80  # of a buffer, more than twice the 36 chains of a call
 FEW = 4  # chains of a call without labels
 FULL = 5  # number of calls for MANY chains after which almost all places are filled
 MANY = 300  # chains of a call in which the share of new chains is counted
+BELOW_20 = 19  # chains of a call of which 5 % are less than one
 FILLED = 6  # number of calls after which almost all places of the buffers are filled
 RESTORED = 10  # the call before which a new sampler gets the buffer, as after loading a checkpoint
 CHANGED = 0.9  # the value of returned chains that are changed in place
@@ -645,21 +646,28 @@ def starts_of_many(student, classes, paces, calls):
     """The means of many chains after one step, (2, calls, B): with the given labels, and without labels.
 
     A step moves each chain by the pace of its class, so new chains are there then, and others at least twice as far. In
-    each call, there are as many chains of a class, or without a class, as the buffer has places for them.
+    each call, there are as many chains of a class, or without a class, as the buffer has places for them. `few` has the
+    means of later calls with some of the labels, (16, BELOW_20).
     """
     shape = 1, 8, 8
     model = Slope((paces / 10)[:, None, None, None].repeat(1, *shape))
 
     def attempt(isolated):
-        seen = []
+        def means(labels):
+            if isolated:
+                way = paces[labels] if labels is not None else paces[-1:].expand(len(classes))
+                sampler.update = partial(moved_by, way[:, None, None, None])
+            return sampler.synthesize_samples(labels, steps=1).flatten(1).mean(1)
+
+        seen, few = [], []
         for labels, size in ((classes, len(classes) // CLASSES), (None, len(classes))):
             sampler = student.ex_main.MCMCSampler(model, shape, len(classes), CLASSES, cbuffer_size=size)
             if isolated:
                 isolate(sampler, None, keep=("initial_chains", "store"))
-                way = paces[labels] if labels is not None else paces[-1:].expand(len(classes))
-                sampler.update = partial(moved_by, way[:, None, None, None])
-            seen += [sampler.synthesize_samples(labels, steps=1).flatten(1).mean(1) for _ in range(calls)]
-        return {"values": torch.stack(seen).view(2, calls, -1)}
+            seen += [means(labels) for _ in range(calls)]
+            if labels is not None:
+                few += [means(labels[:BELOW_20]) for _ in range(16)]
+        return {"values": torch.stack(seen).view(2, calls, -1), "few": torch.stack(few)}
 
     return ways(whole=lambda: attempt(False), isolated=lambda: attempt(True))
 
@@ -705,6 +713,12 @@ def judge_share(got, want, classes, paces):
         if not 0.033 < group.mean() < 0.077:
             number = "too few" if group.mean() < 0.05 else "too many"
             fail(f"{name}, {number} chains start from noise. On average, FRESH_SHARE (5 %) of them should.")
+    # Of these 304 chains, none starts from noise with a probability of 2e-7.
+    if got["few"].shape == want["few"].shape and (got["few"] > 1.55 * paces[classes[:BELOW_20]]).all():
+        fail(
+            f"Of {BELOW_20} chains in a call, none ever starts from noise. "
+            "Decide for each chain whether it does, instead of rounding their number."
+        )
 
 
 @exercise(

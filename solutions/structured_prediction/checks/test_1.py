@@ -57,8 +57,8 @@ def explain_stop(model, images, error):
     )
     require(
         not too_small or any(wider),
-        "A layer or an `unfold` takes more rows or columns than there are, even in the widest images: a window has 32 "
-        "rows and 18 columns. Is it applied along the right axis?",
+        "A layer or an `unfold` takes more rows or columns than an image of one letter has, and the model stops for "
+        "wider images, too: a window has 32 rows and 18 columns. Is each size given for the right axis?",
     )
     require(
         not too_small,

@@ -127,10 +127,10 @@ def gradients(student, logits, targets, lengths, reduction, upstream, directions
             return observed()
         except NotImplementedError:
             raise
-        except Exception:  # that a tensor of lengths stops the loss is judged in 6b
-            if not isinstance(lengths, torch.Tensor):
+        except Exception:  # that None or a tensor of lengths stops the loss is judged in 6b
+            if isinstance(lengths, list):
                 raise
-        lengths = lengths.tolist()
+        lengths = [logits.shape[1]] * len(logits) if lengths is None else lengths.tolist()
         return observed()
 
     def observed():

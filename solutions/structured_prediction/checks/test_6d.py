@@ -259,6 +259,16 @@ def wrong_positions(states, labels, row, blank):
                 last = label
         return torch.tensor(found)
 
+    def by_parity(*, at_first=blank, before="label"):
+        """The positions if a new blank advances by one, and a new letter to the next odd position, as in `counted`."""
+        position, last, found = 0, at_first, []
+        for label in labels.tolist():
+            if label != last:
+                position += 2 if label != blank and position % 2 else 1
+            found.append(position)
+            last = label if before == "label" else last
+        return torch.tensor(found)
+
     def first_of_its_kind():
         """The positions if each letter is looked up in the word, and a blank follows the letter before."""
         position, found = 0, []
@@ -284,7 +294,14 @@ def wrong_positions(states, labels, row, blank):
         "A label is compared with the last letter: compare it with the label before, also where that is a blank.": (
             counted(before="letter")
         ),
-        "The label before is never set: compare each label with that of the window before.": counted(before="nothing"),
+        "The label before is never set: compare each label with that of the window before.": [
+            counted(before="nothing"),
+            by_parity(before="nothing"),
+        ],
+        "The label before the first window counts as a blank: a first blank has the position 0, a first letter 1.": [
+            counted(at_first=-1),
+            by_parity(at_first=-1),
+        ],
         f"{blanks} a path advances by one position, and by two only from letter to letter.": [
             counted(2, of_blanks=2),
             counted(1, of_blanks=2),
