@@ -422,6 +422,12 @@ def test_gradient_of_padded_words(run, logits, targets, lengths, upstream, direc
         if difference(own, right, 1e-4, 1e-4) and difference(own.masked_fill(beyond, 0), right, 1e-4, 1e-4) is None:
             fail("Windows beyond `input_lengths` have a gradient: it must be 0 there.")
         judge_gradient(got, logits, targets, lengths, upstream, directions, mistakes)
+        in_padding = [gradient.masked_fill(~beyond, 0).abs().max() for gradient in (own, got["direct"])]
+        if in_padding[0] < 1e-5 and not in_padding[1] < 1e-3:
+            fail(
+                "Windows beyond `input_lengths` have a gradient with respect to the log-probabilities: it must be 0 "
+                "there. In the gradient with respect to the logits, it cancels."
+            )
         if difference(got["again"], own, 1e-4, 1e-5):
             fail("A second call of `backward` gives another gradient: does gtn add to the gradients of the first?")
 
