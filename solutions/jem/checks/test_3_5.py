@@ -305,29 +305,24 @@ def shown(student, levels, labels):
     names = [f"class {label}" for label in labels.tolist()]
     draw = student.ex_main.draw_generation
 
-    def works(titles, rows):
+    def works(count, titles=None, **options):
         try:
-            draw(chains[:, :2].clone(), titles, rows=rows, columns=2)
+            draw(chains[:, :count].clone(), titles, **options)
         except Exception:
             return False
         return True
 
-    if not works(None, 7) and works(names[:2], 2):
-        require(works(None, 2), "`draw_generation` fails without titles. `titles` may be None.")
-        require(works(None, 7), "`draw_generation` fails if there are fewer chains than `rows`.")
     strip, sheet = draw(chains, names, rows=2, columns=5)
-    try:
-        draw(chains[:, :1].clone(), names[:1])
-    except Exception:
-        require(False, "`draw_generation` fails for a single image.")
-    try:
-        draw(chains.clone(), names, rows=1, columns=4)
-    except Exception:
-        require(False, "`draw_generation` fails if there is a single row.")
+    if not works(1, names[:1], rows=7):
+        fewer = works(2, names[:2], rows=7, columns=2) or not works(2, names[:2], rows=2, columns=2)
+        require(fewer, "`draw_generation` fails if there are fewer chains than `rows`.")
+        require(works(1, names[:1]), "`draw_generation` fails for a single image.")
     # Fewer steps than columns, of which not all can be repeated equally often; and more images than rows · columns.
     try:
-        few, whole = draw(chains[-FEW:].clone(), names, rows=1, columns=4)
+        few, whole = draw(chains[-FEW:].clone(), None, rows=1, columns=4)
     except Exception:
+        require(works(2, rows=2, columns=2), "`draw_generation` fails without titles. `titles` may be None.")
+        require(works(COUNT, names, rows=1, columns=4), "`draw_generation` fails if there is a single row.")
         require(False, "`draw_generation` fails if there are fewer steps than `columns`.")
     return {
         "strip": pixels(strip),
