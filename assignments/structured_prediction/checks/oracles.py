@@ -180,6 +180,10 @@ def descend(weights, epochs, rate, loss_of, *, keep_gradients="", clip=INFINITY,
 
 
 NEVER_CALLED = "The criterion is never called: compute the loss with the argument `criterion`."
+FIRST_LOSSES = (
+    "The first losses of the criterion are not those of the first batch before its step: is there a step before, or "
+    "are these other arguments than those of this batch?"
+)
 ONE_EPOCH = "Only one epoch is trained: go through the loader once for each epoch."
 LATER_EPOCHS_LOST = "At the end, the weights are those after the first epoch: keep what the later epochs change."
 NO_LATER_STEPS = (

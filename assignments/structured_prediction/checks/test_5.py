@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from oracles import (
+    FIRST_LOSSES,
     about_energies,
     alignments,
     blanked,
@@ -104,6 +105,11 @@ def training(student, words, sizes, train, only=""):
         require(
             pm.shape[0] >= pm.shape[1] or pm.shape[0] in counts,
             "`best_labels` gets fewer windows than a word has: give it all `window_counts(width)` windows of the word.",
+        )
+        require(
+            pm.shape[0] >= pm.shape[1],
+            "`find_path` gets fewer windows than targets: call `best_labels` with all `window_counts(width)` windows "
+            "of the word, and with the targets of its letters alone.",
         )
         return find_path(pm)
 
@@ -400,10 +406,7 @@ def test_mean_loss_of_every_epoch(run, weights, uneven):
             judge_windows(got, passes, 3)
             fail_calls(got, 3, "windows of the words", windows)
         if (losses[0, 0] - first).abs().min() > 1e-4:  # the first batch has no padding
-            fail(
-                about_first_batch(got, weights, passes)
-                or "The first losses of the criterion are not those of the first batch before its step."
-            )
+            fail(about_first_batch(got, weights, passes) or FIRST_LOSSES)
         if got["counts"].numel() == 3 * sum(SIZES):  # one call for each word
             of_words = (got["sums"] / got["counts"]).view(3, -1)
             of_batches = torch.stack([part.mean(1) for part in of_words.split(SIZES, dim=1)], dim=1)

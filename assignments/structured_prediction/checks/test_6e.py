@@ -4,6 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from oracles import (
+    FIRST_LOSSES,
+    NEVER_CALLED,
     descend,
     fail_calls,
     is_read,
@@ -85,8 +87,9 @@ def trained(student, weights, words, sizes, epochs, factor=1.0):
 
 @probe
 def weights_after(student, weights, words):
-    """The weights after one epoch with gradients of a norm of about 50, and nothing else."""
-    return {"weights": trained(student, weights, words, SIZES, 1, 6.0)["weights"]}
+    """The weights after one epoch with gradients of a norm of about 50, and whether the criterion was called."""
+    after = trained(student, weights, words, SIZES, 1, 6.0)
+    return {"weights": after["weights"], "is_called": bool(after["targets"])}
 
 
 def passes_of(weights, words, sizes):

@@ -43,11 +43,6 @@ def find_path(pm):
         pm.shape[0] > 0,
         "`find_path` gets a word without windows: each word has `window_counts(width)` windows, which is at least one.",
     )
-    require(
-        pm.shape[0] >= pm.shape[1],
-        "`find_path` gets fewer windows than targets: call `best_labels` with all `window_counts(width)` windows of "
-        "the word, and with the targets of its letters alone.",
-    )
     found = lattice.viterbi(pm.detach()[None], torch.arange(pm.shape[1])[None])
     dp = torch.full_like(pm, float("inf"))
     dp[-1, -1] = found.energy[0]

@@ -201,7 +201,7 @@ def wrong_scores(targets, emissions, blank, given):
         "The blank before a letter can only be skipped if the letter is new: compare with the letter before it.": (
             scores(targets, emissions, blank, skips="new")
         ),
-        "Letters can be skipped, too: there is no arc from blank to blank.": (
+        "Letters can be skipped, too: there must be no arc from blank to blank.": (
             scores(targets, emissions, blank, drops=True, first=(0, 1, 2))
         ),
         "A string may begin after the first letter: only the first node is a start node.": torch.stack(
@@ -245,6 +245,11 @@ def about_strings(found, target, blank):
         "letter repeated": "A letter cannot be repeated: it needs an arc to itself.",
         "blank repeated": "A blank between letters cannot be repeated: it needs an arc to itself.",
     }
+    repeated = {
+        "last blank repeated": "the blank after the last letter",
+        "letter repeated": "a letter",
+        "blank repeated": "a blank between letters",
+    }
     wrongly = {
         "BETWEEN for the blank": "`blank_idx` is ignored: a string is accepted in which BETWEEN stands for the blank.",
         "BETWEEN after the letters": "`blank_idx` is ignored for some nodes: their blank is BETWEEN.",
@@ -265,6 +270,11 @@ def about_strings(found, target, blank):
     }
     if not target and not accepts["whole"]:
         return "With an empty target, the only node must accept: strings of blanks read as the empty word."
+    if accepts["last letter missing"] and accepts["no last blank"] and not accepts["whole"]:
+        return (
+            "A string without the last letter is accepted, and one that ends with a blank is not: the last two nodes, "
+            "which accept, are those of the last letter and of a blank after it."
+        )
     accepted_ones = [name for name in (*wrongly, *strings) if accepts.get(name) and not should[name]]
     if accepted_ones:
         return wrongly.get(accepted_ones[0])
@@ -277,10 +287,16 @@ def about_strings(found, target, blank):
     for name in strings:
         if should[name] and not accepts[name]:
             return refused.get(name)
-    numbers = [math.exp(score) for score in found.tolist() if abs(score) < 100]
+    numbers = [math.exp(score) if abs(score) < 100 else 0.0 for score in found.tolist()]
     if any(abs(number - round(number)) > 1e-3 for number in numbers):
         return "The arcs have weights: their weights must be 0."
-    if any(number > 1.5 for number in numbers):
+    ambiguous = {name for name, number in zip(strings, numbers, strict=False) if number > 1.5}
+    begin_with_blank = {name for name, string in strings.items() if accepts[name] and string[:1] == [blank]}
+    if ambiguous and ambiguous == begin_with_blank:
+        return "A string that begins with a blank has more than one path: does the first node have two arcs to itself?"
+    if len(ambiguous) == 1 and (what := repeated.get(*ambiguous)):
+        return f"A string in which {what} is repeated has more than one path: does its node have two arcs to itself?"
+    if ambiguous:
         return "A string has more than one path: there must be exactly one for each string that reads as the target."
     return None
 

@@ -132,7 +132,7 @@ def wrong_texts(labels, text):
         "The first run of labels is lost: a letter counts also where no other label comes before.": [
             shown[1:].replace("_", "")
         ],
-        "An a at the beginning is lost: the label before the first window must be no class.": [
+        "An a at the beginning is lost: the label before the first window must be no letter.": [
             shown.removeprefix("a").replace("_", "")
         ],
         "The blank is not 0, which is the letter a: it is BETWEEN = 26.": [
