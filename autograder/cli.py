@@ -481,7 +481,7 @@ def export(
 @main.command()
 @click.pass_obj
 def selftest(course: Path) -> None:
-    """Test the sandbox on this machine, one line per test, and say whether it can be trusted."""
+    """Test the sandbox on this machine, one line per test."""
     from autograder.sandbox.free_memory import shortage
     from autograder.sandbox.limits import NEEDED_BYTES
     from autograder.sandbox.selftest import run_all
