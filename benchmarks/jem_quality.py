@@ -64,7 +64,7 @@ WITH_BEST = ("unconditional", "conditional")
 SETTINGS = {
     "glyphs": {},
     "embedded": {},
-    "mnist": {"epochs": 5, "warmup_epochs": 2, "lr_stepsize": 2, "step_size": 3.0, "step_size_decay": 1.0},
+    "mnist": {"epochs": 3, "warmup_epochs": 2, "lr_stepsize": 2, "step_size": 3.0, "step_size_decay": 1.0},
 }
 TITLES = {"glyphs": "Real glyphs", "embedded": "Embedded glyphs", "mnist": "MNIST, 28×28"}
 
