@@ -112,7 +112,7 @@ def timings_path(results_dir: Path, assignment: str, student: str) -> Path:
 
 def feedback_path(results_dir: Path, assignment: str, student: str) -> Path:
     """Return the path of the page of feedback, which `autograder report` writes."""
-    return results_dir / assignment / "feedback" / f"{student}.html"
+    return results_dir / _file_name(assignment) / "feedback" / f"{_file_name(student)}.html"
 
 
 def write_result(results_dir: Path, result: Result) -> Path:
