@@ -3,8 +3,8 @@
 In folders: `Full name_1234567_assignsubmission_file/ex_model.py` (older versions write `…_file_/`), or flat:
 `Full name_1234567_assignsubmission_file_ex_model.py`. The number is the participant's within the assignment, or the
 group's; with anonymous submissions the name is “Participant”. Versions before 4.1 list each member of a group, as
-`Group-Full name_…`. Moodle does not write times into the zip file; its
-grading worksheet, given as the roster, has them.
+`Group-Full name_…`. Moodle does not write times into the zip file; its grading worksheet, given as the roster, has
+them.
 """
 
 import re
